@@ -1,0 +1,233 @@
+"""The process that does units where there is a CPU, and the driver's side of it."""
+
+import logging
+import os
+import pickle
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.actor import ActorHandle
+
+from cluster import runtime
+from wm.mistakes import Failure, Mistake
+from wm.pool import Work, settle
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0  # how often the cluster is asked for its nodes
+SILENCE_SECONDS = 15.0  # without a single worker, before it is worth a line
+
+
+def portable(error: Exception) -> Exception:
+    """The error itself if it survives the journey to the driver, else a Failure that says the same."""
+    try:
+        pickle.loads(cloudpickle.dumps(error))
+    except Exception:
+        return Failure(f"{type(error).__name__}: {error}")
+    return error.with_traceback(None)
+
+
+class Worker:
+    """Builds the work once and does one unit at a time. Every retry is the driver's decision."""
+
+    def __init__(self, work: Work):
+        self.work = work
+        self.do_unit: Callable[[Any], Any] | None = None
+
+    def hello(self) -> tuple[str, int]:
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def build(self) -> None:
+        """Ahead of the first unit, so that none seems slow for it. If it fails, the first attempt will tell."""
+        try:
+            self._prepare()
+        except Exception:
+            self.do_unit = None
+
+    def do(self, unit: Any) -> tuple[str, Any, float]:
+        """("done", result, seconds), ("failed", traceback, seconds) or ("stop", error, seconds)."""
+        start = time.perf_counter()
+        try:
+            kind, answer = "done", self._prepare()(unit)
+        except (Mistake, Failure) as error:
+            kind, answer = "stop", portable(error)
+        except Exception:
+            self.do_unit = None  # whatever broke may have broken what was built, too
+            kind, answer = "failed", traceback.format_exc()
+        return kind, answer, time.perf_counter() - start
+
+    def _prepare(self) -> Callable[[Any], Any]:
+        if self.do_unit is None:
+            settle(self.work.threads)
+            self.do_unit = self.work.build()
+        return self.do_unit
+
+
+_Actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Worker)
+
+
+@dataclass(eq=False)
+class Item:
+    """A unit on its way: who answers first has done it."""
+
+    unit: Any
+    done: bool = False
+    copies: int = 0  # attempts under way
+    tries: int = 0  # attempts that raised
+    deaths: int = 0  # workers that died of it, or fell silent over it
+    hangs: int = 0
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a worker; `item` is None for those that get it ready."""
+
+    hand: "Hand"
+    kind: str  # hello, build, do
+    item: Item | None
+    sent: float
+
+
+@dataclass(eq=False)
+class Hand:
+    """A worker as the driver sees it. It answers its calls in order, so it is busy with the first one."""
+
+    actor: ActorHandle
+    node: str = ""  # where it is; nowhere yet while Ray looks for room
+    pid: int = 0
+    ready: bool = False
+    leaving: bool = False  # gets no more units
+    drained: bool = False  # and its node will be gone soon
+    units: int = 0
+    since: float = 0.0  # when it began with the first of its calls
+    calls: deque[Call] = field(default_factory=deque)
+
+
+@dataclass
+class Stats:
+    """What happened, for metrics and tests."""
+
+    workers: int = 0  # ready now
+    units: int = 0  # answered
+    hired: int = 0
+    died: int = 0  # workers lost with their process or node
+    hung: int = 0  # workers killed for their silence
+    recycled: int = 0
+    requeued: int = 0  # units given out again because their worker was lost
+    reissued: int = 0  # units given to a second worker because the first was slow
+
+    @property
+    def restarts(self) -> int:
+        return self.died + self.hung
+
+
+class Staff:
+    """As many workers as the cluster has room for and the units need, adapting as nodes come and go."""
+
+    def __init__(self, work: Work, limit: int, options: dict[str, Any], stats: Stats):
+        self.work = ray.put(work)  # once, however many workers there will be
+        self.limit, self.options, self.stats = limit, options, stats
+        self.hands: set[Hand] = set()
+        self.calls: dict[ray.ObjectRef, Call] = {}  # everything not answered yet
+        self.room = 1  # workers that the cluster has room for
+        self.labelled = False
+        self.next_poll, self.said = 0.0, time.monotonic()
+
+    def fit(self, needed: int) -> None:
+        """Look at the cluster now and then; hire up to the need; let go of who should leave and is free."""
+        now = time.monotonic()
+        if now >= self.next_poll:
+            self._poll(now)
+        staying = sum(not hand.leaving for hand in self.hands)
+        for _ in range(min(self.room, needed) - staying):
+            self._hire()
+        for hand in [hand for hand in self.hands if hand.leaving and not hand.calls]:
+            self.dismiss(hand)
+        self.stats.workers = sum(hand.ready for hand in self.hands)
+        if self.stats.workers:
+            self.said = now
+        elif now - self.said > SILENCE_SECONDS:
+            self.said = now
+            log.warning("no worker yet: waiting for %d, the cluster has room for %d", needed, self.room)
+
+    def call(self, hand: Hand, kind: str, item: Item | None = None) -> None:
+        method = getattr(hand.actor, kind)
+        call = Call(hand, kind, item, time.monotonic())
+        self.calls[method.remote() if item is None else method.remote(item.unit)] = call
+        if not hand.calls:
+            hand.since = call.sent
+        hand.calls.append(call)
+        if item:
+            item.copies += 1
+
+    def answered(self, ref: ray.ObjectRef) -> Call:
+        call = self.calls.pop(ref)
+        call.hand.calls.remove(call)
+        call.hand.since = time.monotonic()
+        if call.item:
+            call.item.copies -= 1
+        return call
+
+    def drop_calls(self, hand: Hand) -> list[Item]:
+        """Expect nothing more of what it was given: the items."""
+        for ref in [ref for ref, call in self.calls.items() if call.hand is hand]:
+            del self.calls[ref]
+        items = [call.item for call in hand.calls if call.item]
+        hand.calls.clear()
+        for item in items:
+            item.copies -= 1
+        return items
+
+    def prepare(self, hand: Hand) -> None:
+        """Say hello and have it build: ready when both are answered."""
+        hand.ready = False
+        self.call(hand, "hello")
+        self.call(hand, "build")
+
+    def dismiss(self, hand: Hand) -> list[Item]:
+        ray.kill(hand.actor)
+        self.hands.discard(hand)
+        return self.drop_calls(hand)
+
+    def close(self) -> None:
+        while self.hands:
+            self.dismiss(next(iter(self.hands)))
+        self.stats.workers = 0
+
+    def recycle(self, hand: Hand) -> None:
+        """Let it go after its last call, unless many others are away at the moment."""
+        away = sum(not other.ready or other.leaving for other in self.hands)
+        if not hand.leaving and away <= len(self.hands) // 8:
+            hand.leaving = True
+            self.stats.recycled += 1
+
+    def _hire(self) -> None:
+        options = dict(self.options)
+        if self.labelled:
+            options.setdefault("label_selector", {runtime.ROLE: "rollout"})
+        hand = Hand(_Actor.options(**options).remote(self.work))
+        self.hands.add(hand)
+        self.stats.hired += 1
+        self.prepare(hand)
+
+    def _poll(self, now: float) -> None:
+        alive = runtime.nodes()
+        took = time.monotonic() - now
+        self.next_poll = now + max(POLL_SECONDS, 30 * took)  # a few per cent of our time at most
+        places = runtime.rollout_nodes(alive)
+        self.labelled = any(node.role == "rollout" for node in places)
+        self.room = self.limit or max(1, sum(node.cpus for node in places))
+        leaving = {node.id for node in alive if node.draining}
+        for hand in self.hands:
+            if hand.node in leaving and not hand.drained:
+                log.info("node %s is leaving: no new units for its worker", hand.node[:8])
+                hand.leaving = hand.drained = True
+        surplus = sum(not hand.leaving for hand in self.hands) - self.room
+        for hand in [hand for hand in self.hands if not hand.node][: max(0, surplus)]:
+            self.dismiss(hand)  # nobody will make room for it, and the autoscaler should not try

@@ -1,0 +1,87 @@
+"""From what a person types to a config: `[PRESET] --run URI [--section.field value ...]`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated
+
+import tyro
+
+from wm.config import PRESETS, Config
+from wm.mistakes import Mistake
+from wm.run import open_run
+
+
+@dataclass(frozen=True)
+class Where:
+    """What every job that works on a run can be told."""
+
+    run: str
+    """The run: a folder or s3://bucket/prefix."""
+    base: str | None = None
+    """Another run, whose complete stages are used where their config is the same."""
+    address: str | None = None
+    """A Ray cluster to work on; without it, RAY_ADDRESS, else a Ray of this job's own."""
+    local: bool = False
+    """Work in this process alone, without Ray."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    where: Annotated[Where, tyro.conf.arg(name="")]
+    config: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def parse(job: str, doc: str, argv: Sequence[str], section: str | None = None) -> tuple[str, Where, Config]:
+    """The preset's name, where to work, and the config.
+
+    The defaults of the flags are the run's own config where it exists, else the preset's. In a
+    stage's own job its section's name may be left out: `--episodes` for `--collect.episodes`.
+    """
+    words = list(argv)
+    preset = words.pop(0) if words and not words[0].startswith("-") else None
+    if preset is not None and preset not in PRESETS:
+        raise Mistake(f"no preset {preset!r}: say one of {', '.join(PRESETS)}")
+    words = [_with_section(word, section) for word in words]
+    preset, config = _default(job, preset, _value_of(words, "--run"))
+    arguments = tyro.cli(
+        Arguments,
+        prog=f"python -m jobs.{job} [{'|'.join(PRESETS)}]",
+        description=doc,
+        args=words,
+        default=Arguments(where=Where(run=tyro.MISSING), config=config),
+    )
+    return preset, arguments.where, arguments.config
+
+
+def _default(job: str, preset: str | None, uri: str | None) -> tuple[str, Config]:
+    run = open_run(uri) if uri else None
+    if run is not None:
+        if preset not in (None, run.preset):
+            raise Mistake(
+                f"{uri} was started with the preset {run.preset}, not {preset}: leave it out, or start another run"
+            )
+        return run.preset, run.config
+    if preset is None:
+        if uri is None:
+            return "", PRESETS["car-racing-small"]  # for --help; the parser itself asks for --run
+        raise Mistake(
+            f"no run in {uri}: start one with `python -m jobs.{job} PRESET --run {uri}`; presets: {', '.join(PRESETS)}"
+        )
+    return preset, PRESETS[preset]
+
+
+def _value_of(words: Sequence[str], flag: str) -> str | None:
+    for at, word in enumerate(words):
+        if word == flag and at + 1 < len(words):
+            return words[at + 1]
+        if word.startswith(flag + "="):
+            return word.partition("=")[2]
+    return None
+
+
+def _with_section(word: str, section: str | None) -> str:
+    if section is None or not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    own = {item.name for item in fields(getattr(PRESETS["tiny"], section))}
+    return f"--{section}.{name}{equals}{value}" if name.replace("-", "_") in own else word

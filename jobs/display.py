@@ -1,0 +1,81 @@
+"""Progress for whoever watches: a live bar in a terminal, a line now and then in a log."""
+
+import logging
+import sys
+import time
+from typing import Any, Self
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from wm.run import Progress
+
+log = logging.getLogger("jobs")
+
+
+class Display:
+    """Rate and time left are of this process's own work: what was there already took none of its time."""
+
+    def __init__(self, log_seconds: float, stages: int):
+        self.log_seconds, self.stages = log_seconds, stages
+        self.began: dict[str, tuple[float, float]] = {}  # stage -> (when, how far it was then)
+        self.said = 0.0
+        self.bars: Bars | None = None
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        console = Console(stderr=True)
+        live = sys.stderr.isatty()
+        plain = logging.StreamHandler(sys.stderr)
+        plain.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler = RichHandler(console=console, show_path=False, show_level=False) if live else plain
+        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+        if live:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[text]}"),
+            )
+            self.bars = Bars(*columns, TimeElapsedColumn(), console=console)
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def tell(self, progress: Progress) -> None:
+        now = time.monotonic()
+        first = progress.stage not in self.began
+        since, before = self.began.setdefault(progress.stage, (now, progress.done))
+        text = describe(progress, now - since, before)
+        number = f"stage {len(self.began)} of {self.stages} " if self.stages > 1 else ""
+        if self.bars is not None:
+            if first:
+                self.tasks[progress.stage] = self.bars.add_task(
+                    number + progress.stage, total=progress.total, text=text
+                )
+            self.bars.update(self.tasks[progress.stage], completed=progress.done, text=text)
+        elif first or progress.done >= progress.total or now - self.said >= self.log_seconds:
+            self.said = now
+            log.info("%s%s %s", number, progress.stage, text)
+
+
+def describe(progress: Progress, seconds: float, before: float) -> str:
+    """`24/48 episodes · 1.3 episodes/s · 0:18 left · score -21.3`"""
+    made = progress.done - before
+    parts = [f"{progress.done:,.0f}/{progress.total:,.0f} {progress.unit}"]
+    if made > 0 and seconds > 0:
+        parts.append(f"{made / seconds:,.3g} {progress.unit}/s")
+        parts.append(f"{clock((progress.total - progress.done) * seconds / made)} left")
+    parts += [f"{name} {value:,.4g}" for name, value in progress.metrics.items()]
+    return " · ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss, or m:ss below an hour."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

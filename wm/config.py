@@ -1,0 +1,320 @@
+"""What a run is made with: frozen dataclasses, one section a stage, and the presets.
+
+Each field knows its kind:
+
+    bits     changes results; frozen by the first stage of a run
+    extent   how far to go; may only grow, so that a finished run can be taken further
+    free     changes nothing but speed and comfort; never frozen
+"""
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_type_hints
+
+from wm.mistakes import Mistake
+
+FORMAT = 1  # of everything in a run; another number is another format, never guessed at
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+
+
+def bits(default: Any) -> Any:
+    return field(default=default, metadata={"kind": "bits"})
+
+
+def extent(default: int) -> Any:
+    return field(default=default, metadata={"kind": "extent"})
+
+
+def free(default: Any) -> Any:
+    return field(default=default, metadata={"kind": "free"})
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Rollouts of a random policy in the real game."""
+
+    episodes: int = extent(10_000)
+    """Episodes to collect; raise it later to add more."""
+    steps: int = bits(1000)
+    """Steps after which an episode is cut off."""
+    policy: str = bits("mixture")
+    """The random policy: for CarRacing mixture, brownian, held or mild."""
+    unit_episodes: int = bits(8)
+    """Episodes that one worker plays side by side and writes as one shard."""
+
+    def check(self) -> None:
+        _positive(self, "collect", "episodes", "steps", "unit_episodes")
+        if self.episodes % self.unit_episodes:
+            nearest = -(-self.episodes // self.unit_episodes) * self.unit_episodes
+            raise Mistake(
+                f"--collect.episodes {self.episodes} is no multiple of --collect.unit-episodes"
+                f" {self.unit_episodes} (one shard): say {nearest}"
+            )
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the trainings of V and M have in common."""
+
+    steps: int = extent(100_000)
+    """Updates to make; raise it later to train further."""
+    batch: int = bits(128)
+    """What one update averages over: frames for V, sequences for M."""
+    learning_rate: float = bits(1e-3)
+    """Adam's step size."""
+    decay_steps: int = bits(2_000)
+    """From this step on the step size falls as one over the square root of the step."""
+    held_out: int = bits(20)
+    """One episode in so many is kept out of training and measures it."""
+    evaluate_steps: int = bits(500)
+    """Updates between measurements on the held-out episodes; the best weights among them are the result."""
+    patience: int = bits(0)
+    """Stop after so many measurements without a new best; 0 never does."""
+    device: Device = bits("auto")
+    """auto takes a GPU where the cluster has one; cpu and cuda differ in their last bits."""
+    precision: Precision = bits("float32")
+    """bfloat16 computes the layers in half precision: faster on GPUs and on CPUs that know it."""
+    threads: int = bits(2)
+    """CPU threads of the training."""
+    seed: int = bits(0)
+    """Added to the run's seed for this stage alone."""
+    init: str = bits("")
+    """Start from the weights of the run at this URI."""
+    checkpoint_seconds: float = free(60.0)
+    """Seconds between checkpoints."""
+
+    def check(self) -> None:
+        name = type(self).__name__.lower()
+        _positive(
+            self,
+            name,
+            "steps",
+            "batch",
+            "learning_rate",
+            "decay_steps",
+            "evaluate_steps",
+            "threads",
+            "checkpoint_seconds",
+        )
+        if self.held_out < 2:
+            raise Mistake(f"--{name}.held-out {self.held_out} leaves nothing to train on: say 2 or more")
+        if self.seed < 0 or self.patience < 0:
+            raise Mistake(f"--{name}.seed and --{name}.patience can't be negative")
+
+
+@dataclass(frozen=True)
+class Vision(Training):
+    """V, and how it is trained."""
+
+    kind: Literal["vae"] = bits("vae")
+    """The paper's variational autoencoder."""
+    z: int = bits(32)
+    """Numbers that a frame is reduced to."""
+
+    def check(self) -> None:
+        super().check()
+        _positive(self, "vision", "z")
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Every frame as V sees it."""
+
+    batch: int = bits(64)
+    """Frames encoded at once."""
+
+    def check(self) -> None:
+        _positive(self, "latents", "batch")
+
+
+@dataclass(frozen=True)
+class Memory(Training):
+    """M, and how it is trained."""
+
+    hidden: int = bits(256)
+    """Units of the LSTM."""
+    mixtures: int = bits(5)
+    """Gaussians in the mixture of each dimension of z."""
+    sequence: int = bits(999)
+    """Steps of one training sequence; longer episodes are cut."""
+    reward: bool = bits(True)
+    """Predict the reward, too."""
+    done: bool = bits(False)
+    """Predict the end of the episode, too."""
+    next_action: bool = bits(False)
+    """Predict the next action, too."""
+    previous_done: bool = bits(False)
+    """Take the previous done as an input, as the paper does in Doom."""
+    dropout: float = bits(0.0)
+    """Share of h that the heads don't see in training."""
+    clip: float = bits(1.0)
+    """Gradients are cut to this size, each number by itself."""
+    reward_weight: float = bits(1.0)
+    """Weight of the reward in the loss."""
+    done_weight: float = bits(10.0)
+    """How much more a step that ends the episode counts than one that doesn't."""
+
+    def check(self) -> None:
+        super().check()
+        _positive(self, "memory", "hidden", "mixtures", "sequence", "clip", "reward_weight", "done_weight")
+        if not 0 <= self.dropout < 1:
+            raise Mistake(f"--memory.dropout {self.dropout} is no share: say 0 or more and less than 1")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How the work is carried out. Nothing here changes a result."""
+
+    count: int = free(0)
+    """Rollout workers; 0 takes every CPU that the cluster has."""
+    retries: int = free(3)
+    """How often a unit of work that raises an exception is tried before the job fails."""
+    unit_seconds: float = free(1800.0)
+    """A worker silent for so long is taken for hung: it is restarted and its unit done elsewhere."""
+    recycle_units: int = free(64)
+    """A worker process is replaced after so many units, so that what a game leaks stays bounded."""
+    log_seconds: float = free(10.0)
+    """Seconds between progress lines where there is no terminal."""
+
+    def check(self) -> None:
+        _positive(self, "workers", "retries", "unit_seconds", "recycle_units", "log_seconds")
+        if self.count < 0:
+            raise Mistake(
+                f"--workers.count {self.count} is negative: say 0 for every CPU, or how many workers"
+            )
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run of World Models."""
+
+    game: str = bits("car-racing")
+    """The game, one of those in wm/envs."""
+    seed: int = bits(1)
+    """All randomness of the run follows from it."""
+    threads: int = bits(1)
+    """CPU threads of a rollout worker and of CMA's driver: another number adds floats in another order."""
+    collect: Collect = field(default_factory=Collect)
+    vision: Vision = field(default_factory=Vision)
+    latents: Latents = field(default_factory=Latents)
+    memory: Memory = field(default_factory=Memory)
+    workers: Workers = field(default_factory=Workers)
+
+    def check(self) -> "Config":
+        """Itself, or a Mistake that names the first wrong value and its cure."""
+        from wm.envs import GAMES, load
+
+        if self.game not in GAMES:
+            raise Mistake(f"no game {self.game!r}: say --game {' or '.join(GAMES)}")
+        _positive(self, "", "threads")
+        if not 1 <= self.seed < 2**31:
+            raise Mistake(f"--seed {self.seed} is out of range: say 1 to {2**31 - 1}")
+        kinds = load(self.game).explorations
+        if self.collect.policy not in kinds:
+            raise Mistake(
+                f"{self.game} has no random policy {self.collect.policy!r}: say --collect.policy {' or '.join(kinds)}"
+            )
+        for section in dataclasses.fields(self):
+            value = getattr(self, section.name)
+            if dataclasses.is_dataclass(value):
+                value.check()  # type: ignore[union-attr]
+        return self
+
+
+PAPER = Config(
+    vision=Vision(steps=500_000, decay_steps=50_000, evaluate_steps=5_000, precision="bfloat16"),
+    memory=Memory(steps=40_000, batch=100, decay_steps=10_000, evaluate_steps=500),
+)
+
+SMALL = replace(
+    PAPER,
+    collect=replace(PAPER.collect, episodes=160, steps=700),
+    vision=Vision(steps=2_000, decay_steps=1_000, evaluate_steps=200),
+    memory=Memory(steps=2_000, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=200),
+)
+
+DEMO = replace(
+    SMALL,
+    collect=replace(SMALL.collect, episodes=48, steps=500),
+    vision=replace(SMALL.vision, steps=500, evaluate_steps=100),
+    memory=replace(SMALL.memory, steps=500, evaluate_steps=100),
+)
+
+TINY = replace(
+    DEMO,
+    collect=replace(DEMO.collect, episodes=4, steps=40, unit_episodes=2),
+    vision=replace(DEMO.vision, steps=6, batch=16, evaluate_steps=3),
+    memory=replace(DEMO.memory, steps=6, batch=4, sequence=16, hidden=32, evaluate_steps=3),
+)
+
+PRESETS: dict[str, Config] = {
+    "car-racing": PAPER,  # the paper's scale: a cluster, days
+    "car-racing-small": SMALL,  # one machine, about an hour
+    "demo": DEMO,  # one machine, minutes
+    "tiny": TINY,  # seconds: shows that everything runs, learns nothing
+}
+
+
+def _positive(section: Any, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if not value > 0:  # also refuses NaN
+            raise Mistake(f"--{flag(prefix, name)} {value} has to be above 0")
+
+
+def flag(*path: str) -> str:
+    """The command-line spelling of a field: ("collect", "unit_episodes") -> collect.unit-episodes."""
+    return ".".join(part.replace("_", "-") for part in path if part)
+
+
+def leaves(config: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], tuple[str, Any]]:
+    """Every field, flat: path -> (kind, value)."""
+    found: dict[tuple[str, ...], tuple[str, Any]] = {}
+    for item in dataclasses.fields(config):
+        value, where = getattr(config, item.name), (*path, item.name)
+        if dataclasses.is_dataclass(value):
+            found |= leaves(value, where)
+        else:
+            found[where] = (item.metadata["kind"], value)
+    return found
+
+
+def of_kind(config: Any, *kinds: str) -> dict[str, Any]:
+    """The fields of these kinds under their flags: what a manifest records, what two runs must share."""
+    return {flag(*path): value for path, (kind, value) in leaves(config).items() if kind in kinds}
+
+
+def grown(frozen: Config, wanted: Config) -> Config:
+    """`wanted`, if a run frozen with `frozen` may go on with it; else the Mistake that names both values."""
+    before, after = leaves(frozen), leaves(wanted)
+    for path, (kind, value) in before.items():
+        new = after[path][1]
+        if kind == "bits" and new != value:
+            raise Mistake(
+                f"this run was frozen with --{flag(*path)} {value}, not {new}: leave the flag out, or start another run"
+            )
+        if kind == "extent" and new < value:
+            raise Mistake(f"--{flag(*path)} {new} is less than this run's {value}: it may only grow")
+    return wanted
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any], kind: Any = Config) -> Any:
+    """The inverse of to_dict. A field that is missing or unknown is another format, not a default."""
+    hints = get_type_hints(kind)
+    if values.keys() != hints.keys():
+        odd = sorted(values.keys() ^ hints.keys())
+        raise Mistake(
+            f"the run's config has other fields than this version knows ({', '.join(odd)}): use the version that made it"
+        )
+    return kind(
+        **{
+            name: from_dict(value, hints[name]) if dataclasses.is_dataclass(hints[name]) else value
+            for name, value in values.items()
+        }
+    )

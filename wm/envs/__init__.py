@@ -1,0 +1,44 @@
+"""The games, one file each, behind one small contract.
+
+An environment is a `gymnasium.Env` whose observation is a 64x64x3 uint8 frame and whose action is
+a float32 vector. A `Game` is what the method has to know about it beyond that.
+"""
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+
+import gymnasium
+import numpy as np
+from torch import Tensor
+
+FRAME = (64, 64, 3)  # height, width, RGB: what V sees, whatever the game
+
+GAMES = {"car-racing": "wm.envs.carracing:CarRacing"}
+
+
+class Game(ABC):
+    """A game as V, M and C see it."""
+
+    name: str  # as in the config: "car-racing"
+    version: str  # changes whenever the same seed and actions give other frames or rewards
+    actions: int  # A, numbers in one action
+    max_steps: int  # the game's own time limit
+    explorations: tuple[str, ...]  # the kinds of random policy that `explore` knows, the default first
+
+    @abstractmethod
+    def make(self, exact: bool = False) -> gymnasium.Env:
+        """A new environment; `exact` wraps the unmodified game, on which scores are taken."""
+
+    @abstractmethod
+    def squash(self, raw: Tensor) -> Tensor:
+        """C's unbounded output to actions, in the real game and in the dream. (..., A)"""
+
+    @abstractmethod
+    def explore(self, kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
+        """The actions of one random episode, fixed beforehand. (T, A) float32"""
+
+
+def load(name: str) -> Game:
+    """The game of that name."""
+    module, attribute = GAMES[name].split(":")
+    return getattr(import_module(module), attribute)()

@@ -1,0 +1,103 @@
+"""CarRacing: drive a racing car around a track that is a new one each episode."""
+
+import cv2
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.envs.box2d import car_racing
+from gymnasium.spaces import Box
+from gymnasium.utils import EzPickle
+from gymnasium.wrappers import TimeLimit
+from torch import Tensor
+
+from wm.envs import FRAME, Game
+from wm.envs.carracing_drawing import Painting
+
+MAX_STEPS = 1000
+SHOWN = 84  # of 96 rows; the rest is the instrument bar, which would tell V the speed
+
+
+class CarRacing(Game):
+    name = "car-racing"
+    version = "1"
+    actions = 3  # steer in [-1, 1], gas and brake in [0, 1]
+    max_steps = MAX_STEPS
+    explorations = ("mixture", "mild", "held", "brownian")
+
+    def make(self, exact: bool = False) -> gymnasium.Env:
+        return Exact() if exact else TimeLimit(Fast(), MAX_STEPS)
+
+    def squash(self, raw: Tensor) -> Tensor:
+        steer, gas, brake = raw.tanh().unbind(-1)
+        return torch.stack((steer, (gas + 1) / 2, brake.clamp(min=0)), -1)
+
+    def explore(self, kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
+        if kind == "mixture":
+            kind = str(rng.choice(self.explorations[1:]))
+        if kind == "held":
+            steer, gas, brake = _held(steps, rng).T
+        elif kind == "brownian":
+            steer, gas, brake = _brownian(steps, rng).T
+        elif kind == "mild":  # the car gets somewhere, how far and how fast differs between episodes
+            steer, gas, brake = (_held if rng.random() < 0.5 else _brownian)(steps, rng).T
+            steer = steer * rng.uniform(0.05, 0.3)
+            gas = (gas + 1) * rng.uniform(0.05, 0.4) - 1
+            brake = brake - 0.8
+        else:
+            raise ValueError(f"car-racing explores as {', '.join(self.explorations)}, not as {kind!r}")
+        return np.stack((steer, (gas + 1) / 2, np.maximum(brake, 0)), -1).astype(np.float32)
+
+
+def _held(steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Uniform in [-1, 1], each held for 2 to 20 steps. (T, 3)"""
+    raw = rng.uniform(-1, 1, (steps // 2 + 1, 3))
+    return raw.repeat(rng.integers(2, 21, len(raw)), axis=0)[:steps]
+
+
+def _brownian(steps: int, rng: np.random.Generator) -> np.ndarray:
+    """A random walk, reflected at -2 and 2 and squashed. (T, 3)"""
+    raw = rng.uniform(-2, 2, 3) + rng.normal(0, 0.15, (steps, 3)).cumsum(0)
+    return np.tanh(np.abs((raw - 2) % 8 - 4) - 2)
+
+
+class Fast(car_racing.CarRacing):
+    """CarRacing-v3 with another drawing. Physics, rewards and ends are the game's own, bit by bit."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": car_racing.FPS}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__(render_mode="rgb_array", lap_complete_percent=1.0)
+        EzPickle.__init__(self)
+        self.observation_space = Box(0, 255, FRAME, np.uint8)
+        self.painting = Painting()
+
+    def _create_track(self) -> bool:
+        created = super()._create_track()
+        if created:
+            self.painting.paint(self.road_poly)
+            self.painted = 0
+        return created
+
+    def _render(self, mode: str) -> np.ndarray:
+        assert self.car is not None
+        if self.painted != self.tile_visited_count:
+            self.painted = self.tile_visited_count
+            for wheel in self.car.wheels:
+                for tile in wheel.tiles:
+                    self.painting.visit(tile.idx)
+        return self.painting.frame(self.car, self.t)
+
+    def render(self) -> np.ndarray:
+        return self.state
+
+
+class Exact(gymnasium.ObservationWrapper):
+    """The unmodified CarRacing-v3, its picture cut and shrunk for V."""
+
+    def __init__(self):
+        # laps need all tiles anyhow in gymnasium 1.4; naming it keeps scores comparable if that is mended
+        super().__init__(gymnasium.make("CarRacing-v3", lap_complete_percent=1.0))
+        self.observation_space = Box(0, 255, FRAME, np.uint8)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return cv2.resize(observation[:SHOWN], FRAME[:2], interpolation=cv2.INTER_AREA)

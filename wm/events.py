@@ -1,0 +1,36 @@
+"""Metrics as TensorBoard reads them. The file is a pure function of the rows, so it can be made anew any time."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+from tensorboardX.crc32c import crc32c
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+
+
+def event_file(stage: str, rows: Sequence[Mapping[str, float]]) -> bytes:
+    """The content of one events.out.tfevents file; each row has "step", "time" and values."""
+    file = io.BytesIO()
+    start = rows[0]["time"] if rows else 0.0
+    _write(file, Event(wall_time=start, file_version="brain.Event:2"))
+    for row in rows:
+        values = [
+            Summary.Value(tag=f"{stage}/{name}", simple_value=value)
+            for name, value in row.items()
+            if name not in ("step", "time")
+        ]
+        _write(file, Event(wall_time=row["time"], step=int(row["step"]), summary=Summary(value=values)))
+    return file.getvalue()
+
+
+def _write(file: io.BytesIO, event: Event) -> None:
+    """A TFRecord: length, its checksum, data, its checksum."""
+    data = event.SerializeToString()
+    length = len(data).to_bytes(8, "little")
+    file.write(length + _checksum(length) + data + _checksum(data))
+
+
+def _checksum(data: bytes) -> bytes:
+    crc = crc32c(data)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return masked.to_bytes(4, "little")

@@ -1,0 +1,221 @@
+"""M, the memory: an LSTM with a mixture-density head (Ha & Schmidhuber, 2018, section 2.3 and appendix A.2).
+
+It models P(z[t+1] | a[t], z[t], h[t]) as a mixture of K Gaussians for each dimension of z by itself (Graves, 2013;
+Bishop, 1994), and if asked to also the step's reward, whether the episode is done, and the next action.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# The bounds are set by hardtanh, which is clamp with a much cheaper gradient.
+LOGSIGMA = (
+    -7.0,
+    5.0,
+)  # without bounds one dimension that never changes drives its sigma to 0 and the loss to NaN
+DEVIATION = 1e6  # in sigmas; its square still is far from fp32's limit
+
+
+class State(NamedTuple):
+    """What the LSTM carries from step to step; C sees h, and in Doom also c."""
+
+    h: Tensor  # (B, H)
+    c: Tensor  # (B, H)
+
+
+class Prediction(NamedTuple):
+    """What M expects of the next step; a head that is switched off gives None."""
+
+    logpi: Tensor  # (..., Z, K), normalised over K
+    mu: Tensor  # (..., Z, K)
+    logsigma: Tensor  # (..., Z, K)
+    reward: Tensor | None  # (...), as the game gives it
+    done: Tensor | None  # (...), a logit
+    next_action: Tensor | None  # (..., A)
+
+
+class MDNRNN(nn.Module):
+    """One class for whole sequences (training) and single steps (agent and dream): same weights, same answer.
+
+    Both layers are plain matrices. `gates` takes [input, h] to the LSTM's four gates with one bias vector, as the paper
+    counts parameters; `heads` takes h to all that is predicted. So a step in the dream is two matrix products.
+
+    Dropout acts on the h that the heads see. It is drawn by the caller, who passes uniform noise of h's shape in
+    training, and in the dream too where that is wanted; without noise nothing is dropped.
+    """
+
+    def __init__(
+        self,
+        *,
+        z: int,
+        actions: int,
+        hidden: int,
+        mixtures: int = 5,
+        reward: bool = False,
+        done: bool = False,
+        next_action: bool = False,
+        previous_done: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.z, self.actions, self.hidden, self.mixtures = z, actions, hidden, mixtures
+        self.previous_done, self.dropout = previous_done, dropout
+        self.inputs = z + actions + previous_done
+        self.outputs = [mixtures * z] * 3 + [int(reward), int(done), actions * next_action]
+        self.gates = nn.Linear(self.inputs + hidden, 4 * hidden)  # rows: input, forget, cell, output
+        self.heads = nn.Linear(hidden, sum(self.outputs))
+        with torch.no_grad():
+            self.gates.bias[hidden : 2 * hidden] += 1  # remember first (Gers et al., 2000)
+
+    def initial(self, batch: int, device: torch.device | str | None = None) -> State:
+        zeros = torch.zeros(batch, self.hidden, device=device or self.gates.weight.device)
+        return State(zeros, zeros.clone())
+
+    def forward(
+        self,
+        z: Tensor,  # (B, T, Z)
+        a: Tensor,  # (B, T, A)
+        state: State | None = None,
+        previous_done: Tensor | None = None,  # (B, T), 1 at the first step of an episode
+        noise: Tensor | None = None,  # (B, T, H), uniform, for dropout
+    ) -> tuple[Prediction, State]:
+        """What M expects after each step of whole sequences, and the state after the last one."""
+        batch, length = z.shape[:2]
+        x = self._inputs(z, a, previous_done)  # (B, T, inputs)
+        h, c = state or self.initial(batch, z.device)
+        weight = self.gates.weight.split((self.inputs, self.hidden), dim=1)
+        weights = [*weight, self.gates.bias, torch.zeros_like(self.gates.bias)]  # torch wants a second bias
+        cuts = [0, length]
+        if (
+            previous_done is not None
+        ):  # the fused LSTM can't forget midway, so it runs from one start to the next
+            starts = previous_done[:, 1:].any(dim=0).nonzero().flatten() + 1
+            cuts = [0, *starts.tolist(), length]
+        parts = []
+        for begin, end in pairwise(cuts):
+            if previous_done is not None:
+                keep = 1 - previous_done[:, begin, None].to(h.dtype)  # (B, 1)
+                h, c = h * keep, c * keep
+            hidden = (h.unsqueeze(0), c.unsqueeze(0))  # (1, B, H)
+            part, hs, cs = torch.lstm(
+                x[:, begin:end], hidden, weights, True, 1, 0.0, self.training, False, True
+            )
+            h, c = hs.squeeze(0), cs.squeeze(0)
+            parts.append(part)
+        output = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (B, T, H)
+        return self.predict(output, noise), State(h, c)
+
+    def advance(self, z: Tensor, a: Tensor, state: State, previous_done: Tensor | None = None) -> State:
+        """One step without the heads: all that an agent in the real game needs."""
+        h, c = state
+        assert h.shape == c.shape == (len(z), self.hidden), (h.shape, c.shape, z.shape)
+        if previous_done is not None:
+            keep = 1 - previous_done[:, None].to(h.dtype)  # (B, 1)
+            h, c = h * keep, c * keep
+        x = torch.cat((self._inputs(z, a, previous_done), h), dim=-1)  # (B, inputs + H)
+        i, f, g, o = self.gates(x).chunk(4, dim=-1)  # (B, H) each
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * _tanh(g)
+        return State(torch.sigmoid(o) * _tanh(c), c)
+
+    def predict(self, h: Tensor, noise: Tensor | None = None) -> Prediction:
+        """The heads on h (..., H)."""
+        if noise is not None and self.dropout:
+            assert noise.shape == h.shape, (noise.shape, h.shape)
+            h = h * (noise >= self.dropout) / (1 - self.dropout)
+        *mixture, reward, done, action = self.heads(h).float().split(self.outputs, dim=-1)
+        # Z lies innermost in memory, so that each of the K components is one contiguous piece.
+        logits, mu, logsigma = (x.unflatten(-1, (self.mixtures, self.z)) for x in mixture)  # (..., K, Z)
+        return Prediction(
+            logpi=logits.log_softmax(dim=-2).transpose(-1, -2),
+            mu=mu.transpose(-1, -2),
+            logsigma=F.hardtanh(logsigma, *LOGSIGMA).transpose(-1, -2),
+            reward=reward.squeeze(-1) if reward.shape[-1] else None,
+            done=done.squeeze(-1) if done.shape[-1] else None,
+            next_action=action if action.shape[-1] else None,
+        )
+
+    def _inputs(self, z: Tensor, a: Tensor, previous_done: Tensor | None) -> Tensor:
+        assert z.shape[-1] == self.z, (z.shape, self.z)
+        assert a.shape == (*z.shape[:-1], self.actions), (a.shape, z.shape, self.actions)
+        if not self.previous_done:
+            return torch.cat((z, a), dim=-1)
+        assert previous_done is not None, "this M takes the previous done as an input"
+        assert previous_done.shape == z.shape[:-1], (previous_done.shape, z.shape)
+        return torch.cat((z, a, previous_done.unsqueeze(-1).to(z.dtype)), dim=-1)
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """tanh by way of the sigmoid, which torch computes three times as fast on a CPU; within 1e-7."""
+    return 2 * torch.sigmoid(2 * x) - 1
+
+
+def nll(prediction: Prediction, target: Tensor) -> Tensor:
+    """Negative log-likelihood (..., Z) of the target (..., Z), for each dimension; fp32."""
+    logpi, mu, logsigma = (x.float() for x in prediction[:3])  # (..., Z, K)
+    deviation = F.hardtanh((target.float().unsqueeze(-1) - mu) * torch.exp(-logsigma), -DEVIATION, DEVIATION)
+    log_density = torch.addcmul(logpi - logsigma, deviation, deviation, value=-0.5)  # (..., Z, K)
+    return 0.5 * math.log(2 * math.pi) - log_density.logsumexp(dim=-1)
+
+
+def sample(prediction: Prediction, tau: float, uniform: Tensor, normal: Tensor) -> Tensor:
+    """Draw the next z (..., Z): mixture logits divided by tau, noise scaled by sqrt(tau) (section 3.3, appendix A.2).
+
+    The caller draws the noise, both (..., Z): `uniform` on [0, 1) chooses the component, `normal` is the deviation.
+    """
+    pi = torch.softmax(prediction.logpi.transpose(-1, -2) / tau, dim=-2).unbind(dim=-2)  # K times (..., Z)
+    mus, logsigmas = prediction.mu.unbind(dim=-1), prediction.logsigma.unbind(dim=-1)
+    cumulative, mu, logsigma = pi[0], mus[0], logsigmas[0]
+    for k in range(1, len(pi)):  # K is small: comparing K - 1 times is faster than gathering by index
+        beyond = uniform >= cumulative
+        mu = torch.where(beyond, mus[k], mu)
+        logsigma = torch.where(beyond, logsigmas[k], logsigma)
+        cumulative = cumulative + pi[k]
+    return mu + math.sqrt(tau) * torch.exp(logsigma) * normal
+
+
+def losses(
+    prediction: Prediction,
+    *,
+    z_next: Tensor,  # (B, T, Z)
+    next_mask: Tensor,  # (B, T), 1 where there is a next frame: not at an episode's last step
+    mask: Tensor,  # (B, T), 1 where the step was taken, 0 in the padding
+    reward: Tensor | None = None,  # (B, T)
+    done: Tensor | None = None,  # (B, T), 1 where the step ended the episode (a time limit doesn't)
+    next_action: Tensor | None = None,  # (B, T, A)
+    weights: Mapping[str, float] | None = None,
+    done_weight: float = 10.0,
+) -> dict[str, Tensor]:
+    """The training loss and its parts, scalars: "loss" is the sum of the parts times their `weights` (1 if not named).
+
+    "nll": mean over the masked steps and over Z.  "reward": squared error of the raw reward, mean over the masked steps;
+    scaling rewards by s would do no more than a weight of s squared, so there is none.  "done": binary cross entropy with
+    positives weighted by `done_weight` (the paper's Doom), mean over the masked steps.  "next_action": squared error, mean
+    over the masked steps and over A.  Next z and action use `next_mask`; reward and done, which the last step has, `mask`.
+    """
+    parts = {"nll": _mean(nll(prediction, z_next).mean(dim=-1), next_mask)}
+    if prediction.reward is not None:
+        assert reward is not None, "M predicts the reward, so its loss needs it"
+        parts["reward"] = _mean((prediction.reward - reward) ** 2, mask)
+    if prediction.done is not None:
+        assert done is not None, "M predicts done, so its loss needs it"
+        weight = torch.tensor(done_weight, device=done.device)
+        entropy = F.binary_cross_entropy_with_logits(
+            prediction.done, done.float(), reduction="none", pos_weight=weight
+        )
+        parts["done"] = _mean(entropy, mask)
+    if prediction.next_action is not None:
+        assert next_action is not None, "M predicts the next action, so its loss needs it"
+        parts["next_action"] = _mean(((prediction.next_action - next_action) ** 2).mean(dim=-1), next_mask)
+    weights = weights or {}
+    loss = torch.stack([weights.get(name, 1.0) * part for name, part in parts.items()]).sum()
+    return {"loss": loss, **parts}
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    assert values.shape == mask.shape, (values.shape, mask.shape)
+    return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,21 @@
+"""The whole method, in the paper's order (Ha & Schmidhuber, 2018, section 3)."""
+
+from wm.config import Config
+from wm.pool import Pool
+from wm.run import Manifest, Run
+from wm.stages.collect import collect
+from wm.stages.encode import encode
+from wm.stages.train_memory import train_memory
+from wm.stages.train_vision import train_vision
+
+STAGES = (
+    collect,  # look around at random in the real game
+    train_vision,  # V learns to see: a frame becomes z
+    encode,  # every frame as V sees it
+    train_memory,  # M learns to predict the next z
+)
+
+
+def pipeline(config: Config, run: Run, pool: Pool) -> list[Manifest]:
+    """Each stage does what is missing and leaves what is there: given again, the command goes on."""
+    return [stage(config, run, pool) for stage in STAGES]

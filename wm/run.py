@@ -1,0 +1,286 @@
+"""A run: a place that holds the frozen config, what each stage made, and the manifests that vouch for it.
+
+    config.json, config-0001.json    the config; a later one has grown extents, nothing else
+    collect/manifest-0000000160.json what 160 episodes are made of, with hashes
+    collect/...                      the data itself, committed before the manifest that names it
+    latents/3f0c91a2b7d4/...         a stage that only makes sense with what it was made from has that in its path
+
+A stage is complete when a manifest says so, and only then.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from wm import config as configs
+from wm import place as places
+from wm.config import FORMAT, Config
+from wm.mistakes import Mistake
+from wm.place import Place
+
+log = logging.getLogger(__name__)
+
+
+def to_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: for whoever watches."""
+
+    stage: str
+    done: float
+    total: float
+    unit: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a stage made, from what, how; `extent` says how far it went."""
+
+    stage: str
+    extent: int
+    config: dict[str, Any]  # the frozen fields that decide its content
+    inputs: dict[str, str]  # stage -> digest of its manifest
+    content: dict[str, Any]  # keys and hashes of what was made
+    metrics: dict[str, Any]
+    made: dict[str, Any]  # by which versions, on what, when, in how many seconds
+    place: Place = field(compare=False, repr=False)  # of the run that made it: this one or a base
+    digest: str = field(default="", compare=False)
+
+    def read(self, key: str) -> bytes:
+        """A file that the manifest names, checked against its hash."""
+        data = self.place.get(key)
+        expected = self.content["files"][key]
+        if data is None or sha256(data) != expected:
+            state = "is missing" if data is None else "is damaged"
+            raise Mistake(
+                f"{self.place.uri}/{key} {state}: copy it back, or remove the stage's folder and make it again"
+            )
+        return data
+
+
+class Stage:
+    """One stage's corner of a run. What is not here but complete in a base, with the same config, counts too."""
+
+    def __init__(self, run: "Run", name: str, of: str | None):
+        self.run, self.name = run, name
+        self.folder = f"{name}/{of[:12]}" if of else name
+        self.config = run.decides(name)
+
+    def key(self, name: str) -> str:
+        return f"{self.folder}/{name}"
+
+    def manifest(self, extent: int | None = None) -> Manifest | None:
+        """The furthest manifest, or the one of this extent."""
+        run: Run | None = self.run
+        while run is not None:
+            found = [key for key in run.place.sizes(self.folder) if key.startswith(self.key("manifest-"))]
+            if extent is not None:
+                found = [key for key in found if key.endswith(f"-{extent:010d}.json")]
+            for key in reversed(found):
+                manifest = self._load(run.place, key)
+                if manifest.config == self.config:
+                    return manifest
+            run = run.base
+        return None
+
+    def complete(self, extent: int) -> Manifest | None:
+        """The manifest that says that the stage got at least so far."""
+        manifest = self.manifest()
+        return manifest if manifest and manifest.extent >= extent else None
+
+    def commit(
+        self,
+        extent: int,
+        *,
+        inputs: dict[str, str],
+        content: dict[str, Any],
+        metrics: dict[str, Any],
+        seconds: float,
+    ) -> Manifest:
+        """Declare the stage complete so far. All that `content` names has been written before."""
+        values = {
+            "format": FORMAT,
+            "stage": self.name,
+            "extent": extent,
+            "config": self.config,
+            "inputs": inputs,
+            "content": content,
+            "metrics": metrics,
+            "made": {
+                **circumstances(),
+                "seconds": round(seconds, 3),
+                "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        }
+        key = self.key(f"manifest-{extent:010d}.json")
+        if not self.run.place.put_new(key, to_json(values)):
+            log.warning("%s was completed by another job meanwhile; its result stands", key)
+        return self._load(self.run.place, key)
+
+    def _load(self, place: Place, key: str) -> Manifest:
+        data = place.get(key)
+        assert data is not None, key
+        try:
+            values = json.loads(data)
+            if values.pop("format") != FORMAT:
+                raise Mistake(
+                    f"{place.uri}/{key} was made by another version of this project: use that version"
+                )
+            return Manifest(**values, place=place, digest=sha256(data))
+        except (ValueError, KeyError, TypeError):
+            raise Mistake(
+                f"{place.uri}/{key} is no manifest of ours: remove it and give the same command again"
+            ) from None
+
+
+class Run:
+    """An open run. `tell` is called with every Progress of its stages."""
+
+    def __init__(
+        self,
+        place: Place,
+        config: Config,
+        preset: str,
+        base: "Run | None" = None,
+        tell: Callable[[Progress], None] = lambda progress: None,
+    ):
+        self.place, self.config, self.preset, self.base, self.tell = place, config, preset, base, tell
+
+    @property
+    def uri(self) -> str:
+        return self.place.uri
+
+    def stage(self, name: str, of: str | None = None) -> Stage:
+        """The stage of that name, made `of` the thing with that digest."""
+        return Stage(self, name, of)
+
+    def decides(self, name: str) -> dict[str, Any]:
+        """The frozen fields that decide what a stage makes: the run's own and those of its section."""
+        section = getattr(self.config, name, None)
+        top = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(self.config)}
+        own = {key: value for key, value in top.items() if not dataclasses.is_dataclass(value)}
+        return own | (configs.of_kind(section, "bits") if section is not None else {})
+
+    def need(self, name: str, extent: int, job: str, of: str | None = None) -> Manifest:
+        """The stage's manifest, or the Mistake that names the job which completes it."""
+        manifest = self.stage(name, of).complete(extent)
+        if manifest is None:
+            raise Mistake(f"no complete {name} in {self.uri}: run `python -m jobs.{job} --run {self.uri}`")
+        return manifest
+
+
+def open_run(uri: str) -> Run | None:
+    """The run at that place, or None where there is none."""
+    place = places.at(uri)
+    try:
+        found = [key for key in place.sizes() if "/" not in key and key.startswith("config")]
+    except OSError as error:
+        raise Mistake(f"can't read {uri}: {str(error).splitlines()[0]}") from None
+    if not found:
+        return None
+    revisions = sorted(found, key=lambda key: (key != "config.json", key))
+    values = json.loads(place.get(revisions[-1]) or b"{}")
+    if values.get("format") != FORMAT:
+        raise Mistake(
+            f"{uri} was made by another version of this project (format {values.get('format')}): use that version"
+        )
+    base = must_open(values["base"]) if values["base"] else None
+    return Run(place, configs.from_dict(values["config"]), values["preset"], base)
+
+
+def must_open(uri: str) -> Run:
+    run = open_run(uri)
+    if run is None:
+        raise Mistake(f"no run in {uri}: start one with `python -m jobs.pipeline PRESET --run {uri}`")
+    return run
+
+
+def start_run(uri: str, preset: str, config: Config, base: str | None = None) -> Run:
+    """A new run with that config frozen, or the one that is there taken further with it."""
+    config.check()
+    run = open_run(uri)
+    if run is None:
+        place = places.at(uri)
+        if base is not None:
+            base = must_open(base).uri
+        values = {"format": FORMAT, "preset": preset, "base": base, "config": configs.to_dict(config)}
+        place.put_new("config.json", to_json(values))  # if another job was first, its config is judged below
+        run = must_open(uri)
+    elif base is not None and (run.base is None or places.at(base).uri != run.base.uri):
+        raise Mistake(
+            f"{uri} was started {f'with --base {run.base.uri}' if run.base else 'without --base'}: start another run"
+        )
+    frozen, run.config = run.config, configs.grown(run.config, config)
+    if configs.of_kind(frozen, "extent") != configs.of_kind(config, "extent"):
+        values = {
+            "format": FORMAT,
+            "preset": run.preset,
+            "base": run.base.uri if run.base else None,
+            "config": configs.to_dict(config),
+        }
+        revisions = sum("/" not in key and key.startswith("config") for key in run.place.sizes())
+        run.place.commit(f"config-{revisions:04d}.json", to_json(values))
+    return run
+
+
+@cache
+def circumstances() -> dict[str, Any]:
+    """Versions and processor: what may change bits although the config is the same."""
+    packages = ("torch", "numpy", "gymnasium", "box2d", "vizdoom", "cma", "pyarrow", "opencv-python-headless")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "code": _code_version(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "processor": _processor(),
+    }
+
+
+def _code_version() -> str:
+    try:
+        version = metadata.version("world-models-ray")
+    except metadata.PackageNotFoundError:
+        version = "unknown"
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return version
+    git = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"{version}+{git.stdout.strip()}" if git.returncode == 0 else version
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

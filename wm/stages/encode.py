@@ -1,0 +1,102 @@
+"""Every frame of the rollouts as V sees it: (mu, logvar), in shards beside the frames'. M never touches pixels."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from wm import place as places
+from wm.checkpoints import pack
+from wm.config import Config
+from wm.pool import Pool
+from wm.run import Manifest, Run, sha256
+from wm.shards import DataSet, ShardWriter, latent_schema, vector_column
+from wm.stages.sharded import data_set, make_shards, record, restore
+from wm.stages.train_vision import load_vision
+from wm.vision import Vision
+
+
+def encode(config: Config, run: Run, pool: Pool) -> Manifest:
+    """Latents of all episodes, and the first frames' beside them, from which dreams start."""
+    vision = run.need("vision", config.vision.steps, "train_vision")
+    rollouts = run.need("collect", config.collect.episodes, "collect")
+    stage = run.stage("latents", of=vision.digest)
+    data = data_set(rollouts, "collect")
+    work = Encoding(config, run.uri, stage.folder, load_vision(vision), data)
+    done = stage.complete(rollouts.extent)
+    if done is not None:
+        restore(done, run, stage, work, pool)
+        return done
+    start = time.monotonic()
+    data.verify()
+    records = make_shards(run, stage, work, pool, len(data.shards))
+    first = [record.pop("first") for record in records]  # a list of (mu, logvar) for each episode
+    starts = torch.tensor([pair for shard in first for pair in shard])  # (E, 2, Z)
+    packed = pack({"mu": starts[:, 0], "logvar": starts[:, 1]}, {})
+    key = stage.key(f"starts-{sha256(packed)[:12]}.safetensors")
+    run.place.commit(key, packed)
+    return stage.commit(
+        rollouts.extent,
+        inputs={"collect": rollouts.digest, "vision": vision.digest},
+        content={"shards": records, "starts": key, "files": {key: sha256(packed)}},
+        metrics={
+            "frames": sum(sum(record["lengths"]) for record in records),
+            "bytes": sum(record["bytes"] for record in records),
+        },
+        seconds=time.monotonic() - start,
+    )
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Encode one shard of frames into one shard of latents."""
+
+    config: Config
+    uri: str
+    folder: str
+    vision: Vision
+    data: DataSet
+
+    @property
+    def threads(self) -> int:
+        return self.config.threads
+
+    def build(self) -> Callable[[int], dict[str, Any]]:
+        place, batch = places.at(self.uri), self.config.latents.batch
+
+        def do(unit: int) -> dict[str, Any]:
+            shard = self.data.shards[unit]
+            episodes = [number for number, (other, _) in enumerate(self.data.episodes) if other == shard]
+            writer, first = None, []
+            for episode in episodes:
+                columns = self.data.read(
+                    episode, ["episode", "step", "frame", "action", "reward", "terminated", "truncated"]
+                )
+                mu, logvar = self._encode(columns.pop("frame"), batch)
+                first.append([mu[0].tolist(), logvar[0].tolist()])
+                action = columns.pop("action")
+                writer = writer or ShardWriter(
+                    latent_schema(mu.shape[1], action.shape[1], {"game": self.config.game})
+                )
+                vectors = {
+                    "mu": vector_column(mu),
+                    "logvar": vector_column(logvar),
+                    "action": vector_column(action),
+                }
+                writer.add(columns | vectors)
+            assert writer is not None, shard
+            data = writer.finish()
+            key = f"{self.folder}/{unit:06d}.parquet"
+            place.put(key, data)  # the same bytes, should it be there already
+            return record(key, data, shard.lengths, first=first)
+
+        return do
+
+    @torch.inference_mode()
+    def _encode(self, frames: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        parts = [self.vision.encode(part) for part in torch.from_numpy(frames).split(batch)]
+        mu, logvar = (torch.cat(part).numpy() for part in zip(*parts, strict=True))  # (T, Z) each
+        return mu, logvar

@@ -1,0 +1,209 @@
+"""Train M on the latents: what comes next, given what was seen and done."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.config import Config
+from wm.envs import load
+from wm.learner import Learner, split
+from wm.memory import MDNRNN, losses
+from wm.pictures import memory_pictures
+from wm.pool import Pool
+from wm.run import Manifest, Run, must_open
+from wm.seeds import derive
+from wm.shards import DataSet
+from wm.stages.sharded import data_set
+from wm.stages.train_vision import load_vision
+from wm.stages.training import conduct, load_weights, start_from
+from wm.train import Finished, train
+from wm.vision import draw
+
+MEASURED = 64  # held-out sequences that a measurement looks at
+
+
+def train_memory(config: Config, run: Run, pool: Pool) -> Manifest:
+    """M, complete with its weights, its curves and pictures of what it expects."""
+    section = config.memory
+    vision = run.need("vision", config.vision.steps, "train_vision")
+    stage = run.stage("memory", of=vision.digest)
+    done = stage.complete(section.steps)
+    if done is not None:
+        return done
+    latents = run.need("latents", config.collect.episodes, "encode", of=vision.digest)
+    data_set(latents, "encode").verify()
+    task = MemoryTraining(config, run.uri, stage.folder, pool.device(section.device))
+    return conduct(task, section, {"latents": latents.digest, "vision": vision.digest}, stage, run, pool)
+
+
+def untrained_memory(shape: dict[str, Any], z: int, actions: int) -> MDNRNN:
+    """An M of the shape that a config's or a manifest's fields describe."""
+    return MDNRNN(
+        z=z,
+        actions=actions,
+        hidden=shape["hidden"],
+        mixtures=shape["mixtures"],
+        reward=shape["reward"],
+        done=shape["done"],
+        next_action=shape["next-action"],
+        previous_done=shape["previous-done"],
+        dropout=shape["dropout"],
+    )
+
+
+def load_memory(manifest: Manifest, z: int) -> MDNRNN:
+    """The M that a manifest vouches for."""
+    model = untrained_memory(manifest.config, z, load(manifest.config["game"]).actions)
+    load_weights(model, manifest)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class MemoryTraining:
+    """The task that trains M; whoever runs it again goes on from its last checkpoint."""
+
+    config: Config
+    uri: str
+    folder: str
+    device: str
+
+    @property
+    def threads(self) -> int:
+        return self.config.memory.threads
+
+    def run(self) -> Iterator[Any]:
+        run, config = must_open(self.uri), self.config
+        vision = run.need("vision", config.vision.steps, "train_vision")
+        latents = run.need("latents", config.collect.episodes, "encode", of=vision.digest)
+        learner = MemoryLearner(config, data_set(latents, "encode"), self.device)
+        for report in train(learner, config.memory, "memory", run.place, self.folder):
+            if isinstance(report, Finished):
+                memory_pictures(
+                    learner.model,
+                    load_vision(vision),
+                    learner.sequences,
+                    run.place,
+                    f"{self.folder}/pictures",
+                )
+            yield report
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Padded sequences of latents, as M is trained on them."""
+
+    mu: Tensor  # (B, T, Z)
+    logvar: Tensor  # (B, T, Z)
+    a: Tensor  # (B, T, A)
+    reward: Tensor  # (B, T)
+    done: Tensor  # (B, T), 1 where the game ended the episode: a time limit doesn't
+    mask: Tensor  # (B, T), 1 where there is a step
+    next_mask: Tensor  # (B, T), 1 where there is another step after it
+
+
+class Episodes:
+    """Latents of all episodes, in memory: some 300 bytes a step, so ten million steps fit in 3 GB."""
+
+    def __init__(self, data: DataSet, device: str):
+        columns = ["mu", "logvar", "action", "reward", "terminated"]
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in columns}
+        for episode in range(len(data.lengths)):
+            for name, values in data.read(episode, columns).items():
+                parts[name].append(values.astype(np.float32))
+        self.lengths = torch.from_numpy(data.lengths)
+        self.begins = torch.cumsum(self.lengths, 0) - self.lengths
+        self.columns = {
+            name: torch.from_numpy(np.concatenate(values)).to(device) for name, values in parts.items()
+        }
+        self.device = device
+
+    def sequences(self, episodes: Tensor, starts: Tensor, length: int) -> Sequences:
+        """One sequence of up to `length` steps from each (episode, start)."""
+        offsets = starts[:, None] + torch.arange(length)  # (B, T), within the episode
+        lengths = self.lengths[episodes][:, None]
+        index = (self.begins[episodes][:, None] + offsets.clamp(max=lengths - 1)).to(self.device)  # (B, T)
+        taken = {name: values[index] for name, values in self.columns.items()}
+        return Sequences(
+            taken["mu"],
+            taken["logvar"],
+            taken["action"],
+            taken["reward"],
+            taken["terminated"],
+            (offsets < lengths).float().to(self.device),
+            (offsets < lengths - 1).float().to(self.device),
+        )
+
+
+class MemoryLearner(Learner):
+    def __init__(self, config: Config, data: DataSet, device: str):
+        section = config.memory
+        torch.manual_seed(derive(config.seed + section.seed, "memory", "untrained"))
+        shape = {item.name.replace("_", "-"): getattr(section, item.name) for item in fields(section)}
+        model = untrained_memory(shape, config.vision.z, load(config.game).actions)
+        start_from(model, section.init, "memory")
+        super().__init__("memory", model, section, config.seed, device)
+        self.episodes = Episodes(data, device)
+        training, test = (torch.from_numpy(part) for part in split(len(data.lengths), section.held_out))
+        self.training = training
+        self.weights_of_training = self.episodes.lengths[training].double()
+        chosen = test[torch.arange(max(len(test), min(MEASURED, 4 * len(test)))) % len(test)][:MEASURED]
+        room = (self.episodes.lengths[chosen] - section.sequence).clamp(min=0)
+        spread = torch.linspace(0, 1, len(chosen))
+        self.measured = (chosen, (room * spread).long())
+
+    def batches(self, start: int) -> Iterator[Sequences]:
+        """Windows drawn evenly over all steps: an episode in proportion to its length, then where it begins."""
+        number = start
+        while True:
+            generator = self.generator("order", number)
+            rows = torch.multinomial(
+                self.weights_of_training, self.section.batch, replacement=True, generator=generator
+            )
+            episodes = self.training[rows]
+            room = (self.episodes.lengths[episodes] - self.section.sequence).clamp(min=0)
+            starts = (torch.rand(len(episodes), generator=generator) * (room + 1)).long()
+            yield self.episodes.sequences(episodes, starts, self.section.sequence)
+            number += 1
+
+    def held_out(self) -> Iterator[tuple[Sequences, float]]:
+        for episodes, starts in zip(*(part.split(16) for part in self.measured), strict=True):
+            yield self.episodes.sequences(episodes, starts, self.section.sequence), len(episodes)
+
+    def losses(self, batch: Sequences, purpose: str, number: int) -> dict[str, Tensor]:
+        generator = self.generator(purpose, number)
+        noise = torch.randn(batch.mu.shape, generator=generator).to(self.device)
+        z = draw(batch.mu, batch.logvar, noise)  # anew for each batch: M learns the spread, not one sample
+        dropped = None
+        if self.model.training and self.section.dropout:
+            dropped = torch.rand((*batch.mask.shape, self.section.hidden), generator=generator).to(
+                self.device
+            )
+        first = (
+            torch.zeros_like(batch.mask) if self.section.previous_done else None
+        )  # no sequence spans two episodes
+        prediction, _ = self.model(z, batch.a, previous_done=first, noise=dropped)
+        return losses(
+            prediction,
+            z_next=torch.roll(z, -1, dims=1),  # the last one has no successor and is masked
+            next_mask=_without_last(batch.next_mask),
+            mask=batch.mask,
+            reward=batch.reward,
+            done=batch.done,
+            next_action=torch.roll(batch.a, -1, dims=1),
+            weights={"reward": self.section.reward_weight},
+            done_weight=self.section.done_weight,
+        )
+
+    def clip(self) -> None:
+        torch.nn.utils.clip_grad_value_(self.model.parameters(), self.section.clip)
+
+
+def _without_last(mask: Tensor) -> Tensor:
+    """(B, T): what lies beyond the sequence is not in it, even if the episode goes on."""
+    kept = mask.clone()
+    kept[:, -1] = 0
+    return kept

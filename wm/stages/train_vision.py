@@ -1,0 +1,105 @@
+"""Train V on the frames of the rollouts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.config import Config
+from wm.learner import Learner, split
+from wm.pictures import vision_pictures
+from wm.pool import Pool
+from wm.run import Manifest, Run, must_open
+from wm.seeds import derive
+from wm.shards import DataSet, FrameStream
+from wm.stages.sharded import data_set
+from wm.stages.training import conduct, load_weights, start_from
+from wm.train import Finished, train
+from wm.vision import VAE, Vision
+
+MEASURED = 1024  # held-out frames that a measurement looks at
+
+
+def train_vision(config: Config, run: Run, pool: Pool) -> Manifest:
+    """V, complete with its weights, its curves and pictures of what it sees."""
+    section, stage = config.vision, run.stage("vision")
+    done = stage.complete(section.steps)
+    if done is not None:
+        return done
+    rollouts = run.need("collect", config.collect.episodes, "collect")
+    data_set(rollouts, "collect").verify()
+    task = VisionTraining(config, run.uri, pool.device(section.device))
+    return conduct(task, section, {"collect": rollouts.digest}, stage, run, pool)
+
+
+def untrained_vision(kind: str, z: int) -> Vision:
+    return {"vae": VAE}[kind](z)
+
+
+def load_vision(manifest: Manifest) -> Vision:
+    """The V that a manifest vouches for."""
+    model = untrained_vision(manifest.config["kind"], manifest.config["z"])
+    load_weights(model, manifest)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class VisionTraining:
+    """The task that trains V; whoever runs it again goes on from its last checkpoint."""
+
+    config: Config
+    uri: str
+    device: str
+
+    @property
+    def threads(self) -> int:
+        return self.config.vision.threads
+
+    def run(self) -> Iterator[Any]:
+        run = must_open(self.uri)
+        rollouts = run.need("collect", self.config.collect.episodes, "collect")
+        learner = VisionLearner(self.config, data_set(rollouts, "collect"), self.device)
+        for report in train(learner, self.config.vision, "vision", run.place, "vision"):
+            if isinstance(report, Finished):
+                vision_pictures(learner.model, learner.measured, run.place, "vision/pictures")
+            yield report
+
+
+class VisionLearner(Learner):
+    def __init__(self, config: Config, data: DataSet, device: str):
+        section = config.vision
+        torch.manual_seed(derive(config.seed + section.seed, "vision", "untrained"))
+        model = untrained_vision(section.kind, section.z)
+        start_from(model, section.init, "vision")
+        super().__init__("vision", model, section, config.seed, device)
+        training, test = split(len(data.lengths), section.held_out)
+        self.stream = FrameStream(data, training, section.batch, derive(self.seed, "vision", "order"))
+        self.measured = torch.from_numpy(_spread(data, test))  # (B, 64, 64, 3)
+
+    def batches(self, start: int) -> Iterator[Tensor]:
+        for frames in self.stream.batches(start):
+            yield self._there(torch.from_numpy(frames))
+
+    def held_out(self) -> Iterator[tuple[Tensor, float]]:
+        for frames in self.measured.split(128):
+            yield self._there(frames), len(frames)
+
+    def losses(self, batch: Tensor, purpose: str, number: int) -> dict[str, Tensor]:
+        noise = torch.randn(len(batch), self.section.z, generator=self.generator(purpose, number))
+        return self.model.losses(batch, noise.to(self.device, non_blocking=True))
+
+    def _there(self, frames: Tensor) -> Tensor:
+        return frames.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else frames
+
+
+def _spread(data: DataSet, episodes: np.ndarray) -> np.ndarray:
+    """About MEASURED frames, evenly from all these episodes."""
+    each = -(-MEASURED // len(episodes))
+    picked = []
+    for episode in episodes[:MEASURED]:
+        frames = data.read(int(episode), ["frame"])["frame"]
+        picked.append(frames[np.linspace(0, len(frames) - 1, min(each, len(frames))).astype(int)])
+    return np.concatenate(picked)

@@ -1,0 +1,96 @@
+"""V, the vision: a frame becomes z and back (Ha & Schmidhuber, 2018, section 2.2 and appendix A.1)."""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOGVAR = (-10.0, 10.0)  # exp of it can neither vanish nor overflow
+
+
+class Vision(nn.Module, ABC):
+    """What every V can do. Frames come in as they are stored and go out on [0, 1], both with channels last."""
+
+    z: int
+
+    @abstractmethod
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 frames (B, 64, 64, 3) -> mu and logvar, each (B, Z) and fp32."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, Z) -> frames (B, 64, 64, 3), fp32 on [0, 1]."""
+
+    @abstractmethod
+    def losses(self, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Scalars for training, among them "loss", "reconstruction" and "kl"; noise (B, Z) is standard normal."""
+
+
+def draw(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """z from N(mu, exp(logvar)), given standard normal noise of the same shape."""
+    return mu + torch.exp(0.5 * logvar) * noise
+
+
+class VAE(Vision):
+    """The paper's variational autoencoder (figure 22)."""
+
+    def __init__(self, z: int = 32) -> None:
+        super().__init__()
+        self.z = z
+        sizes = [3, 32, 64, 128, 256]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(i, o, kernel_size=4, stride=2) for i, o in zip(sizes, sizes[1:], strict=False)
+        )
+        self.heads = nn.Linear(1024, 2 * z)  # mu and logvar
+        self.widen = nn.Linear(z, 1024)
+        self.deconvolutions = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(1024, 128, kernel_size=5, stride=2),
+                nn.ConvTranspose2d(128, 64, kernel_size=5, stride=2),
+                nn.ConvTranspose2d(64, 32, kernel_size=6, stride=2),
+                nn.ConvTranspose2d(32, 3, kernel_size=6, stride=2),
+            ]
+        )
+        # Stored frames are channels-last already: with weights to match, no convolution has to reorder its input.
+        self.to(memory_format=torch.channels_last)
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return self._encode(_pixels(frames))
+
+    def decode(self, z: Tensor) -> Tensor:
+        x = self.widen(z)[:, :, None, None]  # (B, 1024, 1, 1)
+        *hidden, last = self.deconvolutions
+        for deconvolution in hidden:
+            x = F.relu(deconvolution(x))  # (B, 128, 5, 5), (B, 64, 13, 13), (B, 32, 30, 30)
+        return torch.sigmoid(last(x).float()).permute(0, 2, 3, 1)  # (B, 64, 64, 3)
+
+    def losses(self, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """The evidence bound with a floor under the KL term (appendix A.1).
+
+        "reconstruction": squared error in units of [0, 1], summed over the frame's pixels and channels, mean over B.
+        "kl": KL(N(mu, exp(logvar)) || N(0, 1)) summed over Z, mean over B.
+        "loss": reconstruction + max(KL, 0.5 * Z), the maximum for each frame, then the mean over B.
+        """
+        x = _pixels(frames)  # (B, 3, 64, 64)
+        mu, logvar = self._encode(x)
+        decoded = self.decode(draw(mu, logvar, noise))
+        reconstruction = F.mse_loss(decoded, x.permute(0, 2, 3, 1), reduction="sum") / len(frames)
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1)  # (B,)
+        loss = reconstruction + kl.clamp(min=0.5 * self.z).mean()
+        return {"loss": loss, "reconstruction": reconstruction, "kl": kl.mean()}
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))  # (B, 32, 31, 31), (B, 64, 14, 14), (B, 128, 6, 6), (B, 256, 2, 2)
+        x = x.permute(0, 2, 3, 1).flatten(start_dim=1)  # (B, 1024)
+        with torch.autocast(x.device.type, enabled=False):  # exp(logvar) needs more than bf16's three digits
+            mu, logvar = self.heads(x.float()).chunk(2, dim=1)  # (B, Z) each
+        return mu, logvar.clamp(*LOGVAR)
+
+
+def _pixels(frames: Tensor) -> Tensor:
+    """uint8 (B, 64, 64, 3) -> fp32 on [0, 1], (B, 3, 64, 64) in channels-last memory: only the view changes."""
+    assert frames.dtype == torch.uint8, frames.dtype
+    assert frames.shape[1:] == (64, 64, 3), frames.shape
+    return frames.permute(0, 3, 1, 2) / 255
