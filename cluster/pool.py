@@ -26,7 +26,8 @@ from wm.pool import Crew, Pool, Task, UnitFailed, Work
 
 log = logging.getLogger(__name__)
 
-QUICK = 0.05  # units shorter than this are given out two at a time, so that no worker waits for the driver
+QUEUE_SECONDS = 0.05  # work that waits at a worker, so that none waits for the driver: nothing for longer units
+QUEUE = 8  # and no more calls than this
 SLOW = 2.0  # times the median: a second worker may try
 SLOW_SECONDS = 0.5  # but not for less than this
 SILENT = 10.0  # times the median: the worker hangs
@@ -147,8 +148,8 @@ class _Crew:
             self.waiting.append(item)
 
     def _depth(self) -> int:
-        """Calls that a worker may have. Only units as short as the way to the driver gain from a queue."""
-        return 2 if self.median is not None and self.median < QUICK else 1
+        """Calls that a worker may have: more than one only if units are about as short as the way to the driver."""
+        return 1 if self.median is None else 1 + min(QUEUE - 1, int(QUEUE_SECONDS / max(self.median, 1e-6)))
 
     def _give(self) -> None:
         for load in range(self._depth()):

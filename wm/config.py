@@ -164,6 +164,87 @@ class Memory(Training):
 
 
 @dataclass(frozen=True)
+class Controller:
+    """C, and what it sees."""
+
+    inputs: Literal["z", "zh", "zhc"] = bits("zh")
+    """z alone, z and h (the paper's CarRacing), or also the cell state c (its Doom)."""
+    layer: int = bits(0)
+    """Units of a hidden layer; 0 is the linear C."""
+    bias: bool = bits(True)
+    """Whether C adds a constant to each action."""
+    latent: Literal["mu", "z"] = bits("mu")
+    """What V hands on in the real game: its mean, or z drawn around it as in the paper."""
+
+    def check(self) -> None:
+        if self.layer < 0:
+            raise Mistake(f"--controller.layer {self.layer} is negative: say 0 for a linear C")
+
+
+@dataclass(frozen=True)
+class Evolve:
+    """C's evolution by CMA-ES."""
+
+    where: Literal["real", "dream"] = bits("real")
+    """Where candidates are scored: in the real game or in the dream that M generates."""
+    generations: int = extent(1_800)
+    """Generations; raise it later to evolve further."""
+    population: int = bits(64)
+    """Candidates in a generation."""
+    episodes: int = bits(16)
+    """Episodes that a candidate's score is the mean of: the same tracks for all, fresh ones each generation."""
+    unit_episodes: int = bits(32)
+    """Episodes played side by side as one unit of work: 32 on a laptop, 4 on a large cluster."""
+    sigma0: float = bits(0.1)
+    """How far around the start CMA-ES looks at first."""
+    covariance: Literal["full", "diagonal"] = bits("full")
+    """What CMA-ES learns of the landscape: N x N numbers or N."""
+    patience: int = bits(0)
+    """Give an episode up after so many steps without reward (in training alone); 0 never does."""
+    validate_every: int = bits(10)
+    """Generations between validations of the distribution's mean."""
+    validation_episodes: int = bits(32)
+    """Episodes of a validation, the same each time, whole; the best-validated mean is the result."""
+    tau: float = bits(1.0)
+    """Temperature of the dream."""
+    dream_steps: int = bits(1_000)
+    """Steps after which a dream ends."""
+    dream_done: Literal["threshold", "sample", "never"] = bits("never")
+    """When M ends a dream: its done logit above 0, with its probability, or not at all."""
+    dream_dropout: float = bits(0.0)
+    """Dropout on the h that M's heads see in the dream."""
+    seed: int = bits(0)
+    """Added to the run's seed for this stage alone."""
+    init: str = bits("")
+    """Start from the mean and sigma of the run at this URI."""
+
+    def check(self) -> None:
+        _positive(self, "evolve", "generations", "episodes", "unit_episodes", "sigma0", "validate_every")
+        _positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
+        if self.population < 4:
+            raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
+        if self.patience < 0 or self.seed < 0:
+            raise Mistake("--evolve.patience and --evolve.seed can't be negative")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The result: whole episodes of the unmodified game, on seeds that nothing else has seen."""
+
+    episodes: int = extent(100)
+    """Episodes to play; raise it later for a smaller error."""
+    seed: int = bits(0)
+    """Number of the first test episode."""
+    unit_episodes: int = bits(8)
+    """Episodes played side by side as one unit of work."""
+
+    def check(self) -> None:
+        _positive(self, "score", "episodes", "unit_episodes")
+        if self.seed < 0 or self.seed + self.episodes > 2**29:
+            raise Mistake(f"--score.seed {self.seed} is out of range: say 0 or more")
+
+
+@dataclass(frozen=True)
 class Workers:
     """How the work is carried out. Nothing here changes a result."""
 
@@ -181,9 +262,7 @@ class Workers:
     def check(self) -> None:
         _positive(self, "workers", "retries", "unit_seconds", "recycle_units", "log_seconds")
         if self.count < 0:
-            raise Mistake(
-                f"--workers.count {self.count} is negative: say 0 for every CPU, or how many workers"
-            )
+            raise Mistake(f"--workers.count {self.count} is negative: say 0 for every CPU, or how many workers")
 
 
 @dataclass(frozen=True)
@@ -200,6 +279,9 @@ class Config:
     vision: Vision = field(default_factory=Vision)
     latents: Latents = field(default_factory=Latents)
     memory: Memory = field(default_factory=Memory)
+    controller: Controller = field(default_factory=Controller)
+    evolve: Evolve = field(default_factory=Evolve)
+    score: Score = field(default_factory=Score)
     workers: Workers = field(default_factory=Workers)
 
     def check(self) -> "Config":
@@ -226,6 +308,8 @@ class Config:
 PAPER = Config(
     vision=Vision(steps=500_000, decay_steps=50_000, evaluate_steps=5_000, precision="bfloat16"),
     memory=Memory(steps=40_000, batch=100, decay_steps=10_000, evaluate_steps=500),
+    controller=Controller(latent="z"),
+    evolve=Evolve(unit_episodes=4),
 )
 
 SMALL = replace(
@@ -233,6 +317,9 @@ SMALL = replace(
     collect=replace(PAPER.collect, episodes=160, steps=700),
     vision=Vision(steps=2_000, decay_steps=1_000, evaluate_steps=200),
     memory=Memory(steps=2_000, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=200),
+    controller=Controller(),
+    evolve=Evolve(generations=120, population=32, episodes=4, sigma0=0.03, patience=100),
+    score=Score(episodes=32),
 )
 
 DEMO = replace(
@@ -240,6 +327,8 @@ DEMO = replace(
     collect=replace(SMALL.collect, episodes=48, steps=500),
     vision=replace(SMALL.vision, steps=500, evaluate_steps=100),
     memory=replace(SMALL.memory, steps=500, evaluate_steps=100),
+    evolve=replace(SMALL.evolve, generations=12, population=16, episodes=2, validation_episodes=8),
+    score=Score(episodes=16),
 )
 
 TINY = replace(
@@ -247,6 +336,10 @@ TINY = replace(
     collect=replace(DEMO.collect, episodes=4, steps=40, unit_episodes=2),
     vision=replace(DEMO.vision, steps=6, batch=16, evaluate_steps=3),
     memory=replace(DEMO.memory, steps=6, batch=4, sequence=16, hidden=32, evaluate_steps=3),
+    evolve=replace(
+        DEMO.evolve, generations=3, population=4, unit_episodes=4, patience=20, validate_every=2, validation_episodes=2
+    ),
+    score=Score(episodes=2, unit_episodes=1),
 )
 
 PRESETS: dict[str, Config] = {
@@ -310,7 +403,7 @@ def from_dict(values: dict[str, Any], kind: Any = Config) -> Any:
     if values.keys() != hints.keys():
         odd = sorted(values.keys() ^ hints.keys())
         raise Mistake(
-            f"the run's config has other fields than this version knows ({', '.join(odd)}): use the version that made it"
+            f"the run's config has other fields than this version knows ({', '.join(odd)}): use its own version"
         )
     return kind(
         **{

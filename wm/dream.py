@@ -4,9 +4,9 @@ No frame is ever drawn: C acts on z and h, M says what comes next. All buffers a
 so that a step is little more than its matrix products, and on CUDA a chunk of steps is one recorded graph.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -207,7 +207,7 @@ class Dream:
             else:
                 self._chunk(players)
             alive = int(players.alive.sum())
-            if alive and room(alive) == len(players.x):
+            if alive and self._size(alive) == len(players.x):
                 continue
             row = players.row.cpu().numpy()
             counted = row < count  # the rest is padding
@@ -221,9 +221,12 @@ class Dream:
             smaller.move_in(players, first[: len(smaller.x)])
             players = smaller
 
+    def _size(self, rows: int) -> int:
+        return max(8, room(rows))  # below 4 rows matrix products add in another order
+
     def _room(self, rows: int, episodes: int) -> Players:
         """Buffers for so many dreams, made once; on CUDA with their recorded graph."""
-        key = (max(8, room(rows)), episodes)  # below 8 rows matrix products add in another order
+        key = (self._size(rows), episodes)
         if key not in self.rooms:
             players = self.rooms[key] = Players(*key, self.world, self.controller)
             if self.world.device.type == "cuda":
@@ -269,12 +272,24 @@ def _affine(x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor) -> None:
         out.copy_(torch.addmm(bias, x.to(weight.dtype), weight))
 
 
-def choose(logits: Tensor, mu: Tensor, logsigma: Tensor, tau: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
-    weight = ((logits - logits.amax(dim=-2, keepdim=True)) / tau.unsqueeze(-1)).exp()
-    for k in range(1, weight.shape[-2]):
-        weight[..., k, :] += weight[..., k - 1, :]
-    target = (uniform * weight[..., -1, :]).unsqueeze(-2)
-    beyond = (weight <= target).to(mu.dtype)
-    chosen = torch.cat((1 - beyond[..., :1, :], beyond[..., :-1, :] - beyond[..., 1:, :]), dim=-2)
-    mu, logsigma = (mu * chosen).sum(dim=-2), (logsigma * chosen).sum(dim=-2)
-    return mu + torch.sqrt(tau) * torch.exp(logsigma.clamp(-7, 5)) * normal
+def choose(
+    logits: Tensor,  # (..., K, Z), not necessarily normalised
+    mu: Tensor,  # (..., K, Z)
+    logsigma: Tensor,  # (..., K, Z)
+    tau: float | Tensor,  # or (..., 1)
+    uniform: Tensor,  # (..., Z)
+    normal: Tensor,  # (..., Z)
+) -> Tensor:
+    """What `sample` does, in the layout that is fastest, and in place: the mixture's three tensors are used up."""
+    tau = torch.as_tensor(tau, dtype=normal.dtype, device=normal.device)
+    weight = logits.sub_(logits.amax(dim=-2, keepdim=True)).div_(tau.unsqueeze(-1)).exp_()
+    weights = weight.unbind(dim=-2)  # K times (..., Z)
+    for before, after in pairwise(weights):
+        after.add_(before)  # now cumulative, up to the sum that a softmax would divide by
+    torch.le(weight, (uniform * weights[-1]).unsqueeze(-2), out=weight)  # 1, ..., 1, 0, ..., 0
+    weights[-1].copy_(weights[-2])
+    for before, after in reversed(list(pairwise(weights[:-1]))):
+        torch.sub(before, after, out=after)
+    torch.sub(1, weights[0], out=weights[0])  # now 1 at the chosen component alone
+    mu, logsigma = mu.mul_(weight).sum(dim=-2), logsigma.mul_(weight).sum(dim=-2)
+    return logsigma.clamp_(-7, 5).exp_().mul_(normal).mul_(tau.sqrt()).add_(mu)

@@ -6,6 +6,7 @@ Bishop, 1994), and if asked to also the step's reward, whether the episode is do
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -91,9 +92,7 @@ class MDNRNN(nn.Module):
         weight = self.gates.weight.split((self.inputs, self.hidden), dim=1)
         weights = [*weight, self.gates.bias, torch.zeros_like(self.gates.bias)]  # torch wants a second bias
         cuts = [0, length]
-        if (
-            previous_done is not None
-        ):  # the fused LSTM can't forget midway, so it runs from one start to the next
+        if previous_done is not None:  # the fused LSTM can't forget midway, so it runs from one start to the next
             starts = previous_done[:, 1:].any(dim=0).nonzero().flatten() + 1
             cuts = [0, *starts.tolist(), length]
         parts = []
@@ -102,9 +101,8 @@ class MDNRNN(nn.Module):
                 keep = 1 - previous_done[:, begin, None].to(h.dtype)  # (B, 1)
                 h, c = h * keep, c * keep
             hidden = (h.unsqueeze(0), c.unsqueeze(0))  # (1, B, H)
-            part, hs, cs = torch.lstm(
-                x[:, begin:end], hidden, weights, True, 1, 0.0, self.training, False, True
-            )
+            with _lstm_precision(z.device.type):
+                part, hs, cs = torch.lstm(x[:, begin:end], hidden, weights, True, 1, 0.0, self.training, False, True)
             h, c = hs.squeeze(0), cs.squeeze(0)
             parts.append(part)
         output = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (B, T, H)
@@ -149,6 +147,13 @@ class MDNRNN(nn.Module):
         return torch.cat((z, a, previous_done.unsqueeze(-1).to(z.dtype)), dim=-1)
 
 
+def _lstm_precision(device: str) -> AbstractContextManager:
+    """oneDNN has no bf16 LSTM for processors without bf16 arithmetic: there autocast leaves the LSTM in fp32."""
+    if device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
 def _tanh(x: Tensor) -> Tensor:
     """tanh by way of the sigmoid, which torch computes three times as fast on a CPU; within 1e-7."""
     return 2 * torch.sigmoid(2 * x) - 1
@@ -190,12 +195,14 @@ def losses(
     weights: Mapping[str, float] | None = None,
     done_weight: float = 10.0,
 ) -> dict[str, Tensor]:
-    """The training loss and its parts, scalars: "loss" is the sum of the parts times their `weights` (1 if not named).
+    """The training loss and its parts, all scalars: means over the steps that their mask admits.
 
-    "nll": mean over the masked steps and over Z.  "reward": squared error of the raw reward, mean over the masked steps;
-    scaling rewards by s would do no more than a weight of s squared, so there is none.  "done": binary cross entropy with
-    positives weighted by `done_weight` (the paper's Doom), mean over the masked steps.  "next_action": squared error, mean
-    over the masked steps and over A.  Next z and action use `next_mask`; reward and done, which the last step has, `mask`.
+    "nll": mean over Z too; where `next_mask` is 1.
+    "reward": squared error of the raw reward, where `mask` is 1. Scaling rewards by s would do no more than a weight of
+        s squared, so there is no scale.
+    "done": binary cross entropy with positives weighted by `done_weight` (10 in the paper's Doom), where `mask` is 1.
+    "next_action": squared error, mean over A too; where `next_mask` is 1.
+    "loss": the sum of the parts times their `weights`, 1 for those not named.
     """
     parts = {"nll": _mean(nll(prediction, z_next).mean(dim=-1), next_mask)}
     if prediction.reward is not None:
@@ -204,9 +211,7 @@ def losses(
     if prediction.done is not None:
         assert done is not None, "M predicts done, so its loss needs it"
         weight = torch.tensor(done_weight, device=done.device)
-        entropy = F.binary_cross_entropy_with_logits(
-            prediction.done, done.float(), reduction="none", pos_weight=weight
-        )
+        entropy = F.binary_cross_entropy_with_logits(prediction.done, done.float(), reduction="none", pos_weight=weight)
         parts["done"] = _mean(entropy, mask)
     if prediction.next_action is not None:
         assert next_action is not None, "M predicts the next action, so its loss needs it"

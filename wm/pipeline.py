@@ -5,6 +5,8 @@ from wm.pool import Pool
 from wm.run import Manifest, Run
 from wm.stages.collect import collect
 from wm.stages.encode import encode
+from wm.stages.evolve import evolve
+from wm.stages.score import score
 from wm.stages.train_memory import train_memory
 from wm.stages.train_vision import train_vision
 
@@ -13,6 +15,8 @@ STAGES = (
     train_vision,  # V learns to see: a frame becomes z
     encode,  # every frame as V sees it
     train_memory,  # M learns to predict the next z
+    evolve,  # C learns to act, in the real game or in the dream
+    score,  # and is judged on unseen episodes of the unmodified game
 )
 
 

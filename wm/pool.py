@@ -144,7 +144,9 @@ class _LocalCrew:
             yield unit, self._attempt(unit)
 
     def _attempt(self, unit: Any) -> Any:
-        for tries in range(1, self.retries + 1):
+        tries = 0
+        while True:
+            tries += 1
             try:
                 self.do = self.do or self.work.build()
                 return self.do(unit)

@@ -141,9 +141,7 @@ class Stage:
         try:
             values = json.loads(data)
             if values.pop("format") != FORMAT:
-                raise Mistake(
-                    f"{place.uri}/{key} was made by another version of this project: use that version"
-                )
+                raise Mistake(f"{place.uri}/{key} was made by another version of this project: use that version")
             return Manifest(**values, place=place, digest=sha256(data))
         except (ValueError, KeyError, TypeError):
             raise Mistake(
@@ -173,11 +171,13 @@ class Run:
         return Stage(self, name, of)
 
     def decides(self, name: str) -> dict[str, Any]:
-        """The frozen fields that decide what a stage makes: the run's own and those of its section."""
-        section = getattr(self.config, name, None)
+        """The frozen fields that decide what a stage makes: the run's own and those of its sections."""
+        sections = ("controller", "evolve") if name == "evolve" else (name,)
         top = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(self.config)}
-        own = {key: value for key, value in top.items() if not dataclasses.is_dataclass(value)}
-        return own | (configs.of_kind(section, "bits") if section is not None else {})
+        fields = {key: value for key, value in top.items() if not dataclasses.is_dataclass(value)}
+        for section in sections:
+            fields |= configs.of_kind(top[section], "bits")
+        return fields
 
     def need(self, name: str, extent: int, job: str, of: str | None = None) -> Manifest:
         """The stage's manifest, or the Mistake that names the job which completes it."""

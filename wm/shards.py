@@ -76,7 +76,7 @@ class ShardWriter:
 
 def frame_column(frames: np.ndarray) -> pa.Array:
     """(T, 64, 64, 3) uint8 to a Parquet column, without a copy."""
-    assert frames.dtype == np.uint8 and frames.shape[1:] == FRAME, (frames.dtype, frames.shape)
+    assert (frames.dtype, frames.shape[1:]) == (np.uint8, FRAME), (frames.dtype, frames.shape)
     flat = np.ascontiguousarray(frames)
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(flat), [None, pa.py_buffer(flat)])
 

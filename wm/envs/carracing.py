@@ -11,10 +11,9 @@ from gymnasium.wrappers import TimeLimit
 from torch import Tensor
 
 from wm.envs import FRAME, Game
-from wm.envs.carracing_drawing import Painting
+from wm.envs.carracing_drawing import ROWS, Painting
 
 MAX_STEPS = 1000
-SHOWN = 84  # of 96 rows; the rest is the instrument bar, which would tell V the speed
 
 
 class CarRacing(Game):
@@ -100,4 +99,4 @@ class Exact(gymnasium.ObservationWrapper):
         self.observation_space = Box(0, 255, FRAME, np.uint8)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
-        return cv2.resize(observation[:SHOWN], FRAME[:2], interpolation=cv2.INTER_AREA)
+        return cv2.resize(observation[:ROWS], FRAME[:2], interpolation=cv2.INTER_AREA)

@@ -1,9 +1,9 @@
-"""CarRacing's picture, drawn some hundred times faster than the game draws it.
+"""CarRacing's picture, drawn about fifty times faster than the game draws it.
 
 The game paints its whole field polygon by polygon, 1000x800 pixels each step, and shrinks that to 96x96. But
 a track never changes during an episode: here it is painted once, and each step cuts its view out of that
 painting with an affine warp that turns it so that the car looks up. The car itself stands still in this view,
-only its wheels move.
+only its wheels move. Skid marks are not drawn: the game leaves them out of its observations too.
 
 Every constant below is the game's own geometry or follows from it. Lengths are in the game's world units,
 "screen" is its 1000x800 surface, and V's frame is rows 0:84 of its 96x96 picture at 64x64.
@@ -11,6 +11,7 @@ Every constant below is the game's own geometry or follows from it. Lengths are 
 
 import cmath
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
 
@@ -32,7 +33,8 @@ from gymnasium.envs.box2d.car_dynamics import (
 from gymnasium.envs.box2d.car_racing import GRASS_DIM, PLAYFIELD, SCALE, WINDOW_H, WINDOW_W, ZOOM
 
 SIDE = 64  # V's frame
-SHOWN = WINDOW_H * 84 / 96  # rows of the screen above the instruments, which V does not see
+ROWS = 84  # of the picture's 96; below are the instruments, which V does not see
+SHOWN = WINDOW_H * ROWS / 96  # the same on the screen
 EYE = (WINDOW_W / 2, WINDOW_H * 3 / 4)  # where on the screen the car stands
 
 # The game blurs by two box filters, one of them as wide as a pixel of the frame. The blur of texels of this
@@ -60,8 +62,8 @@ TYRE = (-HALF_W + HALF_R, HALF_W + HALF_R, HALF_W - HALF_R, -HALF_W - HALF_R)  #
 HIDDEN = (0j, 0j, 0j, 0j)
 
 
-def shade(colour) -> tuple[int, ...]:
-    """The colour as it arrives in the frame: both passes of the game's smooth scaling round down."""
+def shade(colour: Iterable[float]) -> tuple[int, ...]:
+    """The colour as it arrives in the frame: pygame's smooth scaling loses one in each of its two passes."""
     return tuple(max(0, int(c) - 2) for c in colour)
 
 
@@ -92,8 +94,10 @@ class Painting:
 
     def paint(self, road_poly: list):
         """The game's list of (four corners, colour), from the first tile to the last."""
-        polys = np.array([poly for poly, _ in road_poly])  # (polygons, 4, 2)
-        colours = [colour for _, colour in road_poly]
+        # where a turn changes its side, the game makes kerbs without width
+        wide = [(poly, colour) for poly, colour in road_poly if poly[0] != poly[1]]
+        polys = np.array([poly for poly, _ in wide])  # (polygons, 4, 2)
+        colours = [colour for _, colour in wide]
         # the part with the road is painted finer
         quads = _fixed(_narrowed(polys, OVERHANG), TEXEL / FINER)
         low, high = quads.min((0, 1)) // (16 * FINER) - 1, quads.max((0, 1)) // (16 * FINER) + 2

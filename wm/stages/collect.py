@@ -94,8 +94,7 @@ def plan(config: Config, episodes: range) -> tuple[list[int], np.ndarray]:
     game, section = load(config.game), config.collect
     seeds = [training_episode(config.seed, "collect", episode) for episode in episodes]
     scripts = [
-        game.explore(section.policy, section.steps, generator(config.seed, "explore", episode))
-        for episode in episodes
+        game.explore(section.policy, section.steps, generator(config.seed, "explore", episode)) for episode in episodes
     ]
     return seeds, np.stack(scripts)
 
@@ -110,9 +109,7 @@ class Recording:
         self.ends = np.zeros((2, steps), bool)
         self.length = 0
 
-    def add(
-        self, frame: np.ndarray, action: np.ndarray, reward: float, terminated: bool, truncated: bool
-    ) -> None:
+    def add(self, frame: np.ndarray, action: np.ndarray, reward: float, terminated: bool, truncated: bool) -> None:
         at = self.length
         self.frames[at], self.actions[at], self.rewards[at] = frame, action, reward
         self.ends[:, at] = terminated, truncated

@@ -78,9 +78,7 @@ class Encoding:
                 mu, logvar = self._encode(columns.pop("frame"), batch)
                 first.append([mu[0].tolist(), logvar[0].tolist()])
                 action = columns.pop("action")
-                writer = writer or ShardWriter(
-                    latent_schema(mu.shape[1], action.shape[1], {"game": self.config.game})
-                )
+                writer = writer or ShardWriter(latent_schema(mu.shape[1], action.shape[1], {"game": self.config.game}))
                 vectors = {
                     "mu": vector_column(mu),
                     "logvar": vector_column(logvar),

@@ -46,9 +46,7 @@ def restore(manifest: Manifest, run: Run, stage: Stage, work: Work, pool: Pool) 
     with pool.crew(work) as crew:
         for unit, record in crew.map(lost):
             if record["sha256"] != manifest.content["shards"][unit]["sha256"]:
-                log.warning(
-                    "%s came out otherwise than before (another processor or version?)", record["key"]
-                )
+                log.warning("%s came out otherwise than before (another processor or version?)", record["key"])
 
 
 def record(key: str, data: bytes, lengths: Sequence[int], **more: Any) -> dict[str, Any]:

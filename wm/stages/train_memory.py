@@ -85,7 +85,7 @@ class MemoryTraining:
                 memory_pictures(
                     learner.model,
                     load_vision(vision),
-                    learner.sequences,
+                    next(learner.held_out())[0],
                     run.place,
                     f"{self.folder}/pictures",
                 )
@@ -116,9 +116,7 @@ class Episodes:
                 parts[name].append(values.astype(np.float32))
         self.lengths = torch.from_numpy(data.lengths)
         self.begins = torch.cumsum(self.lengths, 0) - self.lengths
-        self.columns = {
-            name: torch.from_numpy(np.concatenate(values)).to(device) for name, values in parts.items()
-        }
+        self.columns = {name: torch.from_numpy(np.concatenate(values)).to(device) for name, values in parts.items()}
         self.device = device
 
     def sequences(self, episodes: Tensor, starts: Tensor, length: int) -> Sequences:
@@ -179,12 +177,8 @@ class MemoryLearner(Learner):
         z = draw(batch.mu, batch.logvar, noise)  # anew for each batch: M learns the spread, not one sample
         dropped = None
         if self.model.training and self.section.dropout:
-            dropped = torch.rand((*batch.mask.shape, self.section.hidden), generator=generator).to(
-                self.device
-            )
-        first = (
-            torch.zeros_like(batch.mask) if self.section.previous_done else None
-        )  # no sequence spans two episodes
+            dropped = torch.rand((*batch.mask.shape, self.section.hidden), generator=generator).to(self.device)
+        first = torch.zeros_like(batch.mask) if self.section.previous_done else None  # no sequence spans two episodes
         prediction, _ = self.model(z, batch.a, previous_done=first, noise=dropped)
         return losses(
             prediction,

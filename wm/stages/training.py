@@ -12,9 +12,7 @@ from wm.run import Manifest, Progress, Run, Stage, must_open
 from wm.train import Finished
 
 
-def conduct(
-    task: Task, section: Training, inputs: dict[str, str], stage: Stage, run: Run, pool: Pool
-) -> Manifest:
+def conduct(task: Task, section: Training, inputs: dict[str, str], stage: Stage, run: Run, pool: Pool) -> Manifest:
     """Run the training, pass on its progress, and commit what it made."""
     start = time.monotonic()
     finished: Finished | None = None
@@ -28,8 +26,7 @@ def conduct(
         section.steps,
         inputs=inputs,
         content={"weights": finished.weights, "files": {finished.weights: finished.sha256}},
-        metrics=finished.metrics
-        | {"steps": finished.step, "best_step": finished.best_step, "device": task.device},
+        metrics=finished.metrics | {"steps": finished.step, "best_step": finished.best_step, "device": task.device},
         seconds=time.monotonic() - start,
     )
 
@@ -40,9 +37,7 @@ def start_from(model: nn.Module, uri: str, stage: str) -> None:
         return
     manifest = must_open(uri).stage(stage).manifest()
     if manifest is None:
-        raise Mistake(
-            f"no complete {stage} in {uri} to start from: complete it there, or leave --{stage}.init out"
-        )
+        raise Mistake(f"no complete {stage} in {uri} to start from: complete it there, or leave --{stage}.init out")
     try:
         load_weights(model, manifest)
     except RuntimeError:

@@ -79,6 +79,11 @@ def test_frames_are_close_to_the_game_s(pairs):
         assert np.abs((exact.astype(float) - fast).mean((0, 1, 2))).max() < 0.3  # neither brighter nor darker
 
 
+def test_a_track_whose_kerbs_have_no_width():
+    exact, fast = (GAME.make(exact).reset(seed=298)[0].astype(int) for exact in (True, False))
+    assert np.abs(exact - fast).mean() < 1.5
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_frames_are_not_shifted(pairs, axis):
     exact = np.concatenate([exact[51::6] for (exact, _, _), _ in pairs]).astype(np.float32)

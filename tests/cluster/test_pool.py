@@ -1,0 +1,282 @@
+"""RayPool does what LocalPool does, on any number of workers, and says what went wrong as it would."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from cluster import runtime
+from cluster.pool import RayPool
+from wm.mistakes import Failure, Mistake
+from wm.pool import LocalPool, UnitFailed
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def collected(crew, units):
+    """Results by unit; each unit once."""
+    answers = list(crew.map(units))
+    assert len({unit for unit, _ in answers}) == len(answers)
+    return dict(answers)
+
+
+def test_results_are_those_of_the_local_pool_whatever_the_number_of_workers(do):
+    def play(seed):
+        import numpy as np
+
+        return np.random.default_rng(seed).standard_normal(100).cumsum().tobytes()
+
+    with LocalPool().crew(do(play)) as crew:
+        expected = collected(crew, range(40))
+    for workers in (1, 2, 4):
+        pool = RayPool(workers=workers)
+        with pool.crew(do(play)) as crew:
+            assert collected(crew, range(40)) == expected
+            assert collected(crew, range(20, 40)) == {unit: expected[unit] for unit in range(20, 40)}
+            assert collected(crew, []) == {}
+        assert pool.stats.hired <= workers
+        assert pool.stats.units == 60
+
+
+def test_work_is_built_once_a_worker_and_settled(cluster):
+    class Counted:
+        threads = 1
+
+        def build(self):
+            import torch
+
+            made = object()
+            return lambda unit: (os.getpid(), id(made), torch.get_num_threads())
+
+    pool = RayPool(workers=2)
+    with pool.crew(Counted()) as crew:
+        seen = {result for _, result in crew.map(range(20))}
+    assert len({pid for pid, _, _ in seen}) == len(seen) <= 2
+    assert {threads for _, _, threads in seen} == {1}
+
+
+def test_all_cpus_are_used_by_default(do):
+    pool = RayPool()
+    assert pool.workers == 4
+    assert pool.device("auto") == "cpu"
+
+    def wait(unit):
+        time.sleep(0.3)
+        return os.getpid()
+
+    with pool.crew(do(wait)) as crew:
+        assert len(set(collected(crew, range(40)).values())) == 4
+
+
+def test_units_are_taken_as_there_is_room(do):
+    taken = []
+
+    def units():
+        for unit in range(30):
+            taken.append(unit)
+            yield unit
+
+    with RayPool(workers=2).crew(do(lambda unit: time.sleep(0.1))) as crew:
+        for done, _ in enumerate(crew.map(units()), start=1):
+            assert len(taken) <= done + 4
+    assert taken == list(range(30))
+
+
+def test_a_unit_that_raises_is_tried_again_and_then_named_with_its_traceback(do, tmp_path):
+    def once(unit):
+        marker = tmp_path / str(unit)
+        if unit == 3 and not marker.exists():
+            marker.touch()
+            raise ValueError("first time")
+        return unit
+
+    def always(unit):
+        if unit == "track 7":
+            raise ValueError("the wheel came off")
+        return unit
+
+    with RayPool(workers=2).crew(do(once)) as crew:
+        assert collected(crew, range(6)) == {unit: unit for unit in range(6)}
+    with RayPool(workers=1, retries=2).crew(do(always)) as crew:
+        answers = []
+        with pytest.raises(UnitFailed, match=r"track 7 failed 2 times") as caught:
+            answers.extend(crew.map(["a", "b", "track 7", "c"]))
+    assert caught.value.unit == "track 7"
+    assert "ValueError: the wheel came off" in str(caught.value)
+    assert "in always" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Mistake, Failure])
+def test_mistakes_and_failures_come_through_as_they_are(do, tmp_path, kind):
+    def stop(unit):
+        with (tmp_path / "tries").open("a") as file:
+            file.write("x")
+        raise kind("say --this")
+
+    with RayPool(workers=1).crew(do(stop)) as crew, pytest.raises(kind, match="say --this"):
+        list(crew.map([1]))
+    assert (tmp_path / "tries").read_text() == "x"
+
+
+def test_results_that_cannot_travel_fail_their_unit(do):
+    import threading
+
+    pool = RayPool(workers=1, retries=2)
+    with pool.crew(do(lambda unit: threading.Lock())) as crew, pytest.raises(UnitFailed, match="pickle"):
+        list(crew.map([1]))
+
+
+def test_an_unfinished_map_leaves_nothing_to_the_next(do):
+    def slow(unit):
+        time.sleep(0.5 if unit < 0 else 0)
+        return unit
+
+    with RayPool(workers=2).crew(do(slow)) as crew:
+        next(iter(crew.map([1, -1, -2])))
+        assert collected(crew, [1, 2, 3]) == {1: 1, 2: 2, 3: 3}
+
+
+def test_a_straggler_is_given_to_an_idle_worker_and_the_first_answer_counts(do, tmp_path):
+    def play(unit):
+        try:
+            (tmp_path / str(unit)).touch(exist_ok=False)
+        except FileExistsError:
+            return "second"
+        time.sleep(30 if unit == 5 else 0.05)
+        return "first"
+
+    pool = RayPool(workers=2)
+    with pool.crew(do(play)) as crew:
+        start = time.monotonic()
+        results = collected(crew, range(8))
+        assert time.monotonic() - start < 20
+        assert results[5] == "second"
+        assert pool.stats.reissued == 1
+        assert pool.stats.restarts == 0
+        start = time.monotonic()  # the loser is still at it, the other goes on
+        assert len(collected(crew, range(100, 110))) == 10
+        assert time.monotonic() - start < 20
+
+
+def test_workers_are_replaced_after_their_units(do):
+    pool = RayPool(workers=2, recycle_units=10)
+    with pool.crew(do(lambda unit: os.getpid())) as crew:
+        pids = set()
+        for _ in range(5):
+            pids |= set(collected(crew, range(20)).values())
+            time.sleep(0.5)
+    assert pool.stats.recycled >= 2
+    assert len(pids) >= 3
+    assert pool.stats.requeued == 0
+
+
+def test_an_interrupt_leaves_no_worker_behind(do):
+    def interrupted():
+        with RayPool(workers=2).crew(do(lambda unit: time.sleep(0.2))) as crew:
+            next(iter(crew.map(range(1000))))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    end = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 4:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+class Steps:
+    """A task that resumes from its marker files, and may kill its process on the way."""
+
+    threads, device = 0, "cpu"
+
+    def __init__(self, folder, count, kill_at=(), error=None, pause=0.0):
+        self.folder, self.count, self.kill_at, self.error, self.pause = folder, count, kill_at, error, pause
+
+    def run(self):
+        for step in range(len(list(self.folder.iterdir())), self.count):
+            yield step
+            time.sleep(self.pause)
+            (self.folder / str(step)).touch()
+            if step in self.kill_at:
+                os.kill(os.getpid(), 9)
+        if self.error:
+            raise self.error
+
+
+def test_a_task_reports_in_order(tmp_path):
+    assert list(RayPool().stream(Steps(tmp_path, 100))) == list(range(100))
+
+
+def test_a_task_whose_process_dies_goes_on_from_its_checkpoint(tmp_path):
+    reports = list(RayPool().stream(Steps(tmp_path, 10, kill_at=(3, 7))))
+    assert sorted(set(reports)) == sorted(reports)
+    assert reports[-1] == 9
+    assert len(list(tmp_path.iterdir())) == 10
+
+
+def test_a_task_that_always_dies_is_given_up(tmp_path):
+    class Dies(Steps):
+        def run(self):
+            os.kill(os.getpid(), 9)
+            yield
+
+    with pytest.raises(Failure, match="was lost 2 times"):
+        list(RayPool(deaths=2).stream(Dies(tmp_path, 1)))
+
+
+@pytest.mark.parametrize("error", [Mistake("say --that"), Failure("diverged"), ZeroDivisionError("division")])
+def test_errors_of_a_task_keep_their_type(tmp_path, error):
+    reports = []
+    with pytest.raises(type(error), match=str(error)):
+        reports.extend(RayPool().stream(Steps(tmp_path, 3, error=error)))
+
+
+def test_an_interrupted_task_ends(tmp_path):
+    for step in RayPool().stream(Steps(tmp_path, 1000, pause=0.1)):
+        if step == 3:
+            break
+    time.sleep(1)
+    count = len(list(tmp_path.iterdir()))
+    time.sleep(1)
+    assert len(list(tmp_path.iterdir())) == count
+
+
+def test_nobody_at_the_address_is_a_mistake_that_names_the_cure():
+    code = "from cluster import runtime; runtime.connect({!r})"
+    for address in ("127.0.0.1:1", "ray://somewhere:10001", "nonsense"):
+        run = subprocess.run([sys.executable, "-c", code.format(address)], capture_output=True, text=True, timeout=60)
+        assert "Mistake" in run.stderr
+        assert "unset RAY_ADDRESS" in run.stderr
+
+
+def test_an_embedded_ray_is_ours_alone_and_prints_nothing(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "from cluster import runtime\n"
+        "from cluster.pool import RayPool\n"
+        "class Work:\n"
+        "    threads = 0\n"
+        "    def build(self):\n"
+        "        return lambda unit: print('a worker prints') or unit * 2\n"
+        "runtime.connect(num_cpus=2)\n"
+        "pool = RayPool()\n"
+        "with pool.crew(Work()) as crew:\n"
+        "    answers = sorted(crew.map(range(5)))\n"
+        "import json, ray\n"
+        "print(json.dumps([pool.workers, answers]))\n"
+        "runtime.disconnect()\n"
+    )
+    deep = tmp_path / ("a" * 60)
+    deep.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(Path(runtime.__file__).parents[1]), "TMPDIR": str(deep)}
+    env.pop("RAY_ADDRESS", None)
+    env.pop("RAY_AUTH_MODE", None)
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == [2, [[unit, unit * 2] for unit in range(5)]]

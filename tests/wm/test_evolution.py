@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pytest
+
+from wm.evolution import Evolution
+from wm.mistakes import Failure
+
+
+def scores_of(thetas: np.ndarray) -> np.ndarray:
+    rugged = np.cos(9 * thetas).sum(1)
+    return -((thetas - 0.3) ** 2 @ np.arange(1, thetas.shape[1] + 1)) + rugged
+
+
+def advance(evolution: Evolution, generations: int) -> list[np.ndarray]:
+    means = []
+    for _ in range(generations):
+        thetas = evolution.ask()
+        evolution.tell(thetas, scores_of(thetas))
+        means.append(evolution.mean)
+    return means
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+@pytest.mark.parametrize("size", [5, 120])
+def test_a_restored_state_goes_on_bit_for_bit(covariance, size):
+    arguments = (size, 10, 0.2, covariance, 7)
+    whole = Evolution(*arguments)
+    undisturbed = advance(whole, 30)
+    for stop in (0, 1, 17):
+        evolution = Evolution(*arguments)
+        advance(evolution, stop)
+        arrays, plain = evolution.state()
+        arrays, plain = {k: v.copy() for k, v in arrays.items()}, json.loads(json.dumps(plain))
+        restored = Evolution(*arguments)
+        restored.load_state(arrays, plain)
+        for mine, theirs in zip(advance(restored, 30 - stop), undisturbed[stop:], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert restored.sigma == whole.sigma
+
+
+def test_it_climbs():
+    evolution = Evolution(8, 16, 0.1, "full", 3)
+    for _ in range(60):
+        thetas = evolution.ask()
+        evolution.tell(thetas, -((thetas - 0.3) ** 2).sum(1))
+    np.testing.assert_allclose(evolution.mean, 0.3, atol=0.05)
+
+
+def test_asking_twice_gives_the_same_candidates():
+    one, two = Evolution(6, 8, 0.1, "full", 5), Evolution(6, 8, 0.1, "full", 5)
+    two.random.randn(100)  # randomness drawn by somebody else in between must not matter
+    np.testing.assert_array_equal(one.ask(), two.ask())
+    assert not np.array_equal(Evolution(6, 8, 0.1, "full", 6).ask(), one.ask())
+
+
+def test_a_score_that_is_no_number_never_wins():
+    evolution = Evolution(4, 8, 0.5, "full", 1)
+    for _ in range(20):
+        thetas = evolution.ask()
+        scores = thetas[:, 0].copy()
+        scores[thetas[:, 0] > 1] = np.nan  # beyond 1 the evaluation fails
+        evolution.tell(thetas, scores)
+    assert 0.3 < evolution.mean[0] < 1.3
+    with pytest.raises(Failure, match="no candidate"):
+        evolution.tell(evolution.ask(), np.full(8, np.nan))
+
+
+def test_it_may_start_elsewhere():
+    evolution = Evolution(3, 6, 0.1, "diagonal", 1, mean=np.array([1.0, 2.0, 3.0]))
+    np.testing.assert_array_equal(evolution.mean, [1, 2, 3])

@@ -1,0 +1,78 @@
+"""What M has to beat: two guesses at the next z that know nothing of dynamics, and so cost nothing.
+
+"last_latent" expects what is there already: N(z[t], sigma). "gaussian" expects what is there on average: N(mu, sigma).
+Both have one sigma for each dimension and are fitted to training episodes by maximum likelihood.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The fitted guesses, in fp64."""
+
+    change: Tensor  # (Z,), variance of z[t+1] around z[t]
+    mu: Tensor  # (Z,)
+    variance: Tensor  # (Z,), of z around mu
+
+    def nll(self, z: Tensor) -> dict[str, Tensor]:
+        """Negative log-likelihood (..., T - 1, Z) of z[1:], given z (..., T, Z)."""
+        now, after = z[..., :-1, :].double(), z[..., 1:, :].double()
+        return {
+            "last_latent": _gaussian_nll(after - now, self.change),
+            "gaussian": _gaussian_nll(after - self.mu, self.variance),
+        }
+
+
+def fit(episodes: Iterable[tuple[Tensor, Tensor]]) -> Baselines:
+    """From (mu, logvar) of whole episodes, each (T, Z): one pass, one episode in memory at a time.
+
+    z is drawn, and its expectation over all draws is known: E[(z[t+1] - z[t])^2] is the squared difference of the
+    means plus both variances.
+    """
+    steps = changes = 0
+    sums: list[Tensor | float] = [0.0, 0.0, 0.0]
+    for mu, logvar in episodes:
+        mu, variance = mu.double(), logvar.double().exp()
+        squares = (mu[1:] - mu[:-1]) ** 2 + variance[1:] + variance[:-1]  # (T - 1, Z)
+        found = (squares.sum(dim=0), mu.sum(dim=0), (mu**2 + variance).sum(dim=0))  # (Z,) each
+        sums = [total + more for total, more in zip(sums, found, strict=True)]
+        steps, changes = steps + len(mu), changes + len(mu) - 1
+    assert steps, "no episodes"
+    change, mean, square = (torch.as_tensor(total) for total in sums)
+    mean = mean / steps
+    return Baselines(change / max(changes, 1), mean, square / steps - mean**2)
+
+
+def baselines(
+    training: Iterable[tuple[Tensor, Tensor]],  # mu, logvar of each episode, (T, Z)
+    held: Iterable[tuple[Tensor, Tensor, float]],  # z (B, T, Z), next_mask (B, T), weight, as M was measured
+) -> dict[str, float]:
+    """Held-out NLL per dimension of both guesses, averaged as M's own: over a batch's steps, then over batches."""
+    fitted = fit(training)
+    sums, total = {"last_latent": 0.0, "gaussian": 0.0}, 0.0
+    for z, next_mask, weight in held:
+        mask = next_mask[:, :-1].double()  # (B, T - 1)
+        for name, nll in fitted.nll(z).items():
+            sums[name] += weight * float((nll.mean(dim=-1) * mask).sum() / mask.sum().clamp(min=1))
+        total += weight
+    return {name: value / total for name, value in sums.items()}
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's, over all numbers of both; 0 where either never changes."""
+    assert x.shape == y.shape, (x.shape, y.shape)
+    if x.numel() < 2:
+        return 0.0
+    x, y = (v.flatten().double() - v.double().mean() for v in (x, y))
+    norms = float(x.norm() * y.norm())
+    return float(x @ y) / norms if norms > 0 else 0.0
+
+
+def _gaussian_nll(deviation: Tensor, variance: Tensor) -> Tensor:
+    return 0.5 * (math.log(2 * math.pi) + variance.log() + deviation**2 / variance)

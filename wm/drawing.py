@@ -1,0 +1,169 @@
+"""Drawing for people: frames in labelled grids, curves in panels, with nothing but OpenCV.
+
+A picture is an RGB array, (height, width, 3) uint8, on light paper.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+PAPER, INK, FAINT, LINE = (255, 255, 255), (40, 44, 52), (120, 126, 136), (222, 225, 230)
+BLUE, ORANGE = (31, 105, 190), (214, 96, 20)
+PALE = {BLUE: (212, 227, 245), ORANGE: (250, 224, 205), INK: (220, 222, 226)}  # for what a curve may be off by
+GAP, MARGIN, HEAD = 4, 16, 22  # pixels between frames, around the picture, for a line of text
+SIDE = 128  # of a frame in a grid: each pixel twice as wide and high, none of them blurred
+TEXT, TITLE = 0.42, 0.55  # sizes, in OpenCV's unit
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Numbers over time; with `spread`, a pale band of that much on either side."""
+
+    values: np.ndarray  # (T,)
+    colour: tuple[int, int, int] = INK
+    thickness: int = 1
+    spread: np.ndarray | None = None  # (T,)
+
+
+def sheet(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), PAPER, np.uint8)
+
+
+def write(
+    picture: np.ndarray,
+    text: str,
+    x: int,
+    y: int,
+    *,
+    size: float = TEXT,
+    colour: tuple[int, int, int] = INK,
+    anchor: float = 0.0,
+) -> None:
+    """Text whose line has its middle at y; x is its left end, its middle (anchor 0.5) or its right end (1)."""
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    at = (round(x - anchor * width), round(y + height / 2))
+    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+
+
+def enlarged(frame: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """A frame (64, 64, 3), as stored or on [0, 1]."""
+    if frame.dtype != np.uint8:
+        frame = (frame * 255).round().clip(0, 255).astype(np.uint8)
+    return cv2.resize(frame, (side, side), interpolation=cv2.INTER_NEAREST)
+
+
+def framed(picture: np.ndarray, colour: tuple[int, int, int] = BLUE) -> np.ndarray:
+    """With a border that says: this one."""
+    height, width = picture.shape[:2]
+    return cv2.rectangle(picture.copy(), (1, 1), (width - 2, height - 2), colour, 3)
+
+
+def title(text: str, more: str = "", width: int = 0) -> np.ndarray:
+    """A heading and, fainter, what there is to know about it."""
+    sizes = [cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0] for line, size in ((text, TITLE), (more, TEXT))]
+    picture = sheet(28 + (HEAD if more else 0), max(width, *sizes))
+    write(picture, text, 0, 14, size=TITLE)
+    if more:
+        write(picture, more, 0, 14 + HEAD, colour=FAINT)
+    return picture
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], heads: Sequence[str]) -> np.ndarray:
+    """Pictures of one size with a label left of each row and a head above each column; rows may be short."""
+    height, width = rows[0][0].shape[:2]
+    left = 12 + max(cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, TEXT, 1)[0][0] for label in labels)
+    columns = max(len(row) for row in rows)
+    picture = sheet(HEAD + len(rows) * (height + GAP), left + columns * (width + GAP))
+    for column, head in enumerate(heads):
+        write(picture, head, left + column * (width + GAP) + width // 2, HEAD // 2, colour=FAINT, anchor=0.5)
+    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        y = HEAD + index * (height + GAP)
+        write(picture, label, 0, y + height // 2)
+        for column, cell in enumerate(row):
+            x = left + column * (width + GAP)
+            picture[y : y + height, x : x + width] = cell
+    return picture
+
+
+def panel(
+    curves: Sequence[Curve], label: str, note: str = "", *, first: int = 0, width: int = 1100, height: int = 120
+) -> np.ndarray:
+    """Curves over the same steps, numbered from `first`, in one frame with its axes."""
+    left, top, bottom = 70, HEAD, 20
+    picture = sheet(height + top + bottom, width)
+    steps = max(len(curve.values) for curve in curves)
+    lows = [np.min(curve.values - (0 if curve.spread is None else curve.spread)) for curve in curves]
+    highs = [np.max(curve.values + (0 if curve.spread is None else curve.spread)) for curve in curves]
+    low, high = float(min(lows)), float(max(highs))
+    pad = 0.06 * (high - low) or 0.5
+    low, high = low - pad, high + pad
+
+    def points(values: np.ndarray) -> np.ndarray:
+        x = left + np.arange(len(values)) * (width - 1 - left) / max(steps - 1, 1)
+        y = top + (high - values) / (high - low) * (height - 1)
+        return np.rint(np.stack((x, y), axis=1) * 16).astype(np.int32)  # (T, 2), in OpenCV's sixteenths
+
+    for value in ticks(low, high, 3):
+        y = int(points(np.array([value]))[0, 1]) // 16
+        cv2.line(picture, (left, y), (width - 1, y), LINE, 1)
+        write(picture, f"{value:g}", left - 8, y, colour=FAINT, anchor=1)
+    for value in ticks(first, first + max(steps - 1, 1), 10):
+        if value == round(value):
+            x = round(left + (value - first) * (width - 1 - left) / max(steps - 1, 1))
+            cv2.line(picture, (x, top), (x, top + height), LINE, 1)
+            where = 0.0 if x < left + 10 else 1.0 if x > width - 20 else 0.5
+            write(picture, f"{value:g}", x, top + height + 10, colour=FAINT, anchor=where)
+    for curve in curves:
+        if curve.spread is not None:
+            above, below = points(curve.values + curve.spread), points(curve.values - curve.spread)
+            cv2.fillPoly(picture, [np.concatenate((above, below[::-1]))], PALE[curve.colour], cv2.LINE_AA, 4)
+    for curve in curves:
+        line = points(curve.values)
+        if len(line) == 1:
+            cv2.circle(picture, (int(line[0, 0]) // 16, int(line[0, 1]) // 16), 3, curve.colour, -1, cv2.LINE_AA)
+        cv2.polylines(picture, [line], False, curve.colour, curve.thickness, cv2.LINE_AA, 4)
+    cv2.rectangle(picture, (left, top), (width - 1, top + height), LINE, 1)
+    write(picture, label, left, top // 2)
+    write(picture, note, width - 1, top // 2, colour=FAINT, anchor=1)
+    return picture
+
+
+def ticks(low: float, high: float, about: int) -> np.ndarray:
+    """Round numbers between low and high, some `about` of them."""
+    raw = (high - low) / about
+    power = 10 ** np.floor(np.log10(raw))
+    step = power * min((1, 2, 5, 10), key=lambda times: abs(times * power - raw))
+    return np.round(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step, 10) + 0.0  # and no -0
+
+
+def legend(entries: Sequence[tuple[str, Curve]]) -> np.ndarray:
+    """What the curves are, in one line."""
+    picture = sheet(HEAD, 40 + sum(60 + 8 * len(name) for name, _ in entries))
+    x = 0
+    for name, curve in entries:
+        if curve.spread is not None:
+            cv2.rectangle(picture, (x, 4), (x + 28, HEAD - 5), PALE[curve.colour], -1)
+        cv2.line(picture, (x, HEAD // 2), (x + 28, HEAD // 2), curve.colour, curve.thickness, cv2.LINE_AA)
+        write(picture, name, x + 36, HEAD // 2)
+        x += 60 + cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, TEXT, 1)[0][0]
+    return picture[:, :x]
+
+
+def stacked(pictures: Sequence[np.ndarray], gap: int = 10) -> np.ndarray:
+    """One below the other, with a margin around them."""
+    width = max(picture.shape[1] for picture in pictures)
+    height = sum(picture.shape[0] + gap for picture in pictures) - gap
+    whole = sheet(height + 2 * MARGIN, width + 2 * MARGIN)
+    y = MARGIN
+    for picture in pictures:
+        whole[y : y + picture.shape[0], MARGIN : MARGIN + picture.shape[1]] = picture
+        y += picture.shape[0] + gap
+    return whole
+
+
+def png(picture: np.ndarray) -> bytes:
+    good, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    assert good, picture.shape
+    return data.tobytes()

@@ -1,0 +1,256 @@
+"""Evolve C: each generation the same fresh tracks for all candidates; the distribution's mean is the answer."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from wm.checkpoints import Checkpoints, pack, unpack
+from wm.config import Config
+from wm.dream import Starts
+from wm.envs import load
+from wm.events import event_file
+from wm.evolution import Evolution
+from wm.memory import MDNRNN
+from wm.mistakes import Mistake
+from wm.pool import Crew, Pool
+from wm.run import Manifest, Progress, Run, Stage, must_open, sha256
+from wm.seeds import derive, training_episode, validation_episode
+from wm.stages.games import Dreams, Evaluating, Games, controller_of
+from wm.stages.train_memory import load_memory
+from wm.stages.train_vision import load_vision
+from wm.vision import Vision
+
+log = logging.getLogger(__name__)
+
+DECLINE = 3.0  # standard errors below the best validation that are reported as a decline
+
+
+def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
+    """C's best-validated mean after so many generations."""
+    stage, inputs, vision, memory = parts(config, run)
+    done = stage.complete(config.evolve.generations)
+    if done is not None:
+        return done
+    start = time.monotonic()
+    starts = _starts(config, run) if config.evolve.where == "dream" else None
+    with pool.crew(Evaluating(config, vision, memory, starts)) as crew:
+        history = _generations(config, run, stage, crew)
+    best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
+    theta = unpack(run.place.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
+    data = pack({"theta": theta}, {})
+    key = stage.key(f"controller-{sha256(data)[:12]}.safetensors")
+    run.place.commit(key, data)
+    last = history[-1]
+    return stage.commit(
+        config.evolve.generations,
+        inputs=inputs,
+        content={"theta": key, "files": {key: sha256(data)}},
+        metrics={
+            "generation": int(last["generation"]),
+            "env_steps": int(last["env_steps"]),
+            "theta_sha256": last["theta_sha256"],
+            "score_of_mean": last["validation"],
+            "best_generation": int(best["generation"]),
+            "best_validation": best["validation"],
+            "best_validation_se": best["validation_se"],
+        },
+        seconds=time.monotonic() - start,
+    )
+
+
+def parts(config: Config, run: Run) -> tuple[Stage, dict[str, str], Vision, MDNRNN | None]:
+    """The stage, made of the V and M that C is to work with, and these."""
+    made_of = run.need("vision", config.vision.steps, "train_vision")
+    inputs = {"vision": made_of.digest}
+    vision, memory = load_vision(made_of), None
+    if config.controller.inputs != "z" or config.evolve.where == "dream":
+        made_of = run.need("memory", config.memory.steps, "train_memory", of=made_of.digest)
+        inputs["memory"] = made_of.digest
+        memory = load_memory(made_of, config.vision.z)
+    return run.stage("evolve", of=made_of.digest), inputs, vision, memory
+
+
+def load_theta(manifest: Manifest) -> np.ndarray:
+    """The C that a manifest vouches for. (N,) float64"""
+    return unpack(manifest.read(manifest.content["theta"]))[0]["theta"].numpy()
+
+
+def _starts(config: Config, run: Run) -> Starts:
+    """First frames of real episodes, from which dreams begin."""
+    vision = run.need("vision", config.vision.steps, "train_vision")
+    latents = run.need("latents", config.collect.episodes, "encode", of=vision.digest)
+    starts = unpack(latents.read(latents.content["starts"]))[0]
+    return Starts(starts["mu"].numpy(), starts["logvar"].numpy())
+
+
+def _generations(config: Config, run: Run, stage: Stage, crew: Crew) -> list[dict[str, Any]]:
+    """From the last complete generation to the last one; each ends with a checkpoint."""
+    section, seed = config.evolve, config.seed + config.evolve.seed
+    evolution = _begin(config, seed)
+    checkpoints = Checkpoints(run.place, stage.key("checkpoints"))
+    history: list[dict[str, Any]] = []
+    found = checkpoints.newest()
+    if found is not None:
+        tensors, info = found
+        evolution.load_state({name: tensor.numpy() for name, tensor in tensors.items()}, info)
+        lines = (run.place.get(stage.key("metrics.jsonl")) or b"").splitlines()
+        history = [row for row in map(json.loads, lines) if row["generation"] <= evolution.generation]
+        log.info("evolve goes on from generation %d", evolution.generation)
+    run.tell(_progress(evolution, section.generations, history))
+    while evolution.generation < section.generations:
+        began = time.monotonic()
+        thetas = evolution.ask()
+        scores, steps = _scores(config, seed, evolution.generation, thetas, crew)
+        evolution.tell(thetas, scores)
+        finite = scores[np.isfinite(scores)]
+        row: dict[str, Any] = {
+            "generation": evolution.generation,
+            "env_steps": (history[-1]["env_steps"] if history else 0) + steps,
+            "best": float(finite.max()),
+            "mean": float(finite.mean()),
+            "worst": float(finite.min()),
+            "sigma": evolution.sigma,
+            "theta_sha256": sha256(evolution.mean.tobytes()),
+            "time": round(time.time(), 3),
+        }
+        if evolution.generation % section.validate_every == 0 or evolution.generation == section.generations:
+            row |= _validate(config, evolution, crew)
+            mean = pack({"theta": torch.from_numpy(evolution.mean)}, {})
+            run.place.put(_mean_key(stage, evolution.generation), mean)
+            _report_decline(history, row)
+        row["seconds"] = round(time.monotonic() - began, 3)
+        history.append(row)
+        numbers = [{key: value for key, value in row.items() if key != "theta_sha256"} for row in history]
+        events = event_file("evolve", [row | {"step": row.pop("generation")} for row in numbers])
+        run.place.put(stage.key("metrics.jsonl"), "".join(json.dumps(row) + "\n" for row in history).encode())
+        run.place.put(stage.key("events.out.tfevents.0.evolve"), events)
+        arrays, plain = evolution.state()
+        checkpoints.save(
+            evolution.generation,
+            {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
+            plain,
+            keep="",
+        )
+        run.tell(_progress(evolution, section.generations, history))
+    return history
+
+
+def _begin(config: Config, seed: int) -> Evolution:
+    section, size = config.evolve, controller_of(config).size
+    mean, sigma = None, section.sigma0
+    if section.init:
+        other = must_open(section.init)
+        manifest = parts(other.config, other)[0].manifest()
+        if manifest is None:
+            raise Mistake(
+                f"no complete evolve in {section.init} to start from: complete it, or leave --evolve.init out"
+            )
+        mean = load_theta(manifest)
+        if mean.shape != (size,):
+            raise Mistake(
+                f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
+            )
+    return Evolution(size, section.population, sigma, section.covariance, derive(seed, "evolve"), mean)
+
+
+def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew: Crew) -> tuple[np.ndarray, int]:
+    """Each candidate's mean score over this generation's episodes, and the steps that took."""
+    section = config.evolve
+    sums, steps = np.zeros((len(thetas), section.episodes)), 0
+    if section.where == "dream":
+        for unit, (returns, lengths) in crew.map(_dreams(config, seed, generation, thetas)):
+            first = int(unit.name.rpartition(" ")[2])
+            sums[first : first + len(returns)] = returns
+            steps += int(lengths.sum())
+        return sums.mean(axis=1), steps
+    for unit, played in crew.map(_games(config, seed, generation, thetas)):
+        first = int(unit.name.rpartition(" ")[2])
+        sums.flat[first : first + len(played)] = [episode.score for episode in played]
+        steps += sum(episode.steps for episode in played)
+    return sums.mean(axis=1), steps
+
+
+def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[Games]:
+    """All (candidate, track) pairs in a row, cut into units."""
+    section, limit = config.evolve, load(config.game).max_steps
+    tracks = [training_episode(seed, "evolve", generation, track) for track in range(section.episodes)]
+    for first in range(0, len(thetas) * section.episodes, section.unit_episodes):
+        pairs = range(first, min(first + section.unit_episodes, len(thetas) * section.episodes))
+        candidates = [pair // section.episodes for pair in pairs]
+        yield Games(
+            name=f"generation {generation}, games from {first}",
+            thetas=thetas[candidates[0] : candidates[-1] + 1],
+            owner=tuple(candidate - candidates[0] for candidate in candidates),
+            seeds=tuple(tracks[pair % section.episodes] for pair in pairs),
+            steps=limit,
+            patience=section.patience,
+            noise=derive(seed, "evolve", "noise", generation, first),
+        )
+
+
+def _dreams(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[Dreams]:
+    """Some candidates with all of a generation's dreams, about `unit_episodes` together."""
+    section = config.evolve
+    each = max(1, section.unit_episodes // section.episodes)
+    for first in range(0, len(thetas), each):
+        name = f"generation {generation}, dreams of candidates from {first}"
+        yield Dreams(name, thetas[first : first + each], derive(seed, "dream", generation), section.episodes)
+
+
+def validation_games(config: Config, theta: np.ndarray, name: str) -> Iterator[Games]:
+    """The mean on validation tracks, whole episodes."""
+    section, limit = config.evolve, load(config.game).max_steps
+    for first in range(0, section.validation_episodes, section.unit_episodes):
+        episodes = range(first, min(first + section.unit_episodes, section.validation_episodes))
+        yield Games(
+            name=f"{name}, games from {first}",
+            thetas=theta[None],
+            owner=(0,) * len(episodes),
+            seeds=tuple(validation_episode(episode) for episode in episodes),
+            steps=limit,
+            patience=0,
+            noise=derive("validation", first),
+        )
+
+
+def _validate(config: Config, evolution: Evolution, crew: Crew) -> dict[str, float]:
+    units = validation_games(config, evolution.mean, f"validation of generation {evolution.generation}")
+    scores = np.array([episode.score for _, played in sorted(crew.map(units), key=_first) for episode in played])
+    error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else 0.0
+    return {"validation": float(scores.mean()), "validation_se": error, "validation_std": float(scores.std())}
+
+
+def _first(answer: tuple[Games, Any]) -> int:
+    return int(answer[0].name.rpartition(" ")[2])
+
+
+def _report_decline(history: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    before = [other for other in history if "validation" in other]
+    if before:
+        best = max(before, key=lambda other: other["validation"])
+        if best["validation"] - row["validation"] > DECLINE * max(best["validation_se"], row["validation_se"]):
+            log.warning(
+                "evolve: the mean scores %.0f, after %.0f in generation %d, which is kept",
+                row["validation"],
+                best["validation"],
+                best["generation"],
+            )
+
+
+def _mean_key(stage: Stage, generation: int) -> str:
+    return stage.key(f"means/{generation:06d}.safetensors")
+
+
+def _progress(evolution: Evolution, generations: int, history: list[dict[str, Any]]) -> Progress:
+    metrics = {}
+    if history:
+        metrics = {"env_steps": history[-1]["env_steps"], "best": history[-1]["best"], "mean": history[-1]["mean"]}
+        validated = [row for row in history if "validation" in row]
+        if validated:
+            metrics["score"] = validated[-1]["validation"]
+    return Progress("evolve", evolution.generation, generations, "generations", metrics)
