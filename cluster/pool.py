@@ -20,7 +20,7 @@ from ray.exceptions import (
 )
 
 from cluster import runtime, training
-from cluster.workers import Call, Hand, Item, Staff, Stats
+from cluster.workers import Call, Hand, Item, Staff, Stats, brief
 from wm.mistakes import Failure
 from wm.pool import Crew, Pool, Task, UnitFailed, Work
 
@@ -152,12 +152,10 @@ class _Crew:
         return 1 if self.median is None else 1 + min(QUEUE - 1, int(QUEUE_SECONDS / max(self.median, 1e-6)))
 
     def _give(self) -> None:
+        """The idle first; then, of short units, a second one each and so on."""
         for load in range(self._depth()):
-            if not self.waiting:
-                return
-            for hand in [hand for hand in self._able() if len(hand.calls) == load]:
-                if not self.waiting:
-                    return
+            free = [hand for hand in self._able() if len(hand.calls) == load] if self.waiting else []
+            for hand in free[: len(self.waiting)]:
                 self.staff.call(hand, "do", self.waiting.popleft())
         if not self.waiting:
             self._give_again()
@@ -230,7 +228,7 @@ class _Crew:
         """What a unit came to: its result, another try, or the end."""
         if isinstance(answer, ObjectLostError | GetTimeoutError):  # its node went after it had answered
             self._requeue([item])
-            self._blame(item, f"the last time: {answer}")
+            self._blame(item, f"the last time: {brief(answer)}")
             return []
         value: Any
         kind, value, seconds = ("failed", str(answer), 0.0) if isinstance(answer, Exception) else answer
@@ -262,23 +260,23 @@ class _Crew:
         """The worker is gone, or can't be reached: what it had goes back into the queue."""
         hand = call.hand
         first = hand.calls[0]
-        node = "node" in str(error).rpartition("\n")[2] or getattr(error, "preempted", False)
+        node = "its node has died" in str(error) or getattr(error, "preempted", False)
         if isinstance(error, ActorUnavailableError):
             items = self.staff.drop_calls(hand)
             self.staff.prepare(hand)
         else:
-            log.warning("lost a worker (%s)", str(error).strip().splitlines()[-1])
+            log.warning("lost worker %d: %s", hand.pid, brief(error))
             self.stats.died += 1
             items = self.staff.dismiss(hand)
         self._requeue(items)
         if node or hand.drained:
             return
         if first.item:
-            self._blame(first.item, f"the last time: {error}")
+            self._blame(first.item, f"the last time: {brief(error)}")
         elif not hand.ready:
             self.stillborn += 1
             if self.stillborn >= self.pool.deaths:
-                self._fail(Failure(f"{self.stillborn} workers died before they were ready: {error}"))
+                self._fail(Failure(f"{self.stillborn} workers died before they were ready: {brief(error)}"))
 
     def _requeue(self, items: list[Item]) -> None:
         for item in reversed(items):

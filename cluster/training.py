@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster import runtime
-from cluster.workers import portable
+from cluster.workers import brief, portable
 from wm.mistakes import Failure
 from wm.pool import Task, settle
 
@@ -47,8 +47,8 @@ def stream(task: Task, deaths: int) -> Iterator[Any]:
         except RayError as error:
             fruitless += 1
             if fruitless >= deaths or lives >= 10 * deaths:
-                raise Failure(f"{task} was lost {lives} times; the last time: {error}") from error
-            log.warning("the task was lost (%s): it starts again", str(error).strip().splitlines()[-1])
+                raise Failure(f"{task} was lost {lives} times; the last time: {brief(error)}") from error
+            log.warning("the task was lost (%s): it starts again", brief(error))
 
 
 def _live(task: Task) -> Iterator[Any]:

@@ -33,6 +33,12 @@ def portable(error: Exception) -> Exception:
     return error.with_traceback(None)
 
 
+def brief(error: BaseException) -> str:
+    """What happened, without the page of advice that Ray adds."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip().split(". ")[0]
+
+
 class Worker:
     """Builds the work once and does one unit at a time. Every retry is the driver's decision."""
 

@@ -51,6 +51,8 @@ class Display:
         first = progress.stage not in self.began
         since, before = self.began.setdefault(progress.stage, (now, progress.done))
         text = describe(progress, now - since, before)
+        if not first and progress.unit == "in all":
+            return  # it was watched to its end
         number = f"stage {len(self.began)} of {self.stages} " if self.stages > 1 else ""
         if self.bars is not None:
             if first:

@@ -1,7 +1,7 @@
 """What M has to beat: two guesses at the next z that know nothing of dynamics, and so cost nothing.
 
-"last_latent" expects what is there already: N(z[t], sigma). "gaussian" expects what is there on average: N(mu, sigma).
-Both have one sigma for each dimension and are fitted to training episodes by maximum likelihood.
+"last_latent" expects what is there already: N(z[t], sigma). "gaussian" expects what is there on average:
+N(mu, sigma). Both have one sigma for each dimension and are fitted to training episodes by maximum likelihood.
 """
 
 import math
@@ -57,9 +57,9 @@ def baselines(
     fitted = fit(training)
     sums, total = {"last_latent": 0.0, "gaussian": 0.0}, 0.0
     for z, next_mask, weight in held:
-        mask = next_mask[:, :-1].double()  # (B, T - 1)
+        counted = next_mask[:, :-1] > 0  # (B, T - 1); what the last one in it leads to is not there
         for name, nll in fitted.nll(z).items():
-            sums[name] += weight * float((nll.mean(dim=-1) * mask).sum() / mask.sum().clamp(min=1))
+            sums[name] += weight * float(nll[counted].sum()) / max(1, nll[counted].numel())
         total += weight
     return {name: value / total for name, value in sums.items()}
 

@@ -7,6 +7,7 @@ nothing is rounded or copied on the way from CMA-ES to the action. A population 
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -40,7 +41,7 @@ class Controller:
         """The weights in theta, in their order: for each layer the matrix, then its bias."""
         sizes = [self.features_size, *([self.layer] if self.layer else []), self.actions]
         shapes: list[tuple[int, ...]] = []
-        for i, o in zip(sizes, sizes[1:], strict=False):
+        for i, o in pairwise(sizes):
             shapes += [(o, i), (o,)] if self.bias else [(o, i)]
         return tuple(shapes)
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 PAPER, INK, FAINT, LINE = (255, 255, 255), (40, 44, 52), (120, 126, 136), (222, 225, 230)
-BLUE, ORANGE = (31, 105, 190), (214, 96, 20)
-PALE = {BLUE: (212, 227, 245), ORANGE: (250, 224, 205), INK: (220, 222, 226)}  # for what a curve may be off by
+BLUE, GREY = (20, 90, 200), (90, 95, 104)  # of curves
+PALE = {BLUE: (205, 223, 245), GREY: (226, 228, 231)}  # of the bands around them
 GAP, MARGIN, HEAD = 4, 16, 22  # pixels between frames, around the picture, for a line of text
 SIDE = 128  # of a frame in a grid: each pixel twice as wide and high, none of them blurred
 TEXT, TITLE = 0.42, 0.55  # sizes, in OpenCV's unit
@@ -22,9 +22,13 @@ class Curve:
     """Numbers over time; with `spread`, a pale band of that much on either side."""
 
     values: np.ndarray  # (T,)
-    colour: tuple[int, int, int] = INK
+    colour: tuple[int, int, int] = GREY
     thickness: int = 1
     spread: np.ndarray | None = None  # (T,)
+
+    @property
+    def off(self) -> np.ndarray | float:
+        return 0.0 if self.spread is None else self.spread
 
 
 def sheet(height: int, width: int) -> np.ndarray:
@@ -42,9 +46,13 @@ def write(
     anchor: float = 0.0,
 ) -> None:
     """Text whose line has its middle at y; x is its left end, its middle (anchor 0.5) or its right end (1)."""
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-    at = (round(x - anchor * width), round(y + height / 2))
+    height = cv2.getTextSize("0", cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][1]
+    at = (round(x - anchor * _width(text, size)), round(y + height / 2))
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+
+
+def _width(text: str, size: float = TEXT) -> int:
+    return cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0]
 
 
 def enlarged(frame: np.ndarray, side: int = SIDE) -> np.ndarray:
@@ -60,20 +68,20 @@ def framed(picture: np.ndarray, colour: tuple[int, int, int] = BLUE) -> np.ndarr
     return cv2.rectangle(picture.copy(), (1, 1), (width - 2, height - 2), colour, 3)
 
 
-def title(text: str, more: str = "", width: int = 0) -> np.ndarray:
+def title(text: str, more: str = "") -> np.ndarray:
     """A heading and, fainter, what there is to know about it."""
-    sizes = [cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0] for line, size in ((text, TITLE), (more, TEXT))]
-    picture = sheet(28 + (HEAD if more else 0), max(width, *sizes))
+    picture = sheet(28 + (HEAD if more else 0), max(_width(text, TITLE), _width(more)))
     write(picture, text, 0, 14, size=TITLE)
-    if more:
-        write(picture, more, 0, 14 + HEAD, colour=FAINT)
+    write(picture, more, 0, 14 + HEAD, colour=FAINT)
     return picture
 
 
-def grid(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], heads: Sequence[str]) -> np.ndarray:
+def grid(
+    rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], heads: Sequence[str], left: int = 0
+) -> np.ndarray:
     """Pictures of one size with a label left of each row and a head above each column; rows may be short."""
     height, width = rows[0][0].shape[:2]
-    left = 12 + max(cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, TEXT, 1)[0][0] for label in labels)
+    left = max(left, 12 + max(_width(label) for label in labels))
     columns = max(len(row) for row in rows)
     picture = sheet(HEAD + len(rows) * (height + GAP), left + columns * (width + GAP))
     for column, head in enumerate(heads):
@@ -88,46 +96,46 @@ def grid(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], heads: Seq
 
 
 def panel(
-    curves: Sequence[Curve], label: str, note: str = "", *, first: int = 0, width: int = 1100, height: int = 120
+    curves: Sequence[Curve],
+    label: str,
+    note: str = "",
+    *,
+    first: int = 0,
+    width: int = 1100,
+    height: int = 120,
 ) -> np.ndarray:
     """Curves over the same steps, numbered from `first`, in one frame with its axes."""
-    left, top, bottom = 70, HEAD, 20
-    picture = sheet(height + top + bottom, width)
-    steps = max(len(curve.values) for curve in curves)
-    lows = [np.min(curve.values - (0 if curve.spread is None else curve.spread)) for curve in curves]
-    highs = [np.max(curve.values + (0 if curve.spread is None else curve.spread)) for curve in curves]
-    low, high = float(min(lows)), float(max(highs))
-    pad = 0.06 * (high - low) or 0.5
-    low, high = low - pad, high + pad
+    left, right = 60, width - 8  # between them the frame
+    picture = sheet(HEAD + height + HEAD, width)
+    write(picture, label, left, HEAD // 2)
+    write(picture, note, right, HEAD // 2, colour=FAINT, anchor=1)
+    reach = [curve.values + sign * curve.off for curve in curves for sign in (-1, 1)]
+    low, high = (float(f([f(values) for values in reach if len(values)] or [0])) for f in (np.min, np.max))
+    low, high = low - 0.06 * (high - low or 1), high + 0.06 * (high - low or 1)
+    last = first + max(1, *(len(curve.values) - 1 for curve in curves))
 
-    def points(values: np.ndarray) -> np.ndarray:
-        x = left + np.arange(len(values)) * (width - 1 - left) / max(steps - 1, 1)
-        y = top + (high - values) / (high - low) * (height - 1)
+    def points(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+        x = left + (steps - first) * (right - left) / (last - first)
+        y = HEAD + (high - values) * height / (high - low)
         return np.rint(np.stack((x, y), axis=1) * 16).astype(np.int32)  # (T, 2), in OpenCV's sixteenths
 
     for value in ticks(low, high, 3):
-        y = int(points(np.array([value]))[0, 1]) // 16
-        cv2.line(picture, (left, y), (width - 1, y), LINE, 1)
+        y = int(points(np.array([first]), np.array([value]))[0, 1] / 16)
+        cv2.line(picture, (left, y), (right, y), LINE, 1)
         write(picture, f"{value:g}", left - 8, y, colour=FAINT, anchor=1)
-    for value in ticks(first, first + max(steps - 1, 1), 10):
-        if value == round(value):
-            x = round(left + (value - first) * (width - 1 - left) / max(steps - 1, 1))
-            cv2.line(picture, (x, top), (x, top + height), LINE, 1)
-            where = 0.0 if x < left + 10 else 1.0 if x > width - 20 else 0.5
-            write(picture, f"{value:g}", x, top + height + 10, colour=FAINT, anchor=where)
-    for curve in curves:
+    for step in ticks(first, last, min(10, last - first)):
+        x = int(points(np.array([step]), np.array([low]))[0, 0] / 16)
+        cv2.line(picture, (x, HEAD), (x, HEAD + height), LINE, 1)
+        write(picture, f"{step:g}", x, HEAD + height + 11, colour=FAINT, anchor=0.5)
+    drawn = [(curve, np.arange(first, first + len(curve.values))) for curve in curves if len(curve.values)]
+    for curve, steps in drawn:
         if curve.spread is not None:
-            above, below = points(curve.values + curve.spread), points(curve.values - curve.spread)
+            above, below = (points(steps, curve.values + sign * curve.spread) for sign in (1, -1))
             cv2.fillPoly(picture, [np.concatenate((above, below[::-1]))], PALE[curve.colour], cv2.LINE_AA, 4)
-    for curve in curves:
-        line = points(curve.values)
-        if len(line) == 1:
-            cv2.circle(picture, (int(line[0, 0]) // 16, int(line[0, 1]) // 16), 3, curve.colour, -1, cv2.LINE_AA)
+    for curve, steps in drawn:
+        line = points(steps, curve.values)
         cv2.polylines(picture, [line], False, curve.colour, curve.thickness, cv2.LINE_AA, 4)
-    cv2.rectangle(picture, (left, top), (width - 1, top + height), LINE, 1)
-    write(picture, label, left, top // 2)
-    write(picture, note, width - 1, top // 2, colour=FAINT, anchor=1)
-    return picture
+    return cv2.rectangle(picture, (left, HEAD), (right, HEAD + height), LINE, 1)
 
 
 def ticks(low: float, high: float, about: int) -> np.ndarray:
@@ -135,20 +143,20 @@ def ticks(low: float, high: float, about: int) -> np.ndarray:
     raw = (high - low) / about
     power = 10 ** np.floor(np.log10(raw))
     step = power * min((1, 2, 5, 10), key=lambda times: abs(times * power - raw))
-    return np.round(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step, 10) + 0.0  # and no -0
+    return np.arange(np.ceil(low / step), np.floor(high / step) + 1).round() * step + 0.0  # no -0
 
 
 def legend(entries: Sequence[tuple[str, Curve]]) -> np.ndarray:
     """What the curves are, in one line."""
-    picture = sheet(HEAD, 40 + sum(60 + 8 * len(name) for name, _ in entries))
+    picture = sheet(HEAD, sum(36 + _width(name) + 30 for name, _ in entries))
     x = 0
     for name, curve in entries:
         if curve.spread is not None:
             cv2.rectangle(picture, (x, 4), (x + 28, HEAD - 5), PALE[curve.colour], -1)
         cv2.line(picture, (x, HEAD // 2), (x + 28, HEAD // 2), curve.colour, curve.thickness, cv2.LINE_AA)
         write(picture, name, x + 36, HEAD // 2)
-        x += 60 + cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, TEXT, 1)[0][0]
-    return picture[:, :x]
+        x += 36 + _width(name) + 30
+    return picture
 
 
 def stacked(pictures: Sequence[np.ndarray], gap: int = 10) -> np.ndarray:

@@ -6,7 +6,6 @@ so that a step is little more than its matrix products, and on CUDA a chunk of s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from wm.agent import room
 from wm.controller import Controller
-from wm.memory import MDNRNN
+from wm.memory import MDNRNN, choose
 from wm.mistakes import Mistake
 
 CHUNK = 16  # steps between two looks at who is still alive; also how much noise is drawn at once
@@ -101,7 +100,7 @@ class World:
         # Per episode and step: choose a component, deviate from it, end, drop units.
         self.uniforms = memory.z + 1 + (memory.hidden if rules.dropout else 0)
         self.widths = [memory.z, self.uniforms - memory.z, memory.z]
-        with torch.inference_mode():
+        with torch.no_grad():
             weight = memory.gates.weight.detach().clone()  # (4H, Z + A [+ 1] + H)
             bias = memory.gates.bias.detach().clone()
             # tanh(g) = 2 sigmoid(2g) - 1: with the inner 2 in the weights, one call does all four gates.
@@ -188,9 +187,7 @@ class Dream:
         self.rooms: dict[tuple[int, int], Players] = {}
 
     @torch.inference_mode()
-    def rollout(
-        self, theta: np.ndarray, seed: int, episodes: int | Sequence[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def rollout(self, theta: np.ndarray, seed: int, episodes: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Every candidate (P, N) dreams every episode -> returns and lengths, each (P, E)."""
         numbers = range(episodes) if isinstance(episodes, int) else episodes
         rngs = [np.random.default_rng((seed, number)) for number in numbers]
@@ -270,26 +267,3 @@ def _affine(x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor) -> None:
         torch.addmm(bias, x, weight, out=out)
     else:
         out.copy_(torch.addmm(bias, x.to(weight.dtype), weight))
-
-
-def choose(
-    logits: Tensor,  # (..., K, Z), not necessarily normalised
-    mu: Tensor,  # (..., K, Z)
-    logsigma: Tensor,  # (..., K, Z)
-    tau: float | Tensor,  # or (..., 1)
-    uniform: Tensor,  # (..., Z)
-    normal: Tensor,  # (..., Z)
-) -> Tensor:
-    """What `sample` does, in the layout that is fastest, and in place: the mixture's three tensors are used up."""
-    tau = torch.as_tensor(tau, dtype=normal.dtype, device=normal.device)
-    weight = logits.sub_(logits.amax(dim=-2, keepdim=True)).div_(tau.unsqueeze(-1)).exp_()
-    weights = weight.unbind(dim=-2)  # K times (..., Z)
-    for before, after in pairwise(weights):
-        after.add_(before)  # now cumulative, up to the sum that a softmax would divide by
-    torch.le(weight, (uniform * weights[-1]).unsqueeze(-2), out=weight)  # 1, ..., 1, 0, ..., 0
-    weights[-1].copy_(weights[-2])
-    for before, after in reversed(list(pairwise(weights[:-1]))):
-        torch.sub(before, after, out=after)
-    torch.sub(1, weights[0], out=weights[0])  # now 1 at the chosen component alone
-    mu, logsigma = mu.mul_(weight).sum(dim=-2), logsigma.mul_(weight).sum(dim=-2)
-    return logsigma.clamp_(-7, 5).exp_().mul_(normal).mul_(tau.sqrt()).add_(mu)

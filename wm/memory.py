@@ -1,4 +1,4 @@
-"""M, the memory: an LSTM with a mixture-density head (Ha & Schmidhuber, 2018, section 2.3 and appendix A.2).
+"""M, the memory: an LSTM with a mixture-density head (Ha & Schmidhuber, 2018, section 2.2 and appendix A.2).
 
 It models P(z[t+1] | a[t], z[t], h[t]) as a mixture of K Gaussians for each dimension of z by itself (Graves, 2013;
 Bishop, 1994), and if asked to also the step's reward, whether the episode is done, and the next action.
@@ -14,11 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# The bounds are set by hardtanh, which is clamp with a much cheaper gradient.
-LOGSIGMA = (
-    -7.0,
-    5.0,
-)  # without bounds one dimension that never changes drives its sigma to 0 and the loss to NaN
+# Without bounds, one dimension of z that never changes drives its sigma to 0 and the loss to NaN. They are set by
+# hardtanh, which is clamp with a cheaper gradient.
+LOGSIGMA = (-7.0, 5.0)
 DEVIATION = 1e6  # in sigmas; its square still is far from fp32's limit
 
 
@@ -168,19 +166,36 @@ def nll(prediction: Prediction, target: Tensor) -> Tensor:
 
 
 def sample(prediction: Prediction, tau: float, uniform: Tensor, normal: Tensor) -> Tensor:
-    """Draw the next z (..., Z): mixture logits divided by tau, noise scaled by sqrt(tau) (section 3.3, appendix A.2).
+    """Draw the next z (..., Z): mixture logits divided by tau, noise scaled by sqrt(tau) (section 2.2; Ha & Eck, 2017).
 
     The caller draws the noise, both (..., Z): `uniform` on [0, 1) chooses the component, `normal` is the deviation.
     """
-    pi = torch.softmax(prediction.logpi.transpose(-1, -2) / tau, dim=-2).unbind(dim=-2)  # K times (..., Z)
-    mus, logsigmas = prediction.mu.unbind(dim=-1), prediction.logsigma.unbind(dim=-1)
-    cumulative, mu, logsigma = pi[0], mus[0], logsigmas[0]
-    for k in range(1, len(pi)):  # K is small: comparing K - 1 times is faster than gathering by index
-        beyond = uniform >= cumulative
-        mu = torch.where(beyond, mus[k], mu)
-        logsigma = torch.where(beyond, logsigmas[k], logsigma)
-        cumulative = cumulative + pi[k]
-    return mu + math.sqrt(tau) * torch.exp(logsigma) * normal
+    logits, mu, logsigma = (x.transpose(-1, -2).clone() for x in prediction[:3])  # (..., K, Z)
+    return choose(logits, mu, logsigma, tau, uniform, normal)
+
+
+@torch.no_grad()  # it works in place
+def choose(
+    logits: Tensor,  # (..., K, Z), not necessarily normalised
+    mu: Tensor,  # (..., K, Z)
+    logsigma: Tensor,  # (..., K, Z)
+    tau: float | Tensor,  # or (..., 1)
+    uniform: Tensor,  # (..., Z)
+    normal: Tensor,  # (..., Z)
+) -> Tensor:
+    """What `sample` does, in the layout that is fastest, and in place: the mixture's three tensors are used up."""
+    tau = torch.as_tensor(tau, dtype=normal.dtype, device=normal.device)
+    weight = logits.sub_(logits.amax(dim=-2, keepdim=True)).div_(tau.unsqueeze(-1)).exp_()
+    weights = weight.unbind(dim=-2)  # K times (..., Z)
+    for before, after in pairwise(weights):
+        after.add_(before)  # now cumulative, up to the sum that a softmax would divide by
+    torch.le(weight, (uniform * weights[-1]).unsqueeze(-2), out=weight)  # 1, ..., 1, 0, ..., 0
+    weights[-1].zero_()
+    for before, after in reversed(list(pairwise(weights))):
+        torch.sub(before, after, out=after)
+    torch.sub(1, weights[0], out=weights[0])  # now 1 at the chosen component alone
+    mu, logsigma = mu.mul_(weight).sum(dim=-2), logsigma.mul_(weight).sum(dim=-2)
+    return logsigma.clamp_(*LOGSIGMA).exp_().mul_(normal).mul_(tau.sqrt()).add_(mu)
 
 
 def losses(
@@ -200,7 +215,7 @@ def losses(
     "nll": mean over Z too; where `next_mask` is 1.
     "reward": squared error of the raw reward, where `mask` is 1. Scaling rewards by s would do no more than a weight of
         s squared, so there is no scale.
-    "done": binary cross entropy with positives weighted by `done_weight` (10 in the paper's Doom), where `mask` is 1.
+    "done": binary cross entropy with positives weighted by `done_weight` (10 in the authors' Doom), where `mask` is 1.
     "next_action": squared error, mean over A too; where `next_mask` is 1.
     "loss": the sum of the parts times their `weights`, 1 for those not named.
     """

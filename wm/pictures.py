@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wm.baselines import correlation
-from wm.drawing import BLUE, INK, Curve, enlarged, framed, grid, legend, panel, png, stacked, title
+from wm.drawing import BLUE, GREY, Curve, enlarged, framed, grid, legend, panel, png, stacked, title
 from wm.memory import MDNRNN, Prediction, sample
 from wm.place import Place
 from wm.vision import Vision, draw
@@ -23,12 +23,15 @@ if TYPE_CHECKING:  # the stage itself needs this file
 
 TAUS = (0.1, 0.5, 1.0, 1.3)
 WARM_UP = 20  # real steps that M is shown before it dreams
-ALIKE = 0.01  # mean squared difference under which two frames show the same
+REAL, EXPECTED = Curve(np.empty(0), GREY, 2), Curve(np.empty(0), BLUE, 1, np.empty(0))
+LEFT = 120  # room for labels, where grids stand below each other
+ALIKE = 0.04  # mean squared difference under which two frames show the same
 
 
 def vision_pictures(vision: Vision, frames: Tensor, place: Place, folder: str) -> list[str]:
     """Reconstructions and a traversal of z, from held-out frames (B, 64, 64, 3); the keys they were put under."""
-    pictures = {"reconstructions": reconstructions(vision, frames), "traversal": traversal(vision, frames)}
+    seen = Seen(vision, frames)
+    pictures = {"reconstructions": reconstructions(seen), "traversal": traversal(vision, seen)}
     return _put(place, folder, pictures)
 
 
@@ -45,11 +48,23 @@ def memory_pictures(
     return _put(place, folder, pictures)
 
 
-def reconstructions(vision: Vision, frames: Tensor, columns: int = 8) -> np.ndarray:
+class Seen:
+    """Frames as V sees them."""
+
+    def __init__(self, vision: Vision, frames: Tensor):
+        device = next(vision.parameters()).device
+        with torch.no_grad():
+            encoded = [vision.encode(part.to(device)) for part in frames.split(128)]
+        self.mu, self.logvar = (torch.cat(parts).cpu() for parts in zip(*encoded, strict=True))  # (B, Z)
+        self.frames, self.decoded = frames.cpu(), _decoded(vision, self.mu)  # (B, 64, 64, 3)
+        self.error = ((self.decoded - self.frames / 255) ** 2).sum(dim=(1, 2, 3))  # (B,)
+        self.easiest = self.error.argsort(stable=True)  # (B,), then harder and harder
+
+
+def reconstructions(seen: Seen, columns: int = 8) -> np.ndarray:
     """Frames above what V makes of them: a fair choice from easy to hard, and the hardest."""
-    seen = _Seen(vision, frames)
-    evenly = torch.linspace(0.05, 0.95, min(columns, len(frames)))
-    fair = seen.easiest[(evenly * (len(frames) - 1)).round().long()]
+    count = len(seen.frames)
+    fair = seen.easiest[(torch.linspace(0.05, 0.95, min(columns, count)) * (count - 1)).round().long()]
     hardest = _unlike(seen.frames, seen.easiest.flip(0), columns)
     parts = [title("V: held-out frames, and what it sees", "error: squared, summed over the frame")]
     for name, chosen in (("From easy to hard", fair), ("The hardest", hardest)):
@@ -59,10 +74,9 @@ def reconstructions(vision: Vision, frames: Tensor, columns: int = 8) -> np.ndar
     return stacked(parts)
 
 
-def traversal(vision: Vision, frames: Tensor, rows: int = 8) -> np.ndarray:
+def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
     """What single numbers of z stand for: around a typical frame, one at a time is changed."""
-    seen, values = _Seen(vision, frames), torch.arange(-3.0, 4.0)
-    typical = int(seen.easiest[len(frames) // 2])
+    values, typical = torch.arange(-3.0, 4.0), int(seen.easiest[len(seen.easiest) // 2])
     activity = _kl(seen.mu, seen.logvar).mean(dim=0)  # (Z,)
     active = activity.argsort(descending=True, stable=True)[:rows]
     mu = seen.mu[typical]  # (Z,)
@@ -72,15 +86,16 @@ def traversal(vision: Vision, frames: Tensor, rows: int = 8) -> np.ndarray:
     nearest = (values - mu[active, None]).abs().argmin(dim=1)
     for row, column in zip(cells, nearest.tolist(), strict=True):
         row[column] = framed(row[column])
+    pair = [enlarged(x[typical].numpy()) for x in (seen.frames, seen.decoded)]
     labels = [f"z{i}, KL {activity[i]:.1f}" for i in active.tolist()]
     return stacked(
         [
             title(
                 "V: one number of z changed at a time",
-                "those that say most first (KL to N(0, 1), in nats); framed: nearest to this frame's own value",
+                "those that say most first, with their mean KL in nats; framed: nearest to this frame's own value",
             ),
-            grid([[enlarged(x[typical].numpy()) for x in (seen.frames, seen.decoded)]], [""], ["frame", "V"]),
-            grid(cells, labels, [f"{value:+.0f}" for value in values.tolist()]),
+            grid([pair], ["a typical frame"], ["frame", "V"], left=LEFT),
+            grid(cells, labels, [f"{value:+g}" if value else "0" for value in values.tolist()], left=LEFT),
         ]
     )
 
@@ -116,19 +131,21 @@ def predictions(memory: MDNRNN, held: "Sequences", dimensions: int = 5, steps: i
     z = draw(mu, logvar, torch.randn(mu.shape, generator=_generator()))
     expected = _expected(memory, z, a)
     mean, sigma = _moments(expected)  # (T, Z)
-    came, before = slice(begin + 1, end), slice(begin, end - 1)  # z[t+1] was expected at t, the reward at its own step
+    # z[t+1] was expected at step t, the reward at its own step
+    came, before = slice(begin + 1, end), slice(begin, end - 1)
     activity = _kl(held.mu, held.logvar)[held.mask > 0].mean(dim=0).cpu()  # (Z,)
     panels = []
     for i in activity.argsort(descending=True, stable=True)[:dimensions].tolist():
         real, guess = mu[came, i], mean[before, i]
-        note = f"squared error {_error(guess, real)}; expecting no change {_error(mu[before, i], real)}"
+        unmoved = z[before, i]  # what M saw last
+        note = f"squared error {_error(guess, real)}; expecting no change {_error(unmoved, real)}"
         panels.append(_compared(f"z{i}", note, begin, real, guess, 2 * sigma[before, i]))
     if expected.reward is not None:
         note = f"correlation {correlation(expected.reward[came], reward[came]):.2f}"
         panels.append(_compared("reward", note, begin, reward[came], expected.reward[came]))
     if expected.done is not None:
         panels.append(_compared("done", "its probability", begin, done[came], expected.done[came].sigmoid()))
-    heading = title("M: one step ahead", "a held-out sequence, each step expected from all that came before it")
+    heading = title("M: one step ahead", "a held-out sequence; each step was expected from those before it")
     names = legend([("what came", REAL), ("what M expected, and 2 sigma on either side", EXPECTED)])
     return stacked([heading, names, *panels])
 
@@ -139,7 +156,7 @@ def dream_along(
 ) -> Tensor:
     """M's dreams (R, T - warm, Z), at R temperatures, of a real sequence z (T, Z), a (T, A).
 
-    All begin at z[warm] with what M made of the steps before it, and act as was really acted; all draw the same noise.
+    All begin at z[warm] with what M made of the steps before it, act as was really acted, and draw the same noise.
     """
     device, rows, generator = memory.gates.weight.device, len(taus), _generator(seed)
     z, a, state = z.to(device), a.to(device), memory.initial(rows)
@@ -162,19 +179,6 @@ def dream_along(
     return torch.stack(dreams, dim=1).cpu()
 
 
-class _Seen:
-    """Frames as V sees them."""
-
-    def __init__(self, vision: Vision, frames: Tensor):
-        device = next(vision.parameters()).device
-        with torch.no_grad():
-            encoded = [vision.encode(part.to(device)) for part in frames.split(128)]
-        self.mu, self.logvar = (torch.cat(parts).cpu() for parts in zip(*encoded, strict=True))  # (B, Z)
-        self.frames, self.decoded = frames.cpu(), _decoded(vision, self.mu)  # (B, 64, 64, 3)
-        self.error = ((self.decoded - self.frames / 255) ** 2).sum(dim=(1, 2, 3))  # (B,)
-        self.easiest = self.error.argsort(stable=True)  # (B,), then harder and harder
-
-
 @torch.no_grad()
 def _decoded(vision: Vision, z: Tensor) -> Tensor:
     """(..., Z) -> (..., 64, 64, 3)"""
@@ -184,7 +188,7 @@ def _decoded(vision: Vision, z: Tensor) -> Tensor:
 
 
 def _unlike(frames: Tensor, order: Tensor, count: int) -> Tensor:
-    """The first in this order, without those that look like one already chosen while there are others."""
+    """The first in this order; one that looks like another before it only where there are no others."""
     chosen: list[int] = []
     alike: list[int] = []
     for index in order.tolist():
@@ -196,7 +200,7 @@ def _unlike(frames: Tensor, order: Tensor, count: int) -> Tensor:
 
 
 def _telling(held: "Sequences", steps: int) -> tuple[int, int, int]:
-    """(row, begin, end) of the stretch on which most is earned, or that shows an end: something happens there."""
+    """(row, begin, end) of the stretch that earns most or shows an end: something happens there."""
     steps = max(1, min(steps, int(held.mask.sum(dim=1).max())))
     earned = ((held.reward + held.done) * held.mask).unfold(1, steps, 1).sum(dim=-1)  # (B, T - steps + 1)
     whole = held.mask.unfold(1, steps, 1).amin(dim=-1) > 0
@@ -211,7 +215,7 @@ def _expected(memory: MDNRNN, z: Tensor, a: Tensor) -> Prediction:
     device = memory.gates.weight.device
     going_on = torch.zeros(1, len(z), device=device) if memory.previous_done else None
     prediction, _ = memory(z[None].to(device), a[None].to(device), previous_done=going_on)
-    return Prediction(*(None if x is None else x[0].cpu() for x in prediction))
+    return Prediction._make(None if x is None else x[0].cpu() for x in prediction)
 
 
 def _moments(expected: Prediction) -> tuple[Tensor, Tensor]:
@@ -220,9 +224,6 @@ def _moments(expected: Prediction) -> tuple[Tensor, Tensor]:
     mean = (pi * expected.mu).sum(dim=-1)
     apart = (expected.mu - mean.unsqueeze(-1)) ** 2
     return mean, (pi * (apart + (2 * expected.logsigma).exp())).sum(dim=-1).sqrt()
-
-
-REAL, EXPECTED = Curve(np.empty(0), INK, 2), Curve(np.empty(0), BLUE, 1, np.empty(0))
 
 
 def _compared(

@@ -2,7 +2,7 @@
 
 from wm.config import Config
 from wm.pool import Pool
-from wm.run import Manifest, Run
+from wm.run import Manifest, Progress, Run
 from wm.stages.collect import collect
 from wm.stages.encode import encode
 from wm.stages.evolve import evolve
@@ -22,4 +22,8 @@ STAGES = (
 
 def pipeline(config: Config, run: Run, pool: Pool) -> list[Manifest]:
     """Each stage does what is missing and leaves what is there: given again, the command goes on."""
-    return [stage(config, run, pool) for stage in STAGES]
+    made = []
+    for stage in STAGES:
+        made.append(stage(config, run, pool))
+        run.tell(Progress(made[-1].stage, made[-1].extent, made[-1].extent, "in all"))
+    return made

@@ -1,4 +1,4 @@
-"""V, the vision: a frame becomes z and back (Ha & Schmidhuber, 2018, section 2.2 and appendix A.1)."""
+"""V, the vision: a frame becomes z and back (Ha & Schmidhuber, 2018, section 2.1 and appendix A.1)."""
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
@@ -34,7 +34,7 @@ def draw(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
 
 
 class VAE(Vision):
-    """The paper's variational autoencoder (figure 22)."""
+    """The paper's convolutional variational autoencoder (appendix A.1)."""
 
     def __init__(self, z: int = 32) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class VAE(Vision):
         return torch.sigmoid(last(x).float()).permute(0, 2, 3, 1)  # (B, 64, 64, 3)
 
     def losses(self, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """The evidence bound with a floor under the KL term (appendix A.1).
+        """Squared error plus KL (appendix A.1), with the floor under KL that the authors' code has.
 
         "reconstruction": squared error in units of [0, 1], summed over the frame's pixels and channels, mean over B.
         "kl": KL(N(mu, exp(logvar)) || N(0, 1)) summed over Z, mean over B.

@@ -1,0 +1,62 @@
+"""What this machine does, each figure beside the plain way's of the same run: `python -m jobs.bench [NAME ...]`.
+
+Ratios compare across machines and noisy neighbours; absolute figures size a cluster.
+"""
+
+import argparse
+import logging
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.benchmarks import agent, data, dispatch, games, training
+from jobs.benchmarks.measure import Row
+from jobs.manners import guard
+from wm.run import circumstances
+
+BENCHMARKS = {
+    "games": games.games,  # CarRacing, fast and exact
+    "collect": data.collecting,  # rollouts into shards, and back
+    "read": data.reading,
+    "vision": training.vision,  # training V
+    "encode": training.encoding,
+    "memory": training.memory,  # training M
+    "agent": agent.real,  # V, M and C in the real game
+    "dream": agent.dreaming,
+    "dispatch": dispatch.dispatch,  # empty units through Ray
+}
+
+
+def bench(names: list[str], seconds: float, as_json: bool) -> dict[str, Any]:
+    console = Console(stderr=True)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    rows: list[Row] = []
+    for name in names:
+        with console.status(f"measuring {name}"):
+            rows += BENCHMARKS[name](seconds)
+    if not as_json:
+        table = Table(title=f"{circumstances()['processor']}", title_justify="left")
+        for column, justify in (("what", "left"), ("figure", "right"), ("plain way", "right"), ("ratio", "right")):
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        for row in rows:
+            plain = f"{row.plain:,.4g}" if row.plain is not None else ""
+            ratio = f"{row.ratio:.3g}x" if row.ratio is not None else ""
+            table.add_row(row.what, f"{row.figure:,.4g} {row.unit}", plain, ratio)
+        console.print(table)
+    return {"job": "bench", "machine": circumstances(), "figures": [row.as_dict() for row in rows]}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m jobs.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}; none is all")
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement (default 4)")
+    parser.add_argument("--json", action="store_true", help="no table: only the JSON that ends every job's output")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]!r}: say {', '.join(BENCHMARKS)}")
+    if not arguments.seconds > 0:
+        parser.error("--seconds has to be above 0")
+    sys.exit(guard(lambda: bench(arguments.names or list(BENCHMARKS), arguments.seconds, arguments.json)))

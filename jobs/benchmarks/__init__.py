@@ -1,0 +1,1 @@
+"""What `python -m jobs.bench` measures, one file a subject."""

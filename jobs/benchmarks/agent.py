@@ -1,0 +1,111 @@
+"""The agent in the real game and in the dream, against batch 1 and against its matrix products alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from jobs.benchmarks.measure import Row, one_core, rates
+from wm.config import PRESETS, Config
+from wm.controller import Controller
+from wm.dream import Dream, Rules, Starts, World
+from wm.envs import load
+from wm.memory import MDNRNN, sample
+from wm.stages.games import Evaluating, Games, controller_of
+from wm.vision import VAE
+
+
+def _parts() -> tuple[Config, VAE, MDNRNN, Controller, np.ndarray]:
+    config = PRESETS["car-racing-small"]
+    torch.manual_seed(1)
+    vision = VAE(config.vision.z).eval()
+    memory = MDNRNN(z=config.vision.z, actions=3, hidden=config.memory.hidden, reward=True).eval()
+    controller = controller_of(config)
+    thetas = np.random.default_rng(1).normal(0, 0.03, (32, controller.size))
+    return config, vision, memory, controller, thetas
+
+
+def real(seconds: float) -> list[Row]:
+    config, vision, memory, controller, thetas = _parts()
+    rows = []
+    with one_core():
+        theirs = None
+        for each in (4, 16, 32, 64):
+            config = replace(config, evolve=replace(config.evolve, unit_episodes=each))
+            work = Evaluating(config, vision, memory).build()
+            owner = tuple(range(min(each, len(thetas)))) * max(1, each // len(thetas))
+            numbers = iter(range(1_000_000))
+
+            def ours(work: Callable = work, owner: tuple = owner, numbers: object = numbers, each: int = each) -> int:
+                seeds = tuple(range(each))
+                unit = Games("bench", thetas, owner, seeds, steps=300, patience=0, noise=1)
+                return sum(episode.steps for episode in work(unit))
+
+            if each == 32:
+                mine, theirs = rates([ours, _plain_agent(vision, memory, controller, thetas[0])], 3 * seconds, turns=1)
+            else:
+                (mine,) = rates([ours], seconds, turns=1)
+            rows.append(Row(f"agent in the real game, units of {each} episodes, one core", mine, "steps/s", None))
+    return [replace(row, plain=theirs) for row in rows]
+
+
+def _plain_agent(vision: VAE, memory: MDNRNN, controller: Controller, theta: np.ndarray) -> Callable[[], int]:
+    """One episode, one frame at a time: gymnasium's environment, V, M and C at batch 1 in fp32."""
+    game = load("car-racing")
+    env = game.make(exact=True)
+    weights = controller.tensor(theta[None])
+    frame = env.reset(seed=1)[0]
+    state = memory.initial(1)
+
+    def play() -> int:
+        nonlocal frame, state
+        with torch.no_grad():
+            for _ in range(50):
+                z, _ = vision.encode(torch.from_numpy(frame)[None])
+                a = game.squash(controller.act(weights, controller.features(z, state.h)[None])[0])
+                state = memory.advance(z, a, state)
+                frame = env.step(a[0].numpy())[0]
+        return 50
+
+    return play
+
+
+def dreaming(seconds: float) -> list[Row]:
+    _, _, memory, controller, _ = _parts()
+    squash = load("car-racing").squash
+    starts = Starts(np.zeros((1, 32), np.float32), np.zeros((1, 32), np.float32))
+    world = World(memory, starts, Rules(steps=200, done="never", reward="head"), squash)
+    dream = Dream(world, controller)
+    thetas = np.random.default_rng(1).normal(0, 0.03, (64, controller.size))
+
+    def ours() -> int:
+        return int(dream.rollout(thetas, seed=1, episodes=16)[1].sum())
+
+    theta, state, z = controller.tensor(thetas[:1]), memory.initial(1), torch.zeros(1, 32)
+
+    @torch.inference_mode()
+    def plain() -> int:
+        nonlocal state, z
+        for _ in range(100):
+            a = squash(controller.act(theta, controller.features(z, state.h)[None])[0])
+            state = memory.advance(z, a, state)
+            z = sample(memory.predict(state.h), 1.0, torch.rand(1, 32), torch.randn(1, 32))
+        return 100
+
+    x, gates = torch.randn(1024, 35 + 256), torch.randn(35 + 256, 1024)
+    h, heads = torch.randn(1024, 256), torch.randn(256, 481)
+    seen, weights = torch.randn(1024, 1, 288), torch.randn(1024, 288, 3)
+
+    @torch.inference_mode()
+    def bound() -> int:
+        for _ in range(10):
+            x @ gates, h @ heads, torch.bmm(seen, weights)
+        return 10 * 1024
+
+    with one_core():
+        mine, theirs, most = rates([ours, plain, bound], 3 * seconds)
+    return [
+        Row("dream, 64 candidates x 16 episodes, one core", mine, "steps/s", theirs),
+        Row("dream, against its matrix products alone", mine, "steps/s", most),
+    ]

@@ -1,0 +1,60 @@
+"""What the dispatch itself costs: empty units through Ray, and CMA-ES beside it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from jobs.benchmarks.measure import Row
+from wm.evolution import Evolution
+
+WORKERS, UNITS, SIZE = 32, 1024, 867
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Work that takes a unit of the usual size and does nothing with it."""
+
+    threads: int = 1
+
+    def build(self) -> Callable[[tuple[int, np.ndarray]], float]:
+        return lambda unit: float(unit[0])
+
+
+def dispatch(seconds: float) -> list[Row]:
+    import ray
+
+    from cluster.pool import RayPool
+    from cluster.runtime import connect
+
+    started = not ray.is_initialized()
+    connect(num_cpus=WORKERS)
+    pool = RayPool(workers=WORKERS)
+    theta = np.zeros(SIZE)
+    try:
+        with pool.crew(Nothing()) as crew:
+            for _ in crew.map((unit, theta) for unit in range(UNITS)):  # all workers have started
+                pass
+            start, rounds = time.perf_counter(), 0
+            while time.perf_counter() - start < seconds:
+                assert sum(1 for _ in crew.map((unit, theta) for unit in range(UNITS))) == UNITS
+                rounds += 1
+            each = (time.perf_counter() - start) / rounds
+    finally:
+        pool.close()
+        if started:
+            ray.shutdown()
+    evolution = Evolution(SIZE, 64, 0.1, "full", seed=1)
+    times = []
+    for _ in range(8):
+        start = time.perf_counter()
+        thetas = evolution.ask()
+        evolution.tell(thetas, -(thetas**2).sum(1))
+        times.append(time.perf_counter() - start)
+    cma = float(np.median(times[1:]))
+    return [
+        Row(f"dispatch of empty units, {WORKERS} workers", UNITS / each, "units/s"),
+        Row(f"CMA-ES, {SIZE} parameters, population 64", cma, "s/generation"),
+        Row(f"driver, a generation of {UNITS} units, CMA-ES included", each + cma, "s/generation"),
+    ]

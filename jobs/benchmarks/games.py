@@ -1,0 +1,35 @@
+"""CarRacing as drawn here against CarRacing as it ships, both down to the 64x64 frame."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jobs.benchmarks.measure import Row, one_core, rates
+from wm.envs import load
+
+
+def games(seconds: float) -> list[Row]:
+    game = load("car-racing")
+    with one_core():
+        fast, exact = rates([driver(game.make(), 1000), driver(game.make(exact=True), 100)], 4 * seconds, turns=2)
+    return [Row("CarRacing, one core, resets included", fast, "steps/s", exact)]
+
+
+def driver(env: Any, steps: int) -> Callable[[], int]:
+    """Plays so many steps at a time, a new track each 1,000."""
+    rng = np.random.default_rng(1)
+    scripts = load("car-racing").explore("mixture", 1000, rng)
+    position = {"step": 1000, "seed": 0}
+
+    def play() -> int:
+        for _ in range(steps):
+            if position["step"] >= 1000:
+                position["seed"] += 1
+                position["step"] = 0
+                env.reset(seed=position["seed"])
+            _, _, terminated, truncated, _ = env.step(scripts[position["step"]])
+            position["step"] = 1000 if terminated or truncated else position["step"] + 1
+        return steps
+
+    return play

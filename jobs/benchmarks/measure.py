@@ -1,0 +1,61 @@
+"""How things are measured: for some seconds each, ours and the plain way in turns, on one core where it says so."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wm.pool import settle
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    figure: float
+    unit: str
+    plain: float | None = None  # the same figure for the plain way, measured in the same run
+
+    @property
+    def ratio(self) -> float | None:
+        return self.figure / self.plain if self.plain else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"ratio": self.ratio}
+
+
+def rate(work: Callable[[], int], seconds: float, warm_up: bool = True) -> float:
+    """How many things a second `work` does; each call says how many it did."""
+    if warm_up:
+        work()
+    start, done = time.perf_counter(), 0
+    while True:
+        done += work()
+        elapsed = time.perf_counter() - start
+        if elapsed >= seconds:
+            return done / elapsed
+
+
+def rates(works: list[Callable[[], int]], seconds: float, turns: int = 3) -> list[float]:
+    """The rates of several ways to do a thing, measured in turns, so that a noisy neighbour hits all alike."""
+    found: list[list[float]] = [[] for _ in works]
+    for turn in range(turns):
+        for work, values in zip(works, found, strict=True):
+            values.append(rate(work, seconds / turns, warm_up=turn == 0))
+    return [sorted(values)[len(values) // 2] for values in found]
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """This thread and those it starts stay on one core, where the system lets us choose."""
+    settle(1)
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

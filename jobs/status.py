@@ -1,0 +1,65 @@
+"""What a run holds and what comes next: `python -m jobs.status --run URI`."""
+
+import argparse
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.manners import guard
+from wm.run import must_open
+from wm.survey import Station, survey
+
+
+def status(uri: str) -> dict[str, Any]:
+    run = must_open(uri)
+    stations = survey(run)
+    table = Table(
+        title=f"{run.uri} · {run.preset}{f' · base {run.base.uri}' if run.base else ''}", title_justify="left"
+    )
+    for column in ("stage", "state", "size", "result"):
+        table.add_column(column)
+    for station in stations:
+        table.add_row(station.stage, _state(station), f"{station.bytes / 1e6:,.1f} MB", _result(station))
+    console = Console(stderr=True)
+    console.print(table)
+    missing = next((station for station in stations if not station.complete), None)
+    following = f"python -m jobs.{missing.job} --run {run.uri}" if missing else None
+    console.print(f"next: {following}" if following else "complete", soft_wrap=True)
+    return {
+        "job": "status",
+        "run": run.uri,
+        "next": following,
+        "stages": {
+            station.stage: {
+                "complete": station.complete,
+                "extent": station.manifest.extent if station.manifest else 0,
+                "wanted": station.wanted,
+                "bytes": station.bytes,
+                "from": station.manifest.place.uri if station.manifest else None,
+            }
+            for station in stations
+        },
+    }
+
+
+def _state(station: Station) -> str:
+    if station.manifest is None:
+        return "begun" if station.bytes else "-"
+    return f"{station.manifest.extent:,} of {station.wanted:,} {station.unit}"
+
+
+def _result(station: Station) -> str:
+    if station.manifest is None:
+        return ""
+    metrics = station.manifest.metrics
+    shown = ("frames", "held_out_loss", "held_out_nll", "best_validation", "env_steps", "score", "se")
+    return " · ".join(f"{name} {metrics[name]:,.4g}" for name in shown if name in metrics)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m jobs.status", description=__doc__)
+    parser.add_argument("--run", required=True, help="the run: a folder or s3://bucket/prefix")
+    arguments = parser.parse_args()
+    sys.exit(guard(lambda: status(arguments.run)))
