@@ -260,7 +260,8 @@ class _Crew:
         """The worker is gone, or can't be reached: what it had goes back into the queue."""
         hand = call.hand
         first = hand.calls[0]
-        node = "its node has died" in str(error) or getattr(error, "preempted", False)
+        said = str(error)  # nothing else tells a lost node from a lost process
+        node = "its node has died" in said or "never ran" in said or getattr(error, "preempted", False)
         if isinstance(error, ActorUnavailableError):
             items = self.staff.drop_calls(hand)
             self.staff.prepare(hand)

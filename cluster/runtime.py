@@ -39,8 +39,6 @@ def connect(address: str = "", num_cpus: int = 0, object_store_mb: int = 512) ->
         return
     address = address or os.environ.get("RAY_ADDRESS", "") or "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Simulators that are processes of their own (Doom's) must not outlive a killed worker.
-    os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "1")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # a token is no cause for alarm
     _quiet()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}

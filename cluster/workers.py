@@ -75,7 +75,8 @@ class Worker:
         return self.do_unit
 
 
-_Actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Worker)
+# Without task events: a row a unit in the dashboard costs a fifth of the dispatch and drowns everything else there.
+_Actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, enable_task_events=False)(Worker)
 
 
 @dataclass(eq=False)
@@ -105,6 +106,7 @@ class Hand:
     """A worker as the driver sees it. It answers its calls in order, so it is busy with the first one."""
 
     actor: ActorHandle
+    labelled: bool = False  # asked for a node with our label
     node: str = ""  # where it is; nowhere yet while Ray looks for room
     pid: int = 0
     ready: bool = False
@@ -217,7 +219,7 @@ class Staff:
         options = dict(self.options)
         if self.labelled:
             options.setdefault("label_selector", {runtime.ROLE: "rollout"})
-        hand = Hand(_Actor.options(**options).remote(self.work))
+        hand = Hand(_Actor.options(**options).remote(self.work), labelled=self.labelled)
         self.hands.add(hand)
         self.stats.hired += 1
         self.prepare(hand)
@@ -235,5 +237,7 @@ class Staff:
                 log.info("node %s is leaving: no new units for its worker", hand.node[:8])
                 hand.leaving = hand.drained = True
         surplus = sum(not hand.leaving for hand in self.hands) - self.room
-        for hand in [hand for hand in self.hands if not hand.node][: max(0, surplus)]:
-            self.dismiss(hand)  # nobody will make room for it, and the autoscaler should not try
+        for hand in [hand for hand in self.hands if not hand.node]:
+            if surplus > 0 or hand.labelled != self.labelled:  # nobody will make room for it where it asked
+                self.dismiss(hand)
+                surplus -= 1

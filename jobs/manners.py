@@ -26,6 +26,7 @@ def stage_job(name: str, doc: str | None, stages: Stages, section: str | None = 
     """The whole life of a job that runs `count` stages."""
 
     def job() -> dict[str, Any]:
+        signal.signal(signal.SIGTERM, _interrupt)
         preset, where, config = parse(name, doc or "", sys.argv[1:], section)
         run = start_run(where.run, preset, config, where.base)
         start = time.monotonic()
@@ -50,14 +51,14 @@ def open_pool(where: Where, config: Config) -> Pool:
         from cluster.pool import RayPool
         from cluster.runtime import connect
 
-        connect(where.address, num_cpus=config.workers.count or None)
+        connect(where.address or "", num_cpus=config.workers.count)
         pool = RayPool(
             workers=config.workers.count,
             retries=config.workers.retries,
             unit_seconds=config.workers.unit_seconds,
             recycle_units=config.workers.recycle_units,
         )
-    signal.signal(signal.SIGTERM, _interrupt)  # after Ray, which installs its own
+    signal.signal(signal.SIGTERM, _interrupt)  # once more: Ray has installed its own
     return pool
 
 

@@ -1,7 +1,7 @@
 """What M has to beat: two guesses at the next z that know nothing of dynamics, and so cost nothing.
 
 "last_latent" expects what is there already: N(z[t], sigma). "gaussian" expects what is there on average:
-N(mu, sigma). Both have one sigma for each dimension and are fitted to training episodes by maximum likelihood.
+N(mu, sigma). Both have one sigma a dimension and are fitted to training episodes by maximum likelihood.
 """
 
 import math
@@ -32,8 +32,8 @@ class Baselines:
 def fit(episodes: Iterable[tuple[Tensor, Tensor]]) -> Baselines:
     """From (mu, logvar) of whole episodes, each (T, Z): one pass, one episode in memory at a time.
 
-    z is drawn, and its expectation over all draws is known: E[(z[t+1] - z[t])^2] is the squared difference of the
-    means plus both variances.
+    z is drawn, and the expectation over all draws is known: of (z[t+1] - z[t])^2 it is the squared difference
+    of the means plus both variances.
     """
     steps = changes = 0
     sums: list[Tensor | float] = [0.0, 0.0, 0.0]
@@ -53,7 +53,7 @@ def baselines(
     training: Iterable[tuple[Tensor, Tensor]],  # mu, logvar of each episode, (T, Z)
     held: Iterable[tuple[Tensor, Tensor, float]],  # z (B, T, Z), next_mask (B, T), weight, as M was measured
 ) -> dict[str, float]:
-    """Held-out NLL per dimension of both guesses, averaged as M's own: over a batch's steps, then over batches."""
+    """Held-out NLL per dimension of both, averaged as M's own: over a batch's steps, then over batches."""
     fitted = fit(training)
     sums, total = {"last_latent": 0.0, "gaussian": 0.0}, 0.0
     for z, next_mask, weight in held:

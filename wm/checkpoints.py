@@ -8,6 +8,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from wm.mistakes import Mistake
 from wm.place import Place
 from wm.run import sha256
 
@@ -34,7 +35,7 @@ class Checkpoints:
     def save_best(self, step: int, weights: dict[str, Tensor]) -> str:
         data = pack(weights, {})
         key = f"{self.folder}/best-{step:010d}-{sha256(data)[:12]}.safetensors"
-        self.place.put_new(key, data)
+        self.place.put(key, data)  # its name vouches for its content
         return key
 
     def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -44,7 +45,18 @@ class Checkpoints:
             if sha256(data)[:12] == key.removesuffix(".safetensors")[-12:]:
                 return unpack(data)
             log.warning("%s/%s is damaged; going on from the checkpoint before it", self.place.uri, key)
+            self.place.delete(key)  # else it would stand in the way of the same one made again
         return None
+
+    def read_best(self, key: str) -> bytes:
+        """What `save_best` wrote, or the Mistake that names the cure."""
+        data = self.place.get(key) or b""
+        if sha256(data)[:12] != key.removesuffix(".safetensors")[-12:]:
+            raise Mistake(
+                f"{self.place.uri}/{key} is missing or damaged: remove the folder {self.folder} and give the same"
+                " command again, which trains from the start"
+            )
+        return data
 
     def _keys(self, prefix: str) -> list[str]:
         return [key for key in self.place.sizes(self.folder) if key.startswith(f"{self.folder}/{prefix}")]

@@ -196,7 +196,7 @@ class Evolve:
     unit_episodes: int = bits(32)
     """Episodes played side by side as one unit of work: 32 on a laptop, 4 on a large cluster."""
     sigma0: float = bits(0.1)
-    """How far around the start CMA-ES looks at first."""
+    """How far around the start CMA-ES looks at first; with `init`, the other run's last sigma counts instead."""
     covariance: Literal["full", "diagonal"] = bits("full")
     """What CMA-ES learns of the landscape: N x N numbers or N."""
     patience: int = bits(0)

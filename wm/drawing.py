@@ -45,7 +45,7 @@ def write(
     colour: tuple[int, int, int] = INK,
     anchor: float = 0.0,
 ) -> None:
-    """Text whose line has its middle at y; x is its left end, its middle (anchor 0.5) or its right end (1)."""
+    """Text with its middle at y; x is its left end, its middle (anchor 0.5) or its right end (1)."""
     height = cv2.getTextSize("0", cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][1]
     at = (round(x - anchor * _width(text, size)), round(y + height / 2))
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
@@ -172,6 +172,8 @@ def stacked(pictures: Sequence[np.ndarray], gap: int = 10) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
-    good, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    # less than half the size of OpenCV's default, in a tenth of a second
+    how = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_FILTERED]
+    good, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), how)
     assert good, picture.shape
     return data.tobytes()

@@ -75,7 +75,8 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             over = terminated | truncated
             if over.any():
                 final = np.full(self.num_envs, None)  # objects, None where nothing ended, as gymnasium has it
-                final[over] = list(self._seen()[over])
+                for place, last in zip(np.flatnonzero(over), self._seen()[over], strict=True):
+                    final[place] = last
                 infos = {"final_obs": final, "_final_obs": over}
         else:
             over = self.over

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wm.config import Training
+from wm.mistakes import Mistake
 from wm.seeds import derive
 
 
@@ -63,6 +64,10 @@ class Learner(ABC):
             total += weight
         return {name: value / total for name, value in sums.items()}
 
+    def measures(self) -> dict[str, float]:
+        """What else there is to say of the finished model."""
+        return {}
+
     def state(self) -> dict[str, Tensor]:
         """All that goes on from here, as one flat dictionary of tensors."""
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -109,4 +114,6 @@ def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def split(count: int, every: int) -> tuple[np.ndarray, np.ndarray]:
     """(training, held-out) episodes: one in `every`, chosen by number, so that more data moves none across."""
     numbers = np.arange(count)
+    if count < 2:
+        raise Mistake(f"{count} episode leaves none to train on: collect more with `python -m jobs.collect --episodes`")
     return numbers[numbers % every != 0], numbers[numbers % every == 0]

@@ -1,7 +1,7 @@
 """What a person looks at: whether V sees what matters, and what M makes of it.
 
-Functions that return an array draw one picture; the two that take a place put them there as PNG files. The same
-model and data give the same picture: what is drawn at random comes from a generator of its own.
+Functions that return an array draw one picture; the two that take a place put them there as PNG files.
+The same model and data give the same picture: what is drawn at random comes from a generator of its own.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ ALIKE = 0.04  # mean squared difference under which two frames show the same
 
 
 def vision_pictures(vision: Vision, frames: Tensor, place: Place, folder: str) -> list[str]:
-    """Reconstructions and a traversal of z, from held-out frames (B, 64, 64, 3); the keys they were put under."""
+    """Reconstructions and a traversal of z, from held-out frames (B, 64, 64, 3); the keys of both."""
     seen = Seen(vision, frames)
     pictures = {"reconstructions": reconstructions(seen), "traversal": traversal(vision, seen)}
     return _put(place, folder, pictures)
@@ -43,7 +43,7 @@ def memory_pictures(
     folder: str,
     taus: Sequence[float] = TAUS,
 ) -> list[str]:
-    """Dreams and one-step predictions, from held-out sequences; the keys they were put under."""
+    """Dreams and one-step predictions, from held-out sequences; the keys of both."""
     pictures = {"filmstrip": filmstrip(memory, vision, held, taus), "predictions": predictions(memory, held)}
     return _put(place, folder, pictures)
 
@@ -92,7 +92,7 @@ def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
         [
             title(
                 "V: one number of z changed at a time",
-                "those that say most first, with their mean KL in nats; framed: nearest to this frame's own value",
+                "those with the most KL first, its mean in nats; framed: nearest to this frame's own value",
             ),
             grid([pair], ["a typical frame"], ["frame", "V"], left=LEFT),
             grid(cells, labels, [f"{value:+g}" if value else "0" for value in values.tolist()], left=LEFT),
@@ -156,7 +156,8 @@ def dream_along(
 ) -> Tensor:
     """M's dreams (R, T - warm, Z), at R temperatures, of a real sequence z (T, Z), a (T, A).
 
-    All begin at z[warm] with what M made of the steps before it, act as was really acted, and draw the same noise.
+    All begin at z[warm] with what M made of the steps before it, act as was really acted and draw the same
+    noise.
     """
     device, rows, generator = memory.gates.weight.device, len(taus), _generator(seed)
     z, a, state = z.to(device), a.to(device), memory.initial(rows)

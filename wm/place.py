@@ -6,9 +6,11 @@ checkpoints) goes through `put_new`, which is put-if-absent on both: correctness
 """
 
 import contextlib
+import errno
 import os
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -16,6 +18,11 @@ from urllib.parse import urlsplit
 from wm.mistakes import Mistake
 
 UNFINISHED = ".unfinished-"  # no loader looks for such names
+# What a disk says when trying again won't help.
+REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    *(errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG),
+}
 
 
 class Place(ABC):
@@ -48,15 +55,15 @@ class Place(ABC):
     def commit(self, key: str, data: bytes) -> None:
         """put_new, where finding exactly these bytes already there is as good (a retry after a lost answer)."""
         if not self.put_new(key, data) and self.get(key) != data:
-            raise FileExistsError(
-                f"{self.uri}/{key} exists with another content: two jobs wrote this run at once"
-            )
+            raise FileExistsError(f"{self.uri}/{key} exists with another content: two jobs wrote this run at once")
 
 
 def at(uri: str) -> Place:
     """The place of that URI."""
     parts = urlsplit(uri)
     if parts.scheme == "s3":
+        if not parts.netloc:
+            raise Mistake(f"{uri} names no bucket: say s3://bucket/prefix")
         return Bucket(uri.rstrip("/"))
     if parts.scheme not in ("", "file"):
         raise Mistake(f"{uri}: no place of that kind; say a folder or s3://bucket/prefix")
@@ -89,15 +96,16 @@ class Folder(Place):
             os.replace(unfinished, final)
 
     @contextlib.contextmanager
-    def _beside(self, key: str, data: bytes) -> Any:
+    def _beside(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         final = self.root / key
-        final.parent.mkdir(parents=True, exist_ok=True)
         unfinished = final.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
         try:
-            with open(unfinished, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            with self._writing(final):
+                final.parent.mkdir(parents=True, exist_ok=True)
+                with open(unfinished, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
             yield unfinished, final
             folder = os.open(final.parent, os.O_RDONLY)
             try:
@@ -105,11 +113,23 @@ class Folder(Place):
             finally:
                 os.close(folder)
         finally:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+
+    @contextlib.contextmanager
+    def _writing(self, final: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            raise Mistake(
+                f"can't write {final} ({error.strerror}): make room or get the rights there, or name another folder"
+            ) from None
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         found = {}
-        for folder, _, names in os.walk(self.root / prefix):
+        for folder, _, names in os.walk(self.root / prefix, onerror=self._unless_missing):
             for name in names:
                 if name.startswith(UNFINISHED):
                     continue
@@ -117,6 +137,12 @@ class Folder(Place):
                 with contextlib.suppress(FileNotFoundError):  # deleted while we look
                     found[path.relative_to(self.root).as_posix()] = path.stat().st_size
         return dict(sorted(found.items()))
+
+    def _unless_missing(self, error: OSError) -> None:
+        if isinstance(error, NotADirectoryError):
+            raise Mistake(f"{error.filename} is a file: name a folder, or a new name for one") from None
+        if not isinstance(error, FileNotFoundError):
+            raise Mistake(f"can't read {error.filename} ({error.strerror}): get the rights, or name another folder")
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
@@ -143,34 +169,66 @@ class Bucket(Place):
 
     def get(self, key: str) -> bytes | None:
         try:
-            return bytes(self.obs.get(self.store, key).bytes())
+            with self._asking():
+                return bytes(self.obs.get(self.store, key).bytes())
         except FileNotFoundError:
             return None
 
     def put_new(self, key: str, data: bytes) -> bool:
         try:
-            # One request, never multipart: only a single put can be conditional.
-            self.obs.put(self.store, key, data, mode="create", use_multipart=False)
-        except self.obs.exceptions.AlreadyExistsError:
+            with self._asking():
+                # One request, never multipart: only a single put can be conditional.
+                self.obs.put(self.store, key, data, mode="create", use_multipart=False)
+        except FileExistsError:
             return False
         return True
 
     def put(self, key: str, data: bytes) -> None:
-        self.obs.put(self.store, key, data)
+        with self._asking():
+            self.obs.put(self.store, key, data)
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         found = {}
-        for batch in self.obs.list(self.store, prefix=prefix or None):
-            for entry in batch:
-                found[entry["path"]] = entry["size"]
+        with self._asking():
+            for batch in self.obs.list(self.store, prefix=prefix or None):
+                for entry in batch:
+                    found[entry["path"]] = entry["size"]
         return dict(sorted(found.items()))
 
     def delete(self, key: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._asking():
             self.obs.delete(self.store, key)
 
     def open(self, key: str) -> Any:
-        return self.obs.open_reader(self.store, key)
+        with self._asking():
+            return self.obs.open_reader(self.store, key)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """What the store answers as errors that the rest of us knows: its own are not OSErrors."""
+        errors = self.obs.exceptions
+        try:
+            yield
+        except (FileNotFoundError, errors.BaseError) as error:
+            text, bucket = str(error), urlsplit(self.uri).netloc
+            if "NoSuchBucket" in text:
+                raise Mistake(
+                    f"there is no bucket {bucket}: make it (`aws s3 mb s3://{bucket}`), or name another"
+                ) from None
+            if isinstance(error, errors.AlreadyExistsError):
+                raise FileExistsError(text) from None
+            if isinstance(error, FileNotFoundError):
+                raise
+            denied = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
+            if denied or "403 Forbidden" in text or METADATA in text:
+                raise Mistake(
+                    f"no access to the bucket {bucket}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+                    " or AWS_PROFILE, or this node's role, and what they may do there"
+                ) from None
+            raise OSError(text.splitlines()[0]) from None
+
+
+METADATA = "169.254.169.254"  # asked for the node's role where no other credentials are
 
 
 def _profile() -> Any:

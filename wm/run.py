@@ -8,7 +8,6 @@
 A stage is complete when a manifest says so, and only then.
 """
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -97,6 +96,7 @@ class Stage:
             for key in reversed(found):
                 manifest = self._load(run.place, key)
                 if manifest.config == self.config:
+                    _compare(manifest.made.get("code"), manifest.made.get("processor"))
                     return manifest
             run = run.base
         return None
@@ -143,7 +143,7 @@ class Stage:
             if values.pop("format") != FORMAT:
                 raise Mistake(f"{place.uri}/{key} was made by another version of this project: use that version")
             return Manifest(**values, place=place, digest=sha256(data))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise Mistake(
                 f"{place.uri}/{key} is no manifest of ours: remove it and give the same command again"
             ) from None
@@ -171,13 +171,16 @@ class Run:
         return Stage(self, name, of)
 
     def decides(self, name: str) -> dict[str, Any]:
-        """The frozen fields that decide what a stage makes: the run's own and those of its sections."""
-        sections = ("controller", "evolve") if name == "evolve" else (name,)
-        top = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(self.config)}
-        fields = {key: value for key, value in top.items() if not dataclasses.is_dataclass(value)}
-        for section in sections:
-            fields |= configs.of_kind(top[section], "bits")
-        return fields
+        """The frozen fields that decide what a stage makes: the run's own and those of its sections.
+
+        What a later stage is made of is named in its path; V's rollouts are not, so they count here.
+        """
+        sections = {"vision": ("collect", "vision"), "evolve": ("controller", "evolve")}.get(name, (name,))
+        return {
+            path: value
+            for path, value in configs.of_kind(self.config, "bits").items()
+            if "." not in path or path.partition(".")[0] in sections
+        }
 
     def need(self, name: str, extent: int, job: str, of: str | None = None) -> Manifest:
         """The stage's manifest, or the Mistake that names the job which completes it."""
@@ -192,18 +195,21 @@ def open_run(uri: str) -> Run | None:
     place = places.at(uri)
     try:
         found = [key for key in place.sizes() if "/" not in key and key.startswith("config")]
+        newest = max(found, key=lambda key: (key != "config.json", key), default=None)
+        data = place.get(newest) if newest else None
     except OSError as error:
         raise Mistake(f"can't read {uri}: {str(error).splitlines()[0]}") from None
-    if not found:
+    if data is None:
         return None
-    revisions = sorted(found, key=lambda key: (key != "config.json", key))
-    values = json.loads(place.get(revisions[-1]) or b"{}")
-    if values.get("format") != FORMAT:
-        raise Mistake(
-            f"{uri} was made by another version of this project (format {values.get('format')}): use that version"
-        )
-    base = must_open(values["base"]) if values["base"] else None
-    return Run(place, configs.from_dict(values["config"]), values["preset"], base)
+    try:
+        values = json.loads(data)
+        version, preset, base = (values[name] for name in ("format", "preset", "base"))
+        config = values["config"]
+    except (ValueError, KeyError, TypeError):
+        raise Mistake(f"{place.uri}/{newest} is no config of ours: copy it back, or start another run") from None
+    if version != FORMAT:
+        raise Mistake(f"{uri} was made by another version of this project (format {version}): use that version")
+    return Run(place, configs.from_dict(config), preset, must_open(base) if base else None)
 
 
 def must_open(uri: str) -> Run:
@@ -218,27 +224,39 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
     config.check()
     run = open_run(uri)
     if run is None:
-        place = places.at(uri)
-        if base is not None:
-            base = must_open(base).uri
-        values = {"format": FORMAT, "preset": preset, "base": base, "config": configs.to_dict(config)}
-        place.put_new("config.json", to_json(values))  # if another job was first, its config is judged below
+        base = must_open(base).uri if base is not None else None
+        # If another job is first, its config is judged below.
+        places.at(uri).put_new("config.json", _frozen(preset, base, config))
         run = must_open(uri)
-    elif base is not None and (run.base is None or places.at(base).uri != run.base.uri):
+    if base is not None and (run.base is None or places.at(base).uri != run.base.uri):
         raise Mistake(
             f"{uri} was started {f'with --base {run.base.uri}' if run.base else 'without --base'}: start another run"
         )
-    frozen, run.config = run.config, configs.grown(run.config, config)
-    if configs.of_kind(frozen, "extent") != configs.of_kind(config, "extent"):
-        values = {
-            "format": FORMAT,
-            "preset": run.preset,
-            "base": run.base.uri if run.base else None,
-            "config": configs.to_dict(config),
-        }
+    before, run.config = run.config, configs.grown(run.config, config)
+    if configs.of_kind(before, "extent") != configs.of_kind(config, "extent"):
         revisions = sum("/" not in key and key.startswith("config") for key in run.place.sizes())
-        run.place.commit(f"config-{revisions:04d}.json", to_json(values))
+        data = _frozen(run.preset, run.base.uri if run.base else None, config)
+        if not run.place.put_new(f"config-{revisions:04d}.json", data):
+            return start_run(uri, preset, config, base)  # another job has grown it at this moment: judge again
     return run
+
+
+def _frozen(preset: str, base: str | None, config: Config) -> bytes:
+    return to_json({"format": FORMAT, "preset": preset, "base": base, "config": configs.to_dict(config)})
+
+
+@cache
+def _compare(code: str, processor: str) -> None:
+    """Say, once each, what may have made an input otherwise than we would."""
+    here = circumstances()
+    if code != here["code"]:
+        log.warning("part of this run was made by code version %s, this is %s", code, here["code"])
+    if processor != here["processor"]:
+        log.warning(
+            "part of this run was made on %s, this is %s: it can't be made again to the bit",
+            processor,
+            here["processor"],
+        )
 
 
 @cache

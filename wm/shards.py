@@ -210,7 +210,7 @@ def _ahead(items: Iterator[Any]) -> Iterator[Any]:
     """The same items, the next one made by a thread while this one is used."""
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=1)
     stop = threading.Event()
-    room = threading.Semaphore(1)  # one item ahead, made only once the last one made is in use
+    room = threading.Semaphore(0)  # one item ahead, begun only once the last one made is in use
 
     def work() -> None:
         try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wm.checkpoints import Checkpoints
+from wm.checkpoints import Checkpoints, unpack
 from wm.config import Training
 from wm.events import event_file
 from wm.learner import Learner
@@ -38,20 +38,19 @@ class Finished:
     metrics: dict[str, float]
 
 
-def train(
-    learner: Learner, section: Training, name: str, place: Place, folder: str
-) -> Iterator[Progress | Finished]:
+def train(learner: Learner, section: Training, name: str, place: Place, folder: str) -> Iterator[Progress | Finished]:
     """Train up to the budget, from the last checkpoint if there is one."""
     checkpoints = Checkpoints(place, f"{folder}/checkpoints")
-    rows = _read_rows(place, folder)
+    rows: list[dict[str, float]] = []
     step, best, bad = 0, _Best(), 0
     found = checkpoints.newest()
     if found is not None:
         state, info = found
         learner.load_state(state)
-        step, best, bad = info["step"], _Best(**info["best"]), info["bad"]
+        step, best, bad, rows = info["step"], _Best(**info["best"]), info["bad"], info["rows"]
         log.info("%s goes on from step %d", name, step)
-    rows = [row for row in rows if row["step"] <= step]
+    else:
+        rows.append(_measure(learner, 0))  # what it began with: getting worse than that is divergence
     saved, told, waited, began, first = time.monotonic(), 0.0, 0.0, time.monotonic(), step
     measured: list[dict[str, Tensor]] = []
 
@@ -59,15 +58,12 @@ def train(
         nonlocal saved
         place.put(f"{folder}/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
         place.put(f"{folder}/events.out.tfevents.0.{name}", event_file(name, rows))
-        checkpoints.save(step, learner.state(), {"step": step, "best": vars(best), "bad": bad}, keep=best.key)
+        info = {"step": step, "best": vars(best), "bad": bad, "rows": rows}
+        checkpoints.save(step, learner.state(), info, keep=best.key)
         saved = time.monotonic()
 
     def progress() -> Progress:
-        latest = {
-            key: value
-            for key, value in (rows[-1] if rows else {}).items()
-            if key in ("loss", "held_out_loss")
-        }
+        latest = {key: value for key, value in (rows[-1] if rows else {}).items() if key in ("loss", "held_out_loss")}
         return Progress(name, step, section.steps, "steps", latest)
 
     batches = learner.batches(step)
@@ -81,32 +77,32 @@ def train(
         if step % section.evaluate_steps == 0 or step == section.steps:
             row = {key: float(torch.stack([one[key] for one in measured]).mean()) for key in measured[0]}
             measured.clear()
-            held_out = learner.evaluate()
-            rows.append(
-                {"step": step, "time": round(time.time(), 3), **row}
-                | {f"held_out_{key}": value for key, value in held_out.items()}
-            )
+            rows.append(_measure(learner, step) | row)
             _refuse_divergence(name, rows, best, checkpoints)
-            if held_out["loss"] < best.loss:
-                best = _Best(step, held_out["loss"], checkpoints.save_best(step, learner.weights()))
+            held_out = rows[-1]["held_out_loss"]
+            if held_out < best.loss:
+                best = _Best(step, held_out, checkpoints.save_best(step, learner.weights()))
                 bad = 0
             else:
                 bad += 1
         now = time.monotonic()
-        if now - saved >= section.checkpoint_seconds and (not measured or _finite(measured[-1])):
+        if now - saved >= section.checkpoint_seconds and _finite(learner.weights()):
             checkpoint()
         if now - told >= 1:
             told = now
             yield progress()
     checkpoint()
     yield progress()
-    weights = place.get(best.key)
-    assert weights is not None, best.key
+    weights = checkpoints.read_best(best.key)
     key = f"{folder}/weights-{sha256(weights)[:12]}.safetensors"
     place.commit(key, weights)
     final = next(row for row in rows if row["step"] == best.step)
     seconds = time.monotonic() - began
     metrics = {key: value for key, value in final.items() if key not in ("step", "time")}
+    learner.model.load_state_dict(
+        unpack(weights)[0]
+    )  # from here on the learner holds what ships: the best, not the last
+    metrics |= learner.measures()
     if step > first:
         metrics |= {"steps_per_second": (step - first) / seconds, "waited_for_data": waited / seconds}
     yield Finished(step, best.step, key, sha256(weights), metrics)
@@ -119,13 +115,16 @@ class _Best:
     key: str = ""
 
 
-def _finite(measures: dict[str, Tensor]) -> bool:
-    return all(bool(torch.isfinite(value)) for value in measures.values())
+def _measure(learner: Learner, step: int) -> dict[str, float]:
+    held_out = {f"held_out_{key}": value for key, value in learner.evaluate().items()}
+    return {"step": step, "time": round(time.time(), 3), **held_out}
 
 
-def _refuse_divergence(
-    name: str, rows: list[dict[str, float]], best: _Best, checkpoints: Checkpoints
-) -> None:
+def _finite(tensors: dict[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in tensors.values())
+
+
+def _refuse_divergence(name: str, rows: list[dict[str, float]], best: _Best, checkpoints: Checkpoints) -> None:
     """Stop on numbers that are none, or on a model that got worse than twice what it began with."""
     row, first = rows[-1], rows[0]["held_out_loss"]
     wrong = [key for key, value in row.items() if not math.isfinite(value)]
@@ -137,7 +136,3 @@ def _refuse_divergence(
             f" {best.step}, and the last checkpoint are kept in {checkpoints.folder}: start another run with a smaller"
             f" --{name}.learning-rate"
         )
-
-
-def _read_rows(place: Place, folder: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (place.get(f"{folder}/metrics.jsonl") or b"").splitlines()]

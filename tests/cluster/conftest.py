@@ -14,7 +14,6 @@ os.environ.update(
     RAY_health_check_failure_threshold="3",
 )
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "1")
 
 
 @dataclass(frozen=True)
@@ -62,4 +61,4 @@ def node(cluster):
     yield add
     for one in added:
         if one in cluster.worker_nodes:
-            cluster.remove_node(one, allow_graceful=False)
+            cluster.remove_node(one, allow_graceful=True)

@@ -37,6 +37,10 @@ class Game(ABC):
     def explore(self, kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
         """The actions of one random episode, fixed beforehand. (T, A) float32"""
 
+    def measure(self, frames: Tensor, decoded: Tensor) -> dict[str, float]:
+        """How well V keeps what matters in this game: its own measures, if it has any."""
+        return {}
+
 
 def load(name: str) -> Game:
     """The game of that name."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wm.envs import FRAME, Game
 from wm.envs.carracing_drawing import ROWS, Painting
+from wm.envs.carracing_measures import car_and_road
 
 MAX_STEPS = 1000
 
@@ -45,6 +46,9 @@ class CarRacing(Game):
         else:
             raise ValueError(f"car-racing explores as {', '.join(self.explorations)}, not as {kind!r}")
         return np.stack((steer, (gas + 1) / 2, np.maximum(brake, 0)), -1).astype(np.float32)
+
+    def measure(self, frames: Tensor, decoded: Tensor) -> dict[str, float]:
+        return car_and_road(frames, decoded)
 
 
 def _held(steps: int, rng: np.random.Generator) -> np.ndarray:

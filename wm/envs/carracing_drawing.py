@@ -37,9 +37,9 @@ ROWS = 84  # of the picture's 96; below are the instruments, which V does not se
 SHOWN = WINDOW_H * ROWS / 96  # the same on the screen
 EYE = (WINDOW_W / 2, WINDOW_H * 3 / 4)  # where on the screen the car stands
 
-# The game blurs by two box filters, one of them as wide as a pixel of the frame. The blur of texels of this
-# size has its height; the mean of two samples half a pixel apart has its width.
-TEXELS = 1360  # along the field's side; four times divisible by two, and 34 to each patch of grass
+# The game blurs by two box filters, across somewhat more than along. A texel of this size, with the warp's
+# linear interpolation, has the mean of both, so that one sample a pixel of the frame is enough.
+TEXELS = 1120  # along the field's side; four times divisible by two, and 28 to each patch of grass
 TEXEL = 2 * PLAYFIELD / TEXELS
 FINER = 2  # the track is painted at twice that and shrunk, which smooths its edges
 LEVELS = 5  # each half as fine as the one before, for the zoom of the first second
@@ -135,11 +135,7 @@ class Painting:
         to_x = (x + PLAYFIELD) / texel - 0.5 + cos * across - sin * along
         to_y = (y + PLAYFIELD) / texel - 0.5 + sin * across + cos * along
         matrix = np.array([[cos * right, sin * down, to_x], [sin * right, -cos * down, to_y]])
-        aside = 0.25 * matrix[:, 0]
-        matrix[:, 2] -= aside
         view = _cut(self.levels[level], matrix)
-        matrix[:, 2] += 2 * aside
-        view = cv2.addWeighted(view, 0.5, _cut(self.levels[level], matrix), 0.5, 0)
         _paint_car(view[48:64, 30:34], car, zoom)
         return cv2.cvtColor(view, cv2.COLOR_RGBA2RGB)
 

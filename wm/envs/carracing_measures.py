@@ -15,7 +15,7 @@ GREY = 0.05  # how close to each other the colours of the road's greys are
 def car_and_road(frames: Tensor, decoded: Tensor) -> dict[str, float]:
     """Squared error on [0, 1], mean over pixels and channels: "mse", and "mse_car" and "mse_road_edge" alone.
 
-    frames as stored, decoded on [0, 1], each (B, 64, 64, 3). What is on none of the frames is not in the answer.
+    frames as stored, decoded on [0, 1], each (B, 64, 64, 3). What is on no frame is not in the answer.
     """
     assert frames.shape == decoded.shape, (frames.shape, decoded.shape)
     x = frames.to(decoded.device) / 255

@@ -53,6 +53,7 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
         metrics={
             "generation": int(last["generation"]),
             "env_steps": int(last["env_steps"]),
+            "sigma": last["sigma"],
             "theta_sha256": last["theta_sha256"],
             "score_of_mean": last["validation"],
             "best_generation": int(best["generation"]),
@@ -98,8 +99,7 @@ def _generations(config: Config, run: Run, stage: Stage, crew: Crew) -> list[dic
     if found is not None:
         tensors, info = found
         evolution.load_state({name: tensor.numpy() for name, tensor in tensors.items()}, info)
-        lines = (run.place.get(stage.key("metrics.jsonl")) or b"").splitlines()
-        history = [row for row in map(json.loads, lines) if row["generation"] <= evolution.generation]
+        history = info["history"]
         log.info("evolve goes on from generation %d", evolution.generation)
     run.tell(_progress(evolution, section.generations, history))
     while evolution.generation < section.generations:
@@ -133,7 +133,7 @@ def _generations(config: Config, run: Run, stage: Stage, crew: Crew) -> list[dic
         checkpoints.save(
             evolution.generation,
             {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
-            plain,
+            plain | {"history": history},
             keep="",
         )
         run.tell(_progress(evolution, section.generations, history))
@@ -150,7 +150,7 @@ def _begin(config: Config, seed: int) -> Evolution:
             raise Mistake(
                 f"no complete evolve in {section.init} to start from: complete it, or leave --evolve.init out"
             )
-        mean = load_theta(manifest)
+        mean, sigma = load_theta(manifest), manifest.metrics["sigma"]
         if mean.shape != (size,):
             raise Mistake(
                 f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"

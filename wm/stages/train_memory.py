@@ -1,17 +1,18 @@
 """Train M on the latents: what comes next, given what was seen and done."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wm.config import Config
+from wm.baselines import baselines, correlation
+from wm.config import Config, Memory, of_kind
 from wm.envs import load
 from wm.learner import Learner, split
-from wm.memory import MDNRNN, losses
+from wm.memory import MDNRNN, Prediction, losses
 from wm.pictures import memory_pictures
 from wm.pool import Pool
 from wm.run import Manifest, Run, must_open
@@ -24,6 +25,7 @@ from wm.train import Finished, train
 from wm.vision import draw
 
 MEASURED = 64  # held-out sequences that a measurement looks at
+SHAPE = ("hidden", "mixtures", "reward", "done", "next_action", "previous_done", "dropout")
 
 
 def train_memory(config: Config, run: Run, pool: Pool) -> Manifest:
@@ -40,24 +42,15 @@ def train_memory(config: Config, run: Run, pool: Pool) -> Manifest:
     return conduct(task, section, {"latents": latents.digest, "vision": vision.digest}, stage, run, pool)
 
 
-def untrained_memory(shape: dict[str, Any], z: int, actions: int) -> MDNRNN:
-    """An M of the shape that a config's or a manifest's fields describe."""
-    return MDNRNN(
-        z=z,
-        actions=actions,
-        hidden=shape["hidden"],
-        mixtures=shape["mixtures"],
-        reward=shape["reward"],
-        done=shape["done"],
-        next_action=shape["next-action"],
-        previous_done=shape["previous-done"],
-        dropout=shape["dropout"],
-    )
+def untrained_memory(fields: dict[str, Any], z: int) -> MDNRNN:
+    """An M as the frozen fields of a config or a manifest describe it."""
+    shape = {name: fields[f"memory.{name.replace('_', '-')}"] for name in SHAPE}
+    return MDNRNN(z=z, actions=load(fields["game"]).actions, **shape)
 
 
 def load_memory(manifest: Manifest, z: int) -> MDNRNN:
     """The M that a manifest vouches for."""
-    model = untrained_memory(manifest.config, z, load(manifest.config["game"]).actions)
+    model = untrained_memory(manifest.config, z)
     load_weights(model, manifest)
     return model.eval()
 
@@ -137,11 +130,12 @@ class Episodes:
 
 
 class MemoryLearner(Learner):
+    section: Memory
+
     def __init__(self, config: Config, data: DataSet, device: str):
         section = config.memory
         torch.manual_seed(derive(config.seed + section.seed, "memory", "untrained"))
-        shape = {item.name.replace("_", "-"): getattr(section, item.name) for item in fields(section)}
-        model = untrained_memory(shape, config.vision.z, load(config.game).actions)
+        model = untrained_memory(of_kind(config, "bits"), config.vision.z)
         start_from(model, section.init, "memory")
         super().__init__("memory", model, section, config.seed, device)
         self.episodes = Episodes(data, device)
@@ -172,14 +166,7 @@ class MemoryLearner(Learner):
             yield self.episodes.sequences(episodes, starts, self.section.sequence), len(episodes)
 
     def losses(self, batch: Sequences, purpose: str, number: int) -> dict[str, Tensor]:
-        generator = self.generator(purpose, number)
-        noise = torch.randn(batch.mu.shape, generator=generator).to(self.device)
-        z = draw(batch.mu, batch.logvar, noise)  # anew for each batch: M learns the spread, not one sample
-        dropped = None
-        if self.model.training and self.section.dropout:
-            dropped = torch.rand((*batch.mask.shape, self.section.hidden), generator=generator).to(self.device)
-        first = torch.zeros_like(batch.mask) if self.section.previous_done else None  # no sequence spans two episodes
-        prediction, _ = self.model(z, batch.a, previous_done=first, noise=dropped)
+        z, prediction = self.expect(batch, purpose, number)
         return losses(
             prediction,
             z_next=torch.roll(z, -1, dims=1),  # the last one has no successor and is masked
@@ -191,6 +178,36 @@ class MemoryLearner(Learner):
             weights={"reward": self.section.reward_weight},
             done_weight=self.section.done_weight,
         )
+
+    def expect(self, batch: Sequences, purpose: str, number: int) -> tuple[Tensor, Prediction]:
+        """z as drawn for this batch, and what M makes of it."""
+        generator = self.generator(purpose, number)
+        noise = torch.randn(batch.mu.shape, generator=generator).to(self.device)
+        z = draw(batch.mu, batch.logvar, noise)  # anew for each batch: M learns the spread, not one sample
+        dropped = None
+        if self.model.training and self.section.dropout:
+            dropped = torch.rand((*batch.mask.shape, self.section.hidden), generator=generator).to(self.device)
+        first = torch.zeros_like(batch.mask) if self.section.previous_done else None  # no sequence spans two episodes
+        return z, self.model(z, batch.a, previous_done=first, noise=dropped)[0]
+
+    @torch.no_grad()
+    def measures(self) -> dict[str, float]:
+        """What M's held-out NLL is to be read beside, on the same draws; and how well it foresees rewards."""
+        self.model.eval()
+        held, rewards = [], []
+        for number, (batch, weight) in enumerate(self.held_out()):
+            with self.precision():
+                z, prediction = self.expect(batch, "held out", number)
+            held.append((z, batch.next_mask, weight))
+            if prediction.reward is not None:
+                rewards.append(torch.stack((prediction.reward, batch.reward))[:, batch.mask > 0])
+        columns, begins, lengths = self.episodes.columns, self.episodes.begins, self.episodes.lengths
+        steps = [slice(int(begins[one]), int(begins[one] + lengths[one])) for one in self.training]
+        found = baselines(((columns["mu"][part], columns["logvar"][part]) for part in steps), held)
+        metrics = {f"nll_{name}": value for name, value in found.items()}
+        if rewards:
+            metrics["reward_correlation"] = correlation(*torch.cat(rewards, dim=1))
+        return metrics
 
     def clip(self) -> None:
         torch.nn.utils.clip_grad_value_(self.model.parameters(), self.section.clip)

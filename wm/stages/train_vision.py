@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wm.config import Config
+from wm.envs import load
 from wm.learner import Learner, split
 from wm.pictures import vision_pictures
 from wm.pool import Pool
@@ -41,7 +42,7 @@ def untrained_vision(kind: str, z: int) -> Vision:
 
 def load_vision(manifest: Manifest) -> Vision:
     """The V that a manifest vouches for."""
-    model = untrained_vision(manifest.config["kind"], manifest.config["z"])
+    model = untrained_vision(manifest.config["vision.kind"], manifest.config["vision.z"])
     load_weights(model, manifest)
     return model.eval()
 
@@ -77,6 +78,7 @@ class VisionLearner(Learner):
         super().__init__("vision", model, section, config.seed, device)
         training, test = split(len(data.lengths), section.held_out)
         self.stream = FrameStream(data, training, section.batch, derive(self.seed, "vision", "order"))
+        self.game = load(config.game)
         self.measured = torch.from_numpy(_spread(data, test))  # (B, 64, 64, 3)
 
     def batches(self, start: int) -> Iterator[Tensor]:
@@ -90,6 +92,14 @@ class VisionLearner(Learner):
     def losses(self, batch: Tensor, purpose: str, number: int) -> dict[str, Tensor]:
         noise = torch.randn(len(batch), self.section.z, generator=self.generator(purpose, number))
         return self.model.losses(batch, noise.to(self.device, non_blocking=True))
+
+    @torch.no_grad()
+    def measures(self) -> dict[str, float]:
+        self.model.eval()
+        decoded = [
+            self.model.decode(self.model.encode(self._there(part))[0]).cpu() for part in self.measured.split(128)
+        ]
+        return self.game.measure(self.measured, torch.cat(decoded))
 
     def _there(self, frames: Tensor) -> Tensor:
         return frames.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else frames

@@ -1,0 +1,95 @@
+"""What tests share: S3 over HTTP, jobs as processes, and one finished run that many look at and none changes."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Job, type_in
+
+from wm.pool import LocalPool
+from wm.run import Run, must_open
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a laptop's own Ray, on loopback
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Callable[[str], str]]:
+    """The URI of a new, empty place in a bucket; the server speaks S3 on loopback, and child processes find it, too."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    patch = pytest.MonkeyPatch()
+    patch.delenv("AWS_PROFILE", raising=False)
+    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    patch.setenv("AWS_ACCESS_KEY_ID", "anybody")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    patch.setenv("AWS_REGION", "us-east-1")
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="wm-tests")
+    number = count()
+    yield lambda name: f"s3://wm-tests/{name}-{next(number)}"
+    patch.undo()
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new place of either kind."""
+    return request.getfixturevalue("s3")("place") if request.param == "s3" else str(tmp_path / "place")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    """Starts `python -m jobs.NAME WORDS`; whatever still runs after the test is killed."""
+    jobs: list[Job] = []
+
+    def start(name: str, *words: Any) -> Job:
+        folder = tmp_path / f"job-{len(jobs)}"
+        folder.mkdir()
+        jobs.append(Job(folder, name, *words))
+        return jobs[-1]
+
+    yield start
+    for one in jobs:
+        if one.running:
+            one.process.kill()
+            one.process.join()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole run with the preset `tiny`, made by the command a user types, on a Ray with two workers. Read only."""
+    uri = tmp_path_factory.mktemp("runs") / "tiny"
+    made = type_in("jobs.pipeline", "tiny", "--run", uri, "--workers.count", 2)
+    assert made.returncode == 0, made.stderr
+    (uri / "stdout").write_text(made.stdout)
+    (uri / "stderr").write_text(made.stderr)
+    return must_open(str(uri))
+
+
+@pytest.fixture
+def copy(tiny: Run, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the finished run that a test may spoil, without some of its stages."""
+    number = count()
+
+    def make(*without: str) -> Path:
+        folder = tmp_path / f"copy-{next(number)}"
+        shutil.copytree(tiny.uri, folder)
+        for stage in without:
+            shutil.rmtree(folder / stage)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def pool() -> LocalPool:
+    return LocalPool()

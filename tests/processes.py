@@ -1,0 +1,93 @@
+"""Jobs as processes of their own, exactly as typed, but with the imports done once: they take seconds each time.
+
+A server process imports the libraries and forks a child for each job, so a test can kill what it likes.
+"""
+
+import atexit
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 200  # whatever else the machine is doing
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["wm.pipeline", "jobs.manners", "cluster.pool", "cv2", "obstore.store"])
+
+
+class Job:
+    """`python -m jobs.NAME WORDS`"""
+
+    def __init__(self, folder: Path, name: str, *words: Any):
+        self.out, self.err = folder / "stdout", folder / "stderr"
+        argv = [str(word) for word in words]
+        files = (str(self.out), str(self.err))
+        self.process = _processes.Process(target=_main, args=(f"jobs.{name}", argv, *files, dict(os.environ)))
+        self.process.start()
+
+    @property
+    def running(self) -> bool:
+        return self.process.is_alive()
+
+    @property
+    def stdout(self) -> str:
+        return self.out.read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self.err.read_text()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last line of stdout."""
+        return json.loads(self.stdout.splitlines()[-1])
+
+    def wait(self) -> int:
+        """Its exit code; negative where a signal ended it."""
+        self.process.join(SECONDS)
+        assert not self.running, f"still running:\n{self.stderr}"
+        return self.process.exitcode
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def kill_when(self, ready: Callable[[], bool]) -> None:
+        """SIGKILL as soon as something holds."""
+        self.until(ready)
+        self.send(signal.SIGKILL)
+        assert self.wait() == -signal.SIGKILL
+
+    def until(self, ready: Callable[[], bool]) -> None:
+        end = time.monotonic() + SECONDS
+        while not ready():
+            assert self.running, f"ended before that:\n{self.stderr}"
+            assert time.monotonic() < end, f"took too long:\n{self.stderr}"
+            time.sleep(0.005)
+
+
+def type_in(*words: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m WORDS`, from nothing."""
+    command = [sys.executable, "-m", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def _main(module: str, argv: list[str], out: str, err: str, environment: dict[str, str]) -> None:
+    for path, number in ((out, 1), (err, 2)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    sys.argv = ["", *argv]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # as at the end of any program; processes of multiprocessing skip it
