@@ -318,7 +318,15 @@ SMALL = replace(
     vision=Vision(steps=2_000, decay_steps=1_000, evaluate_steps=200),
     memory=Memory(steps=2_000, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=200),
     controller=Controller(),
-    evolve=Evolve(generations=120, population=32, episodes=4, sigma0=0.03, patience=100),
+    evolve=Evolve(
+        generations=60,
+        population=32,
+        episodes=2,
+        unit_episodes=16,
+        sigma0=0.03,
+        patience=100,
+        validate_every=5,
+    ),
     score=Score(episodes=32),
 )
 
@@ -327,7 +335,7 @@ DEMO = replace(
     collect=replace(SMALL.collect, episodes=48, steps=500),
     vision=replace(SMALL.vision, steps=500, evaluate_steps=100),
     memory=replace(SMALL.memory, steps=500, evaluate_steps=100),
-    evolve=replace(SMALL.evolve, generations=12, population=16, episodes=2, validation_episodes=8),
+    evolve=replace(SMALL.evolve, generations=12, population=16, validation_episodes=8),
     score=Score(episodes=16),
 )
 

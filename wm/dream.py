@@ -213,7 +213,7 @@ class Dream:
             if not alive:
                 return returns.reshape(shape), lengths.reshape(shape)
             # The dead leave; as many stay as fill the smaller room.
-            first = torch.argsort(players.alive, descending=True, stable=True)
+            first = torch.argsort((~players.alive).to(torch.uint8), stable=True)
             smaller = self._room(alive, len(rngs))
             smaller.move_in(players, first[: len(smaller.x)])
             players = smaller
@@ -228,6 +228,7 @@ class Dream:
             players = self.rooms[key] = Players(*key, self.world, self.controller)
             if self.world.device.type == "cuda":
                 side = torch.cuda.Stream()
+                side.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(side):
                     self._chunk(players)  # a graph may only be recorded once its kernels have run
                 side.synchronize()
@@ -243,7 +244,7 @@ class Dream:
         tau = torch.tensor([tau for _, tau in begun], device=device)  # (E,)
         for buffer in (players.x, players.returns, players.lengths):
             buffer.zero_()
-        torch.arange(len(players.x), out=players.row)
+        players.row.copy_(torch.arange(len(players.x)))
         real = players.row.clamp(max=count - 1)  # padding repeats the last dream, but dead
         torch.remainder(real, len(rngs), out=players.episode)
         players.theta.copy_(population[real // len(rngs)])

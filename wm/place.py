@@ -7,6 +7,7 @@ checkpoints) goes through `put_new`, which is put-if-absent on both: correctness
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 from abc import ABC, abstractmethod
@@ -201,7 +202,7 @@ class Bucket(Place):
 
     def open(self, key: str) -> Any:
         with self._asking():
-            return self.obs.open_reader(self.store, key)
+            return io.BufferedReader(_Parts(self.obs.open_reader(self.store, key)), 1)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -226,6 +227,30 @@ class Bucket(Place):
                     " or AWS_PROFILE, or this node's role, and what they may do there"
                 ) from None
             raise OSError(text.splitlines()[0]) from None
+
+
+class _Parts(io.RawIOBase):
+    """obstore's reader as a file of Python's own kind, which pyarrow asks for."""
+
+    def __init__(self, reader: Any):
+        self.reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.reader.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.reader.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 METADATA = "169.254.169.254"  # asked for the node's role where no other credentials are

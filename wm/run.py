@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -56,12 +57,12 @@ class Manifest:
     stage: str
     extent: int
     config: dict[str, Any]  # the frozen fields that decide its content
-    inputs: dict[str, str]  # stage -> digest of its manifest
+    inputs: dict[str, str]  # stage -> digest
     content: dict[str, Any]  # keys and hashes of what was made
     metrics: dict[str, Any]
     made: dict[str, Any]  # by which versions, on what, when, in how many seconds
     place: Place = field(compare=False, repr=False)  # of the run that made it: this one or a base
-    digest: str = field(default="", compare=False)
+    digest: str = field(default="", compare=False)  # of stage and content alone: the same work gives the same digest
 
     def read(self, key: str) -> bytes:
         """A file that the manifest names, checked against its hash."""
@@ -142,7 +143,7 @@ class Stage:
             values = json.loads(data)
             if values.pop("format") != FORMAT:
                 raise Mistake(f"{place.uri}/{key} was made by another version of this project: use that version")
-            return Manifest(**values, place=place, digest=sha256(data))
+            return Manifest(**values, place=place, digest=sha256(to_json([values["stage"], values["content"]])))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Mistake(
                 f"{place.uri}/{key} is no manifest of ours: remove it and give the same command again"
@@ -158,9 +159,11 @@ class Run:
         config: Config,
         preset: str,
         base: "Run | None" = None,
+        revision: int = 0,
         tell: Callable[[Progress], None] = lambda progress: None,
     ):
-        self.place, self.config, self.preset, self.base, self.tell = place, config, preset, base, tell
+        self.place, self.config, self.preset, self.base = place, config, preset, base
+        self.revision, self.tell = revision, tell  # how often its extents have grown
 
     @property
     def uri(self) -> str:
@@ -194,12 +197,12 @@ def open_run(uri: str) -> Run | None:
     """The run at that place, or None where there is none."""
     place = places.at(uri)
     try:
-        found = [key for key in place.sizes() if "/" not in key and key.startswith("config")]
+        found = [key for key in place.sizes() if re.fullmatch(r"config(-\d+)?\.json", key)]
         newest = max(found, key=lambda key: (key != "config.json", key), default=None)
         data = place.get(newest) if newest else None
     except OSError as error:
         raise Mistake(f"can't read {uri}: {str(error).splitlines()[0]}") from None
-    if data is None:
+    if newest is None or data is None:
         return None
     try:
         values = json.loads(data)
@@ -209,7 +212,8 @@ def open_run(uri: str) -> Run | None:
         raise Mistake(f"{place.uri}/{newest} is no config of ours: copy it back, or start another run") from None
     if version != FORMAT:
         raise Mistake(f"{uri} was made by another version of this project (format {version}): use that version")
-    return Run(place, configs.from_dict(config), preset, must_open(base) if base else None)
+    revision = int(newest.removesuffix(".json").partition("-")[2] or 0)
+    return Run(place, configs.from_dict(config), preset, must_open(base) if base else None, revision)
 
 
 def must_open(uri: str) -> Run:
@@ -234,10 +238,10 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
         )
     before, run.config = run.config, configs.grown(run.config, config)
     if configs.of_kind(before, "extent") != configs.of_kind(config, "extent"):
-        revisions = sum("/" not in key and key.startswith("config") for key in run.place.sizes())
+        run.revision += 1
         data = _frozen(run.preset, run.base.uri if run.base else None, config)
-        if not run.place.put_new(f"config-{revisions:04d}.json", data):
-            return start_run(uri, preset, config, base)  # another job has grown it at this moment: judge again
+        if not run.place.put_new(f"config-{run.revision:04d}.json", data):
+            return start_run(uri, preset, config, base)  # another job has grown it meanwhile: judge again
     return run
 
 

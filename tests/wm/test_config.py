@@ -107,5 +107,5 @@ def test_fields_of_another_version_are_no_defaults() -> None:
     values["vision"]["depth"] = 3
     del values["memory"]["hidden"]
     for part in ("vision", "memory"):
-        with pytest.raises(Mistake, match="depth|hidden"):
+        with pytest.raises(Mistake, match=r"depth|hidden"):
             from_dict({**to_dict(TINY), part: values[part]})

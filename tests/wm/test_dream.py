@@ -104,7 +104,8 @@ def test_dreams_as_m_does_step_by_step(inputs, rules, options):
 def test_the_dead_leave_and_nothing_changes():
     m = memory()
     with torch.no_grad():
-        m.heads.bias[-1] -= 4  # done, which still depends on what is dreamt
+        m.heads.weight[-1] *= 8  # done depends much on what is dreamt
+        m.heads.bias[-1] -= 6
     rules = Rules(steps=400, done="sample", reward="head")
     d = dream(m, rules)
     theta = thetas(d, 16)

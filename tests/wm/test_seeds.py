@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from wm.seeds import derive, generator, test_episode, training_episode, validation_episode
+from wm import seeds
+from wm.seeds import derive, generator, training_episode, validation_episode
 
 
 def test_a_seed_is_the_same_in_any_process() -> None:
@@ -29,7 +30,7 @@ def test_generators_follow_from_their_purpose() -> None:
 
 def test_ranges_are_disjoint_and_fit_what_gymnasium_takes() -> None:
     last = 2**29 - 1
-    test = (test_episode(0), test_episode(last))
+    test = (seeds.test_episode(0), seeds.test_episode(last))
     validation = (validation_episode(0), validation_episode(last))
     training = [training_episode(1, "evolve", number) for number in range(20_000)]
     assert test[1] < validation[0]
@@ -38,7 +39,7 @@ def test_ranges_are_disjoint_and_fit_what_gymnasium_takes() -> None:
 
 
 def test_beyond_its_range_there_is_nothing() -> None:
-    for episode in (test_episode, validation_episode):
+    for episode in (seeds.test_episode, validation_episode):
         for index in (-1, 2**29):
             with pytest.raises(AssertionError):
                 episode(index)
