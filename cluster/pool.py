@@ -201,10 +201,11 @@ class _Crew:
         for ref, answer in zip(ready, _fetch(ready), strict=True):
             if ref not in self.staff.calls:  # it went with its worker, a moment ago
                 continue
-            if isinstance(answer, GONE):
-                self._lost(self.staff.calls[ref], answer)
+            call = self.staff.calls[ref]
+            if isinstance(answer, GONE) or (isinstance(answer, Exception) and call.item is None):
+                self._lost(call, answer)
                 continue
-            call = self.staff.answered(ref)
+            self.staff.answered(ref)
             if call.item is None:
                 self._prepared(call, answer)
             elif not call.item.done:

@@ -75,8 +75,7 @@ class Worker:
         return self.do_unit
 
 
-# Without task events: a row a unit in the dashboard costs a fifth of the dispatch and drowns everything else there.
-_Actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, enable_task_events=False)(Worker)
+_Actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Worker)
 
 
 @dataclass(eq=False)
@@ -216,7 +215,8 @@ class Staff:
             self.stats.recycled += 1
 
     def _hire(self) -> None:
-        options = dict(self.options)
+        # A row a unit in the dashboard would cost a fifth of the dispatch and drown everything else there.
+        options = {"enable_task_events": False, **self.options}
         if self.labelled:
             options.setdefault("label_selector", {runtime.ROLE: "rollout"})
         hand = Hand(_Actor.options(**options).remote(self.work), labelled=self.labelled)

@@ -17,6 +17,7 @@ from wm.controller import Controller
 from wm.memory import MDNRNN, choose
 from wm.mistakes import Mistake
 
+LINE = 16  # floats in a cache line
 CHUNK = 16  # steps between two looks at who is still alive; also how much noise is drawn at once
 
 
@@ -68,9 +69,13 @@ class Sleepers:
             return torch.zeros(batch, *shape, device=device)
 
         # Side by side, so that both what M takes in and what C sees are views: nothing is put together each step.
-        self.x = zeros(actions + z + 2 * hidden)
-        self.a, self.z, self.h, self.c = self.x.split((actions, z, hidden, hidden), dim=1)
-        self.seen = self.x[:, : actions + z + hidden]  # M's input
+        # Every row lies alike to the cache lines, since products may add in another order where it doesn't.
+        gap = -actions % LINE
+        self.x = zeros(gap + actions + -(-(z + 2 * hidden) // LINE) * LINE)
+        self.seen = self.x[:, gap:][:, : actions + z + hidden]  # M's input
+        self.state = self.x[:, gap + actions :][:, : z + 2 * hidden]  # C's
+        self.a = self.seen[:, :actions]
+        self.z, self.h, self.c = self.state.split((z, hidden, hidden), dim=1)
         self.gates, self.squashed = zeros(4 * hidden), zeros(hidden)
         self.heads = zeros(memory.heads.out_features)
         self.tau, self.reward, self.done = zeros(1), zeros(), zeros().bool()
@@ -158,8 +163,10 @@ class Players(Sleepers):
     def __init__(self, batch: int, episodes: int, world: World, controller: Controller):
         super().__init__(batch, world.memory, world.device)
         zeros = torch.zeros(batch, device=world.device)
-        self.features = self.x[:, world.memory.actions :][:, : controller.features_size].unsqueeze(1)  # (B, 1, F)
-        self.theta = torch.zeros(batch, controller.size, device=world.device)
+        self.features = self.state[:, : controller.features_size].unsqueeze(1)  # (B, 1, F)
+        lines = -(-controller.size // LINE) * LINE
+        self.padded = torch.zeros(batch, lines, device=world.device)
+        self.theta = self.padded[:, : controller.size]
         self.episode, self.row = zeros.long(), zeros.long()
         self.alive, self.returns, self.lengths = zeros.bool(), zeros, zeros.clone()
         self.noise = torch.zeros(CHUNK, episodes, sum(world.widths), device=world.device)
@@ -167,7 +174,7 @@ class Players(Sleepers):
 
     def move_in(self, others: "Players", rows: Tensor) -> None:
         """Take over these rows."""
-        for name in ("x", "tau", "theta", "episode", "row", "alive", "returns", "lengths"):
+        for name in ("x", "tau", "padded", "episode", "row", "alive", "returns", "lengths"):
             torch.index_select(getattr(others, name), 0, rows, out=getattr(self, name))
 
 

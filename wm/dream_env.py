@@ -97,7 +97,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.age[which] = 0
 
     def _seen(self) -> np.ndarray:
-        return self.sleepers.x[:, self.world.memory.actions :][:, : self.size].cpu().numpy().copy()  # (B, F)
+        return self.sleepers.state[:, : self.size].cpu().numpy().copy()  # (B, F)
 
 
 class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):

@@ -38,9 +38,7 @@ def sequences(*lengths, steps):
     mu, logvar = torch.randn(batch, steps, Z, generator=g), torch.full((batch, steps, Z), -3.0)
     mu[(t >= ends).expand(batch, steps)] = torch.nan  # whoever looks at the padding is found out
     a, reward = torch.rand(batch, steps, A, generator=g), torch.rand(batch, steps, generator=g)
-    return Sequences(
-        mu, logvar, a, reward, (t == ends - 1).float(), (t < ends).float(), (t < ends - 1).float()
-    )
+    return Sequences(mu, logvar, a, reward, (t == ends - 1).float(), (t < ends).float(), (t < ends - 1).float())
 
 
 def opened(place, keys):

@@ -1,6 +1,7 @@
 """Shards: any tool reads them, the same rows are the same bytes, and whatever is wrong with one has a name."""
 
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -97,7 +98,7 @@ def test_rows_come_back_exactly(uri: str) -> None:
 
 
 def test_a_slice_of_a_column_is_that_slice() -> None:
-    table = pq.read_table(__import__("io").BytesIO(shard_of(3, (20,)))).slice(4, 7)
+    table = pq.read_table(io.BytesIO(shard_of(3, (20,)))).slice(4, 7)
     assert np.array_equal(to_numpy(table.column("frame")), frames_of(3, 20)[4:11])
     assert to_numpy(table.column("action")).shape == (7, 3)
 
@@ -156,7 +157,7 @@ def test_latents_have_the_same_steps() -> None:
     columns = {name: value for name, value in episode_of(0, 12).items() if name != "frame"}
     mu = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
     writer.add(columns | {"mu": vector_column(mu), "logvar": vector_column(-mu)})
-    table = pq.read_table(__import__("io").BytesIO(writer.finish()))
+    table = pq.read_table(io.BytesIO(writer.finish()))
     assert np.array_equal(to_numpy(table.column("mu")), mu)
     assert np.array_equal(to_numpy(table.column("logvar")), -mu)
 
@@ -197,7 +198,7 @@ def test_reading_a_damaged_file_is_no_crash(data: DataSet, tmp_path: Path, damag
     """Should it be damaged after the stage has begun."""
     damage(tmp_path / "collect" / "000001.parquet")
     with pytest.raises(Mistake, match=r"collect/000001.parquet (is missing|can't be read)"):
-        list(data.read(episode, ["frame", "reward"]) for episode in (2, 3))
+        [data.read(episode, ["frame", "reward"]) for episode in (2, 3)]
 
 
 def test_a_damaged_object_in_a_bucket_is_named(s3) -> None:

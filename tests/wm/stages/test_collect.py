@@ -1,0 +1,199 @@
+"""Rollouts: the same bytes from any pool, after any kill, in a folder or a bucket; more of them at any time."""
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from processes import Job
+
+from wm import place as places
+from wm.config import PRESETS
+from wm.envs import load
+from wm.mistakes import Mistake
+from wm.place import Place
+from wm.pool import LocalPool
+from wm.run import Manifest, Run, must_open, start_run
+from wm.seeds import TRAINING
+from wm.stages.collect import collect
+from wm.stages.sharded import data_set
+from wm.stages.train_vision import train_vision
+
+TINY = PRESETS["tiny"]
+MANY = replace(TINY, collect=replace(TINY.collect, episodes=8, steps=25, unit_episodes=1))
+WORDS = ("tiny", "--episodes", 8, "--steps", 25, "--unit-episodes", 1)  # the same, typed
+
+
+def rollouts(uri: str, extent: int | None = None) -> Manifest:
+    manifest = must_open(uri).stage("collect").manifest(extent)
+    assert manifest is not None
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    run = start_run(str(tmp_path_factory.mktemp("undisturbed")), "tiny", MANY)
+    return collect(MANY, run, LocalPool())
+
+
+def same(made: Manifest, expected: Manifest) -> bool:
+    """The same records and, on disk, the same bytes."""
+    for record in made.content["shards"]:
+        assert made.place.get(record["key"]) == expected.place.get(record["key"]), record["key"]
+    return made.content == expected.content and made.digest == expected.digest
+
+
+def committed(place: Place) -> list[str]:
+    """Shards that have their record, by number."""
+    names = [key.rpartition("/")[2].removesuffix(".json") for key in place.sizes("collect")]
+    return [name for name in names if name.isdigit()]
+
+
+def test_a_process_alone_makes_what_a_cluster_makes(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
+    alone = collect(TINY, start_run(str(tmp_path), "tiny", TINY), pool)
+    assert same(alone, rollouts(tiny.uri))
+
+
+def test_rollouts_are_what_the_game_did(tiny: Run) -> None:
+    """Played again with the recorded actions, step by step: frames as stored, rewards as in the unmodified game."""
+    game, shard = load("car-racing"), rollouts(tiny.uri).content["shards"][0]
+    file = pq.ParquetFile(Path(tiny.uri) / shard["key"])
+    about = file.schema_arrow.metadata
+    assert (about[b"game"], about[b"frames"]) == (b"car-racing", game.version.encode())
+    seeds = json.loads(about[b"seeds"])
+    assert min(seeds) >= TRAINING
+    data = data_set(rollouts(tiny.uri), "collect")
+    rows = data.read(0, ["frame", "action", "reward", "truncated", "step"])
+    fast, exact = game.make(), game.make(exact=True)
+    frame, _ = fast.reset(seed=seeds[0])
+    exact.reset(seed=seeds[0])
+    for step in range(40):
+        assert np.array_equal(rows["frame"][step], frame)
+        frame, *_ = fast.step(rows["action"][step])
+        assert exact.step(rows["action"][step])[1] == rows["reward"][step]
+    assert rows["step"].tolist() == list(range(40))
+    assert rows["truncated"].tolist() == [False] * 39 + [True]
+
+
+def test_the_manifest_sums_up(undisturbed: Manifest) -> None:
+    records = undisturbed.content["shards"]
+    assert [record["key"] for record in records] == [f"collect/{unit:06d}.parquet" for unit in range(8)]
+    assert undisturbed.extent == 8
+    assert undisturbed.metrics["frames"] == 8 * 25 == sum(sum(record["lengths"]) for record in records)
+    assert undisturbed.metrics["bytes"] == sum(undisturbed.place.sizes("collect")[record["key"]] for record in records)
+    scores = [episode["score"] for record in records for episode in record["episodes"]]
+    assert undisturbed.metrics["score"] == pytest.approx(np.mean(scores))
+    assert len({episode["seed"] for record in records for episode in record["episodes"]}) == 8
+
+
+def test_more_episodes_add_to_what_is_there(tmp_path: Path, pool: LocalPool, undisturbed: Manifest) -> None:
+    fewer = replace(MANY, collect=replace(MANY.collect, episodes=3))
+    collect(fewer, start_run(str(tmp_path), "tiny", fewer), pool)
+    before = {path.name: path.stat() for path in (tmp_path / "collect").glob("*.parquet")}
+    assert len(before) == 3
+    more = collect(MANY, start_run(str(tmp_path), "tiny", MANY), pool)
+    assert same(more, undisturbed)
+    for name, stat in before.items():
+        now = (tmp_path / "collect" / name).stat()
+        assert (now.st_ino, now.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+    assert rollouts(str(tmp_path), 3).extent == 3  # what was made of fewer can still be told
+
+
+def test_a_driver_killed_again_and_again_leaves_no_trace(
+    uri: str, job: Callable[..., Job], undisturbed: Manifest
+) -> None:
+    place = places.at(uri)
+    for shards in (1, 3, 6):
+        job("collect", *WORDS, "--run", uri, "--local").kill_when(lambda at=shards: len(committed(place)) >= at)
+        assert must_open(uri).stage("collect").manifest() is None
+    before = committed(place)
+    records = {name: place.get(f"collect/{name}.json") for name in before}
+    files = _stats(uri, before)
+    last = job("collect", "--run", uri, "--local")
+    assert last.wait() == 0, last.stderr
+    assert same(rollouts(uri), undisturbed)
+    assert f"{len(before)} of 8 shards are there already" in last.stderr
+    assert {name: place.get(f"collect/{name}.json") for name in before} == records
+    assert _stats(uri, before) == files  # no committed shard was made again
+
+
+def _stats(uri: str, names: list[str]) -> list[Any]:
+    if uri.startswith("s3:"):
+        import boto3
+
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        heads = [
+            boto3.client("s3").head_object(Bucket=bucket, Key=f"{prefix}/collect/{name}.parquet") for name in names
+        ]
+        return [head["LastModified"] for head in heads]
+    stats = [Path(uri, "collect", f"{name}.parquet").stat() for name in names]
+    return [(stat.st_ino, stat.st_mtime_ns) for stat in stats]
+
+
+def test_on_a_cluster_too(tmp_path: Path, job: Callable[..., Job], undisturbed: Manifest) -> None:
+    """Stopped as `ray job stop` does, then killed, and finished by a single process: a pool is a pool."""
+    uri = str(tmp_path / "run")
+    place = places.at(uri)
+    stopped = job("collect", *WORDS, "--run", uri, "--workers.count", 1)
+    stopped.until(lambda: len(committed(place)) >= 1)
+    stopped.send(signal.SIGTERM)
+    assert stopped.wait() == 130, stopped.stderr
+    assert "Go on with: python -m jobs.collect tiny" in stopped.stderr
+    before = committed(place)
+    files = _stats(uri, before)
+    assert len(before) < 8
+    job("collect", "--run", uri, "--workers.count", 2).kill_when(lambda: len(committed(place)) > len(before))
+    last = job("collect", "--run", uri, "--local")
+    assert last.wait() == 0, last.stderr
+    assert same(rollouts(uri), undisturbed)
+    assert _stats(uri, before) == files
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_is_there_and_says_how_to_go_on(
+    number: signal.Signals, tmp_path: Path, job: Callable[..., Job]
+) -> None:
+    uri = str(tmp_path / "a run")
+    stopped = job("collect", *WORDS, "--run", uri, "--local")
+    stopped.until(lambda: len(committed(places.at(uri))) >= 1)
+    stopped.send(number)
+    assert stopped.wait() == 130
+    assert stopped.stderr.splitlines()[-1] == (
+        "interrupted; what is complete is kept. Go on with:"
+        f" python -m jobs.collect tiny --episodes 8 --steps 25 --unit-episodes 1 --run '{uri}' --local"
+    )
+    assert stopped.stdout == ""
+    assert must_open(uri).stage("collect").manifest() is None
+    assert not list(Path(uri).rglob(".unfinished-*"))
+
+
+def test_a_deleted_shard_is_made_again(tiny: Run, copy: Callable[..., Path], pool: LocalPool) -> None:
+    folder = copy()
+    run = must_open(str(folder))
+    lost, other = folder / "collect" / "000001.parquet", folder / "collect" / "000000.parquet"
+    content, kept = lost.read_bytes(), other.stat()
+    lost.unlink()
+    with pytest.raises(Mistake, match=rf"{lost} is missing: .*python -m jobs.collect --run {folder}"):
+        data_set(rollouts(run.uri), "collect").verify()
+    assert collect(TINY, run, pool) == rollouts(tiny.uri)
+    assert lost.read_bytes() == content
+    assert (other.stat().st_ino, other.stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
+
+
+def test_a_damaged_shard_stops_the_next_stage_before_it_begins(copy: Callable[..., Path], pool: LocalPool) -> None:
+    folder = copy("vision")
+    path = folder / "collect" / "000001.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Mistake, match=rf"{path} is damaged .* delete that file .*jobs.collect --run {folder}"):
+        train_vision(TINY, must_open(str(folder)), pool)
+    assert not (folder / "vision").exists()
+    path.unlink()
+    collect(TINY, must_open(str(folder)), pool)  # the cure
+    data_set(rollouts(str(folder)), "collect").verify()
