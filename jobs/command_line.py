@@ -10,6 +10,8 @@ from wm.config import PRESETS, Config
 from wm.mistakes import Mistake
 from wm.run import open_run
 
+SHORT = {("evolve", "in"): "where"}  # --in dream: what one would say, but no name that Python allows
+
 
 @dataclass(frozen=True)
 class Where:
@@ -83,5 +85,6 @@ def _with_section(word: str, section: str | None) -> str:
     if section is None or not word.startswith("--"):
         return word
     name, equals, value = word[2:].partition("=")
+    name = SHORT.get((section, name), name)
     own = {item.name for item in fields(getattr(PRESETS["tiny"], section))}
     return f"--{section}.{name}{equals}{value}" if name.replace("-", "_") in own else word

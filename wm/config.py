@@ -395,6 +395,7 @@ def grown(frozen: Config, wanted: Config) -> Config:
         if kind == "bits" and new != value:
             raise Mistake(
                 f"this run was frozen with --{flag(*path)} {value}, not {new}: leave the flag out, or start another run"
+                " (--base takes over what this one made)"
             )
         if kind == "extent" and new < value:
             raise Mistake(f"--{flag(*path)} {new} is less than this run's {value}: it may only grow")

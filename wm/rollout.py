@@ -57,19 +57,17 @@ def play(
     assert len(environments) == len(seeds), (len(environments), len(seeds))
     frames = np.stack([env.reset(seed=seed)[0] for env, seed in zip(environments, seeds, strict=True)])
     scores, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), int)
-    earned, ended = (
-        np.zeros(len(seeds), int),
-        np.zeros(len(seeds), bool),
-    )  # step of the last reward; by the game
+    earned = np.zeros(len(seeds), int)  # step of the last reward
+    ended = np.zeros(len(seeds), bool)  # by the game
     live = np.arange(len(seeds))
     for step in range(1, steps + 1):
         actions = policy.act(frames[live], live)  # (B, A)
         going = []
-        for episode, action in zip(live, actions, strict=True):
-            frame, reward, terminated, truncated, _ = environments[episode].step(action)
-            truncated = truncated or step == steps
+        for episode, action in zip(live.tolist(), actions, strict=True):
+            frame, gained, terminated, truncated, _ = environments[episode].step(action)
+            reward, truncated = float(gained), truncated or step == steps
             if record is not None:
-                record(int(episode), frames[episode], action, float(reward), terminated, truncated)
+                record(episode, frames[episode], action, reward, terminated, truncated)
             frames[episode] = frame
             scores[episode] += reward
             lengths[episode], ended[episode] = step, terminated

@@ -130,6 +130,7 @@ class Episodes:
 
 
 class MemoryLearner(Learner):
+    model: MDNRNN
     section: Memory
 
     def __init__(self, config: Config, data: DataSet, device: str):

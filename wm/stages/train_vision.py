@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wm.config import Config
+from wm.config import Vision as Section
 from wm.envs import load
 from wm.learner import Learner, split
 from wm.pictures import vision_pictures
@@ -70,6 +71,9 @@ class VisionTraining:
 
 
 class VisionLearner(Learner):
+    model: Vision
+    section: Section
+
     def __init__(self, config: Config, data: DataSet, device: str):
         section = config.vision
         torch.manual_seed(derive(config.seed + section.seed, "vision", "untrained"))

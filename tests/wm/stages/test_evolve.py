@@ -1,0 +1,170 @@
+"""Evolution and score as stages: the same theta from any pool and after any kill; scores from unseen episodes alone."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from processes import Job
+
+from wm.config import PRESETS
+from wm.envs.carracing import CarRacing
+from wm.mistakes import Mistake
+from wm.pool import LocalPool
+from wm.run import Manifest, Run, must_open, start_run
+from wm.seeds import TEST, TRAINING, VALIDATION
+from wm.stages.evolve import _begin, _games, load_theta, parts, validation_games
+from wm.stages.games import controller_of
+from wm.stages.score import score
+
+TINY = PRESETS["tiny"]
+
+
+def evolved(uri: str | Path) -> Manifest:
+    run = must_open(str(uri))
+    manifest = parts(run.config, run)[0].manifest()
+    assert manifest is not None
+    return manifest
+
+
+def history(uri: str | Path) -> dict[int, dict[str, Any]]:
+    stage = parts(must_open(str(uri)).config, must_open(str(uri)))[0]
+    lines = Path(uri, stage.key("metrics.jsonl")).read_text().splitlines()
+    return {row["generation"]: row for row in map(json.loads, lines)}
+
+
+def test_any_pool_and_any_kill_give_the_same_theta(
+    tiny: Run, copy: Callable[..., Path], job: Callable[..., Job]
+) -> None:
+    """Three generations on two workers and a fourth on one; against four in a process that is killed in between."""
+    on_ray, alone = copy(), copy("evolve", "score")
+    further = job("evolve", "--run", on_ray, "--generations", 4, "--workers.count", 1)
+    words = ("evolve", "--run", alone, "--generations", 4, "--local")
+    for generation in (1, 3):
+        reached = f"*/checkpoints/step-{generation:010d}-*"
+        job(*words).kill_when(lambda reached=reached: any((alone / "evolve").glob(reached)))
+        assert parts(must_open(str(alone)).config, must_open(str(alone)))[0].manifest() is None
+    last = job(*words)
+    assert last.wait() == 0, last.stderr
+    assert "evolve goes on from generation 3" in last.stderr
+    assert further.wait() == 0, further.stderr
+    ours, theirs = history(alone), history(on_ray)
+    assert sorted(ours) == sorted(theirs) == [1, 2, 3, 4]
+    for generation in ours:
+        for name in ("theta_sha256", "env_steps", "best", "mean", "worst", "sigma"):
+            assert ours[generation][name] == theirs[generation][name], (generation, name)
+    assert ours[4]["validation"] == theirs[4]["validation"]
+    assert len({row["theta_sha256"] for row in ours.values()}) == 4
+    assert ours[3]["theta_sha256"] == evolved(tiny.uri).metrics["theta_sha256"]
+    assert last.summary["stages"]["evolve"]["theta_sha256"] == ours[4]["theta_sha256"]
+    assert last.summary["stages"]["evolve"]["generation"] == 4
+
+
+def test_what_is_kept_is_the_best_validated_mean(tiny: Run) -> None:
+    made, rows = evolved(tiny.uri), history(tiny.uri)
+    validated = {generation: row["validation"] for generation, row in rows.items() if "validation" in row}
+    assert sorted(validated) == [2, 3]
+    assert made.metrics["best_generation"] == max(validated, key=lambda generation: validated[generation])
+    assert made.metrics["best_validation"] == max(validated.values())
+    assert load_theta(made).shape == (controller_of(TINY).size,)
+    assert made.metrics["env_steps"] == rows[3]["env_steps"] > 0
+
+
+def test_tensorboard_reads_the_curves(tiny: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    stage = parts(TINY, tiny)[0]
+    events = EventAccumulator(str(Path(tiny.uri, stage.folder))).Reload()
+    assert [point.step for point in events.Scalars("evolve/mean")] == [1, 2, 3]
+    assert [point.step for point in events.Scalars("evolve/validation")] == [2, 3]
+
+
+def test_a_generation_plays_the_same_fresh_tracks_for_all() -> None:
+    config = replace(TINY, evolve=replace(TINY.evolve, population=5, episodes=3, unit_episodes=4))
+    thetas = np.arange(5)[:, None].repeat(2, axis=1).astype(float)
+    played: dict[int, list[int]] = {}
+    for unit in _games(config, 1, 7, thetas):
+        assert len(unit.seeds) == len(unit.owner) <= 4
+        for owner, seed in zip(unit.owner, unit.seeds, strict=True):
+            played.setdefault(int(unit.thetas[owner][0]), []).append(seed)
+    assert sorted(played) == [0, 1, 2, 3, 4]
+    assert all(seeds == played[0] for seeds in played.values())
+    assert len(set(played[0])) == 3
+    assert min(played[0]) >= TRAINING
+    following = {seed for unit in _games(config, 1, 8, thetas) for seed in unit.seeds}
+    assert not following & set(played[0])
+
+
+def test_validation_plays_whole_episodes_of_its_own_range() -> None:
+    units = list(validation_games(TINY, np.zeros(2), "validation"))
+    assert [seed for unit in units for seed in unit.seeds] == [VALIDATION, VALIDATION + 1]
+    assert {(unit.patience, unit.steps) for unit in units} == {(0, 1000)}
+
+
+def test_it_can_begin_where_another_run_ended(tiny: Run, tmp_path: Path) -> None:
+    config = replace(TINY, evolve=replace(TINY.evolve, init=tiny.uri))
+    begun = _begin(config, 1)
+    assert np.array_equal(begun.mean, load_theta(evolved(tiny.uri)))
+    assert begun.sigma == evolved(tiny.uri).metrics["sigma"] != TINY.evolve.sigma0
+    assert not _begin(TINY, 1).mean.any()
+    larger = replace(config, controller=replace(TINY.controller, layer=4))
+    with pytest.raises(Mistake, match="start from a run of the same sizes"):
+        _begin(larger, 1)
+    unfinished = start_run(str(tmp_path), "tiny", replace(TINY, evolve=replace(TINY.evolve, seed=9)), base=tiny.uri)
+    with pytest.raises(Mistake, match=f"no complete evolve in {tmp_path} to start from"):
+        _begin(replace(TINY, evolve=replace(TINY.evolve, init=unfinished.uri)), 1)
+
+
+def test_it_evolves_in_the_dream(tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
+    uri = tmp_path / "dream"
+    words = ("--where", "dream", "--dream-steps", 30, "--generations", 2, "--sigma0", 0.5, "--local")
+    dreamt = job("evolve", "tiny", "--run", uri, "--base", tiny.uri, *words)
+    assert dreamt.wait() == 0, dreamt.stderr
+    rows = history(uri)
+    assert [row["env_steps"] for row in rows.values()] == [240, 480]  # 4 candidates, 2 dreams each, 30 steps
+    assert rows[2]["theta_sha256"] != history(tiny.uri)[2]["theta_sha256"]
+    assert {key.split("/")[0] for key in must_open(str(uri)).place.sizes()} == {"config.json", "evolve"}
+    assert evolved(uri).inputs == evolved(tiny.uri).inputs  # the base's V and M
+
+
+def scored(run: Run) -> Manifest:
+    manifest = run.stage("score", of=evolved(run.uri).digest).manifest()
+    assert manifest is not None
+    return manifest
+
+
+def test_scores_are_of_test_episodes_in_the_unmodified_game(
+    tiny: Run, copy: Callable[..., Path], pool: LocalPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And more of them leave the earlier ones as they are."""
+    folder = copy()
+    files = {path: path.stat() for path in (folder / "score").rglob("0*.json")}
+    assert len(files) == 2
+    games: list[bool] = []
+    make = CarRacing.make
+    monkeypatch.setattr(CarRacing, "make", lambda self, exact=False: games.append(exact) or make(self, exact))
+    config = replace(TINY, score=replace(TINY.score, episodes=3))
+    more = score(config, start_run(str(folder), "tiny", config), pool)
+    assert games == [True]
+    before = scored(tiny).content["episodes"]
+    assert [episode["seed"] for episode in more.content["episodes"]] == [TEST, TEST + 1, TEST + 2]
+    assert more.content["episodes"][:2] == before
+    for path, stat in files.items():
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+    scores = [episode["score"] for episode in more.content["episodes"]]
+    assert more.metrics["score"] == pytest.approx(np.mean(scores))
+    assert more.metrics["std"] == pytest.approx(np.std(scores, ddof=1))
+    assert more.metrics["se"] == pytest.approx(np.std(scores, ddof=1) / np.sqrt(3))
+    assert (more.metrics["episodes"], more.metrics["first_seed"]) == (3, TEST)
+    assert all(episode["steps"] == 1000 or episode["terminated"] for episode in more.content["episodes"])
+
+
+def test_there_is_no_score_without_a_complete_evolution(copy: Callable[..., Path], pool: LocalPool) -> None:
+    folder = copy()
+    config = replace(TINY, evolve=replace(TINY.evolve, generations=4))
+    run = start_run(str(folder), "tiny", config)
+    with pytest.raises(Mistake, match=f"no complete evolve in {folder}: run `python -m jobs.evolve --run {folder}`"):
+        score(config, run, pool)

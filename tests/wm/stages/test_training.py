@@ -1,0 +1,255 @@
+"""V and M as stages: killed and resumed to the bit, refused where something is wrong, never silently reused."""
+
+import itertools
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from processes import Job
+
+from wm import place as places
+from wm.checkpoints import Checkpoints, unpack
+from wm.config import PRESETS, Config
+from wm.mistakes import Mistake
+from wm.pool import LocalPool
+from wm.run import Manifest, Run, must_open, start_run
+from wm.stages.encode import encode
+from wm.stages.evolve import evolve
+from wm.stages.sharded import data_set
+from wm.stages.train_memory import MemoryLearner, train_memory
+from wm.stages.train_vision import VisionLearner, train_vision
+
+TINY = PRESETS["tiny"]
+STEPS = 9
+FURTHER = replace(TINY, vision=replace(TINY.vision, steps=STEPS))
+M_FURTHER = replace(TINY, memory=replace(TINY.memory, steps=STEPS))
+
+
+def vision_of(run: Run) -> Manifest:
+    manifest = run.stage("vision").manifest()
+    assert manifest is not None
+    return manifest
+
+
+def memory_of(run: Run) -> Manifest:
+    manifest = run.stage("memory", of=vision_of(run).digest).manifest()
+    assert manifest is not None
+    return manifest
+
+
+def same_weights(one: Manifest, other: Manifest) -> bool:
+    a, b = (unpack(made.read(made.content["weights"]))[0] for made in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def kill_at(job: Job, checkpoints: Checkpoints, step: int) -> None:
+    """SIGKILL once there is a checkpoint of that step or a later one: somewhere in the steps after it."""
+
+    def reached() -> bool:
+        names = [key.rpartition("/")[2] for key in checkpoints.place.sizes(checkpoints.folder)]
+        return any(name.startswith("step-") and int(name.split("-")[1]) >= step for name in names)
+
+    job.kill_when(reached)
+
+
+def last_state(folder: Path, stage: str) -> dict[str, torch.Tensor]:
+    """Model and optimiser after the last step."""
+    found = Checkpoints(places.at(str(folder)), f"{stage}/checkpoints").newest()
+    assert found is not None
+    assert found[1]["step"] == STEPS
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def further(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The finished run with V and, apart from it, M taken further, without a kill. Read only."""
+    folder = tmp_path_factory.mktemp("further") / "run"
+    shutil.copytree(tiny.uri, folder)
+    train_memory(M_FURTHER, start_run(str(folder), "tiny", M_FURTHER), LocalPool())
+    both = replace(M_FURTHER, vision=FURTHER.vision)
+    run = start_run(str(folder), "tiny", both)
+    train_vision(both, run, LocalPool())
+    return run
+
+
+def test_v_killed_again_and_again_ends_in_the_same_bits(
+    further: Run, copy: Callable[..., Path], job: Callable[..., Job]
+) -> None:
+    folder = copy("vision", "latents", "memory", "evolve", "score")
+    words = ("train_vision", "--run", folder, "--steps", STEPS, "--checkpoint-seconds", 0.001, "--local")
+    for step in (1, 4, 7):
+        kill_at(job(*words), Checkpoints(places.at(str(folder)), "vision/checkpoints"), step)
+        assert must_open(str(folder)).stage("vision").manifest() is None
+    last = job(*words)
+    assert last.wait() == 0, last.stderr
+    assert "vision goes on from step" in last.stderr
+    made = vision_of(must_open(str(folder)))
+    assert same_weights(made, vision_of(further))
+    assert made.digest == vision_of(further).digest
+    mine, undisturbed = last_state(folder, "vision"), last_state(Path(further.uri), "vision")
+    assert mine.keys() == undisturbed.keys()
+    assert all(torch.equal(mine[name], undisturbed[name]) for name in mine)
+
+
+def test_m_killed_again_and_again_ends_in_the_same_bits(
+    tiny: Run, further: Run, copy: Callable[..., Path], job: Callable[..., Job]
+) -> None:
+    folder = copy("memory", "evolve", "score")
+    stage = f"memory/{vision_of(tiny).digest[:12]}"
+    words = ("train_memory", "--run", folder, "--steps", STEPS, "--checkpoint-seconds", 0.001, "--local")
+    for step in (2, 5):
+        kill_at(job(*words), Checkpoints(places.at(str(folder)), f"{stage}/checkpoints"), step)
+    last = job(*words)
+    assert last.wait() == 0, last.stderr
+    undisturbed = further.place.get(f"{stage}/manifest-{STEPS:010d}.json") or b""
+    assert memory_of(must_open(str(folder))).content == json.loads(undisturbed)["content"]
+    mine, other = last_state(folder, stage), last_state(Path(further.uri), stage)
+    assert all(torch.equal(mine[name], other[name]) for name in mine.keys() | other.keys())
+
+
+def test_taken_further_v_is_another_and_nothing_made_with_the_old_one_is_used(further: Run, pool: LocalPool) -> None:
+    config = further.config
+    assert vision_of(further).extent == STEPS
+    assert further.place.get("vision/manifest-0000000006.json")  # the old one is still there
+    for stage, wants in ((train_memory, "encode"), (evolve, "train_memory")):
+        with pytest.raises(Mistake, match=rf"run `python -m jobs.{wants} --run {further.uri}`"):
+            stage(config, further, pool)
+
+
+def test_latents_of_another_v_are_made_anew(further: Run, tmp_path: Path, pool: LocalPool) -> None:
+    run = start_run(str(tmp_path / "derived"), "tiny", further.config, base=further.uri)
+    latents = encode(run.config, run, pool)
+    assert latents.place.uri == run.uri
+    assert latents.content["starts"].startswith(f"latents/{vision_of(further).digest[:12]}/")
+    of_the_old = [key for key in further.place.sizes("latents") if key.endswith(".parquet")]
+    assert len(of_the_old) == 2
+    for record in latents.content["shards"]:
+        assert latents.place.get(record["key"]) not in [further.place.get(key) for key in of_the_old]
+
+
+def test_a_complete_stage_is_left_as_it_is(tiny: Run, pool: LocalPool) -> None:
+    before = tiny.place.sizes()
+    assert train_vision(TINY, tiny, pool) == vision_of(tiny)
+    assert encode(TINY, tiny, pool).digest == memory_of(tiny).inputs["latents"]
+    assert train_memory(TINY, tiny, pool) == memory_of(tiny)
+    assert tiny.place.sizes() == before
+
+
+def test_manifests_name_what_they_were_made_of(tiny: Run) -> None:
+    rollouts = tiny.stage("collect").manifest()
+    assert rollouts is not None
+    assert vision_of(tiny).inputs == {"collect": rollouts.digest}
+    assert memory_of(tiny).inputs["vision"] == vision_of(tiny).digest
+    for made in (vision_of(tiny), memory_of(tiny)):
+        assert made.metrics["steps"] == 6
+        assert made.metrics["device"] == "cpu"
+        assert made.metrics["best_step"] in (3, 6)
+        assert 0 <= made.metrics["waited_for_data"] < 1
+        assert set(made.content["files"]) == {made.content["weights"]}
+
+
+def test_a_training_that_diverges_stops_the_pipeline(tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
+    uri = tmp_path / "run"
+    words = ("--learning-rate", 1e6, "--checkpoint-seconds", 0.001, "--local")
+    failed = job("train_vision", "tiny", "--run", uri, "--base", tiny.uri, *words)
+    assert failed.wait() == 1
+    assert "vision diverged at step 3" in failed.stderr
+    assert "--vision.learning-rate" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert failed.stdout == ""
+    run = must_open(str(uri))
+    assert run.stage("vision").manifest() is None
+    assert "collect" not in {key.split("/")[0] for key in run.place.sizes()}  # the base's were used, by reference
+    kept = Checkpoints(run.place, "vision/checkpoints").newest()
+    assert kept is not None
+    assert all(bool(torch.isfinite(tensor).all()) for name, tensor in kept[0].items() if name.startswith("model."))
+    following = job("encode", "--run", uri, "--local")
+    assert following.wait() == 2
+    assert following.stderr.splitlines()[-1] == (
+        f"no complete vision in {uri}: run `python -m jobs.train_vision --run {uri}`"
+    )
+
+
+def test_v_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollouts = tiny.stage("collect").manifest()
+    assert rollouts is not None
+    data = data_set(rollouts, "collect")
+    learner = VisionLearner(TINY, data, "cpu")
+    read: list[int] = []
+    original = type(data).read
+
+    def watched(self, episode, columns):
+        read.append(episode)
+        return original(self, episode, columns)
+
+    monkeypatch.setattr(type(data), "read", watched)
+    for _ in itertools.islice(learner.batches(0), 30):
+        pass
+    assert set(read) == {1, 2, 3}  # 0 is held out
+    held_out = original(data, 0, ["frame"])["frame"]
+    assert {frame.tobytes() for frame in learner.measured.numpy()} <= {frame.tobytes() for frame in held_out}
+
+
+def test_m_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
+    assert latents is not None
+    learner = MemoryLearner(TINY, data_set(latents, "encode"), "cpu")
+    seen: set[int] = set()
+    original = learner.episodes.sequences
+    monkeypatch.setattr(learner.episodes, "sequences", lambda e, *rest: seen.update(e.tolist()) or original(e, *rest))
+    for _ in itertools.islice(learner.batches(0), 30):
+        pass
+    assert seen == {1, 2, 3}
+    seen.clear()
+    assert len(list(learner.held_out())) > 0
+    assert seen == {0}
+
+
+def test_init_starts_from_another_runs_weights(tiny: Run) -> None:
+    rollouts = tiny.stage("collect").manifest()
+    assert rollouts is not None
+    data = data_set(rollouts, "collect")
+
+    def model(config: Config) -> dict[str, torch.Tensor]:
+        return VisionLearner(config, data, "cpu").model.state_dict()
+
+    taught = unpack(vision_of(tiny).read(vision_of(tiny).content["weights"]))[0]
+    begun = model(replace(TINY, vision=replace(TINY.vision, init=tiny.uri)))
+    assert all(torch.equal(begun[name], taught[name]) for name in taught)
+    assert not torch.equal(model(TINY)["heads.weight"], taught["heads.weight"])
+    with pytest.raises(Mistake, match=r"has another shape than this run's: give --vision.init"):
+        model(replace(TINY, vision=replace(TINY.vision, init=tiny.uri, z=8)))
+    with pytest.raises(Mistake, match="no run in /nowhere"):
+        model(replace(TINY, vision=replace(TINY.vision, init="/nowhere")))
+
+
+def test_a_person_finds_pictures_and_curves(tiny: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    memory = f"memory/{vision_of(tiny).digest[:12]}"
+    for stage, name, pictures in (
+        ("vision", "vision", ("reconstructions", "traversal")),
+        (memory, "memory", ("filmstrip", "predictions")),
+    ):
+        for picture in pictures:
+            assert (tiny.place.get(f"{stage}/pictures/{picture}.png") or b"")[1:4] == b"PNG"
+        events = EventAccumulator(str(Path(tiny.uri, stage))).Reload()
+        assert [point.step for point in events.Scalars(f"{name}/held_out_loss")] == [0, 3, 6]
+        assert [point.step for point in events.Scalars(f"{name}/loss")] == [3, 6]
+        lines = (tiny.place.get(f"{stage}/metrics.jsonl") or b"").splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [0, 3, 6]
+
+
+def test_an_interrupted_training_goes_on(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
+    folder = copy("vision", "latents", "memory", "evolve", "score")
+    words = ("train_vision", "--run", folder, "--checkpoint-seconds", 0.001, "--local")
+    stopped = job(*words)
+    stopped.until(lambda: any((folder / "vision" / "checkpoints").glob("step-*")))
+    stopped.send(signal.SIGINT)
+    assert stopped.wait() == 130, stopped.stderr
+    assert must_open(str(folder)).stage("vision").manifest() is None
