@@ -5,6 +5,7 @@ stderr; the last line on stdout is one JSON object, so that scripts can chain jo
 """
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -18,6 +19,8 @@ from wm.config import Config
 from wm.mistakes import Failure, Mistake
 from wm.pool import LocalPool, Pool, settle
 from wm.run import Manifest, Run, start_run
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on stdout
 
 Stages = Callable[[Config, Run, Pool], list[Manifest]]
 

@@ -79,7 +79,12 @@ class Evolution:
             if isinstance(value, np.ndarray):
                 columns = value.ndim == 2 and not value.flags.c_contiguous  # as LAPACK leaves its results
                 plain[path] = {"array": names.setdefault(id(value), path), "columns": columns}
-                arrays[names[id(value)]] = value.T if columns else value
+                arrays[names[id(value)]] = np.array(value.T if columns else value, order="C")
+            elif type(value) is list and any(isinstance(item, np.ndarray) for item in value):
+                plain[path] = {"arrays": len(value)}  # directions that the next generation begins with
+                arrays |= {f"{path}.{index}": np.array(item, order="C") for index, item in enumerate(value)}
+            elif isinstance(value, range):
+                plain[path] = list(value)
             elif _is_plain(value):
                 plain[path] = _encode(value)
         return arrays, {"generation": self.generation, "attributes": plain}
@@ -90,15 +95,19 @@ class Evolution:
         known = {path.rpartition(".")[0]: holder for path, holder, _ in _attributes(self.strategy)}
         attributes = plain["attributes"]
         # BLAS adds in another order where the layout is another.
-        copies = {
-            path: array.T.copy("F") if attributes[path]["columns"] else array.copy("C")
-            for path, array in arrays.items()
-        }
+        columns = {path for path, value in attributes.items() if isinstance(value, dict) and value.get("columns")}
+        copies = {path: array.T.copy("F") if path in columns else array.copy("C") for path, array in arrays.items()}
         for path, value in attributes.items():
             holder, _, name = path.rpartition(".")
             if holder not in known:
                 raise Failure(f"pycma {cma.__version__} has no {holder}: this evolution was begun with another version")
-            vars(known[holder])[name] = copies[value["array"]] if isinstance(value, dict) else _decode(value)
+            if not isinstance(value, dict):
+                restored = _decode(value)
+            elif "arrays" in value:
+                restored = [copies[f"{path}.{index}"] for index in range(value["arrays"])]
+            else:
+                restored = copies[value["array"]]
+            vars(known[holder])[name] = restored
         self.strategy.timer = cma.utilities.utils.ElapsedWCTime()  # asking once would have made it
 
 

@@ -79,10 +79,16 @@ class Learner(ABC):
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.model.load_state_dict(_below(state, "model"))
         for name, optimiser in self.optimisers.items():
+            parameters = [one for group in optimiser.param_groups for one in group["params"]]
             values: dict[int, dict[str, Tensor]] = {}
             for path, tensor in _below(state, name).items():
                 index, _, field = path.partition(".")
-                values.setdefault(int(index), {})[field] = tensor
+                like = parameters[int(index)]
+                # In memory as its parameter is (channels-last, say): the fused optimiser walks both side by side.
+                same = (
+                    torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if tensor.shape == like.shape else tensor
+                )
+                values.setdefault(int(index), {})[field] = same
             optimiser.load_state_dict(optimiser.state_dict() | {"state": values})
 
     def weights(self) -> dict[str, Tensor]:

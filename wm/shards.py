@@ -7,7 +7,8 @@ hashes before anything is made from them, and streamed in a shuffled order with 
 import io
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +136,8 @@ class DataSet:
         """Columns of one episode."""
         shard, group = self.episodes[episode]
         try:
-            with pq.ParquetFile(self.place.open(shard.key), page_checksum_verification=True) as file:
+            with closing(self.place.open(shard.key)) as source:
+                file = pq.ParquetFile(source, page_checksum_verification=True)
                 table = file.read_row_group(group, columns=list(columns), use_threads=False)
                 found = {name: to_numpy(table.column(name)) for name in columns}
         except FileNotFoundError:
@@ -167,21 +169,28 @@ class FrameStream:
 
     def batches(self, start: int = 0) -> Iterator[np.ndarray]:
         """Batches number start, start + 1, ... (B, 64, 64, 3) uint8"""
-        skip, rest = start * self.batch, np.empty((0, *FRAME), np.uint8)
-        for frames, order in _ahead(self._windows(skip)):
+        return self._batches(start, self._frames)
+
+    def positions(self, start: int = 0) -> Iterator[np.ndarray]:
+        """The same batches for who has all frames at hand, the data set's episodes laid end to end. (B,)"""
+        return self._batches(start, self._positions)
+
+    def _batches(self, start: int, load: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
+        rest = load(self.episodes[:0])
+        for items, order in _ahead(self._windows(start * self.batch, load)):
             at = self.batch - len(rest) if len(rest) else 0
             if at > len(order):
-                rest = np.concatenate([rest, frames[order]])
+                rest = np.concatenate([rest, items[order]])
                 continue
             if len(rest):
-                yield np.concatenate([rest, frames[order[:at]]])
+                yield np.concatenate([rest, items[order[:at]]])
             while at + self.batch <= len(order):
-                yield frames[order[at : at + self.batch]]
+                yield items[order[at : at + self.batch]]
                 at += self.batch
-            rest = frames[order[at:]]
+            rest = items[order[at:]]
 
-    def _windows(self, skip: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(frames, the order to serve them in), from frame number `skip` of the endless sequence on."""
+    def _windows(self, skip: int, load: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(items, the order to serve them in), from number `skip` of the endless sequence on."""
         epoch, skip = divmod(skip, self.total)
         while True:
             rng = np.random.default_rng((self.seed, epoch))
@@ -190,15 +199,22 @@ class FrameStream:
                 if skip >= len(order):
                     skip -= len(order)
                     continue
-                frames = np.empty((len(order), *FRAME), np.uint8)
-                at = 0
-                for episode in episodes:
-                    part = self.data.read(int(episode), ["frame"])["frame"]
-                    frames[at : at + len(part)] = part
-                    at += len(part)
-                yield frames, order[skip:]
+                yield load(episodes), order[skip:]
                 skip = 0
             epoch += 1
+
+    def _frames(self, episodes: np.ndarray) -> np.ndarray:
+        frames, at = np.empty((int(self.data.lengths[episodes].sum()), *FRAME), np.uint8), 0
+        for episode in episodes:
+            part = self.data.read(int(episode), ["frame"])["frame"]
+            frames[at : at + len(part)] = part
+            at += len(part)
+        return frames
+
+    def _positions(self, episodes: np.ndarray) -> np.ndarray:
+        ends = np.cumsum(self.data.lengths)
+        parts = [np.arange(ends[episode] - self.data.lengths[episode], ends[episode]) for episode in episodes]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
     def _cut(self, episodes: np.ndarray) -> list[np.ndarray]:
         ends = np.cumsum(self.data.lengths[episodes])

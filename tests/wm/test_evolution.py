@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from wm.checkpoints import pack, unpack
 from wm.evolution import Evolution
 from wm.mistakes import Failure
 
@@ -37,6 +39,23 @@ def test_a_restored_state_goes_on_bit_for_bit(covariance, size):
         for mine, theirs in zip(advance(restored, 30 - stop), undisturbed[stop:], strict=True):
             np.testing.assert_array_equal(mine, theirs)
         assert restored.sigma == whole.sigma
+
+
+@pytest.mark.parametrize("population", [4, 5, 6, 7])
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_so_does_one_that_went_through_a_file_after_each_generation(population, covariance):
+    """Small populations take some directions over into the next generation."""
+    arguments = (195, population, 0.1, covariance, 3)
+    whole, broken = Evolution(*arguments), Evolution(*arguments)
+    for _ in range(8):
+        thetas = whole.ask()
+        np.testing.assert_array_equal(broken.ask(), thetas)
+        for one in (whole, broken):
+            one.tell(thetas, scores_of(thetas))
+        arrays, plain = broken.state()
+        tensors, plain = unpack(pack({name: torch.from_numpy(array) for name, array in arrays.items()}, plain))
+        broken = Evolution(*arguments)
+        broken.load_state({name: tensor.numpy() for name, tensor in tensors.items()}, plain)
 
 
 def test_it_climbs():

@@ -266,6 +266,13 @@ def test_batches_hold_the_frames_themselves(data: DataSet) -> None:
             assert np.array_equal(frame, frames_of(episode, int(data.lengths[episode]))[step])
 
 
+def test_positions_are_the_same_batches(data: DataSet) -> None:
+    laid_out = np.concatenate([data.read(episode, ["frame"])["frame"] for episode in range(len(data.lengths))])
+    stream = FrameStream(data, np.array([5, 1, 4]), 16, seed=5, window=60)
+    for positions, frames in itertools.islice(zip(stream.positions(2), stream.batches(2), strict=True), 30):
+        assert np.array_equal(laid_out[positions], frames)
+
+
 def test_only_the_chosen_episodes_are_read(data: DataSet) -> None:
     stream = FrameStream(data, np.array([1, 3, 6]), 16, 5, 100)
     assert {episode for episode, _ in served(stream, 40)} == {1, 3, 6}

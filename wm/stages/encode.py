@@ -95,6 +95,6 @@ class Encoding:
 
     @torch.inference_mode()
     def _encode(self, frames: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-        parts = [self.vision.encode(part) for part in torch.from_numpy(frames).split(batch)]
+        parts = [self.vision.encode(part) for part in torch.from_numpy(frames.copy()).split(batch)]
         mu, logvar = (torch.cat(part).numpy() for part in zip(*parts, strict=True))  # (T, Z) each
         return mu, logvar

@@ -132,7 +132,7 @@ def _generations(config: Config, run: Run, stage: Stage, crew: Crew) -> list[dic
         arrays, plain = evolution.state()
         checkpoints.save(
             evolution.generation,
-            {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()},
+            {name: torch.from_numpy(array) for name, array in arrays.items()},
             plain | {"history": history},
             keep="",
         )

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from wm.config import Config
 from wm.config import Vision as Section
-from wm.envs import load
+from wm.envs import FRAME, load
 from wm.learner import Learner, split
 from wm.pictures import vision_pictures
 from wm.pool import Pool
 from wm.run import Manifest, Run, must_open
 from wm.seeds import derive
-from wm.shards import DataSet, FrameStream
+from wm.shards import PIXELS, DataSet, FrameStream
 from wm.stages.sharded import data_set
 from wm.stages.training import conduct, load_weights, start_from
 from wm.train import Finished, train
@@ -86,8 +86,24 @@ class VisionLearner(Learner):
         self.measured = torch.from_numpy(_spread(data, test))  # (B, 64, 64, 3)
 
     def batches(self, start: int) -> Iterator[Tensor]:
-        for frames in self.stream.batches(start):
-            yield self._there(torch.from_numpy(frames))
+        if self.device == "cuda" and self._fits():
+            frames = self._all_there()
+            for positions in self.stream.positions(start):
+                yield frames[torch.from_numpy(positions).to(self.device, non_blocking=True)]
+        for batch in self.stream.batches(start):
+            yield self._there(torch.from_numpy(batch))
+
+    def _fits(self) -> bool:
+        """Whether a GPU can hold all frames and still has half of its free memory to train in."""
+        return 2 * int(self.stream.data.lengths.sum()) * PIXELS < torch.cuda.mem_get_info()[0]
+
+    def _all_there(self) -> Tensor:
+        data, at = self.stream.data, 0
+        frames = torch.empty((int(data.lengths.sum()), *FRAME), dtype=torch.uint8, device=self.device)
+        for episode, length in enumerate(data.lengths):
+            frames[at : at + length] = torch.from_numpy(data.read(episode, ["frame"])["frame"].copy())
+            at += int(length)
+        return frames
 
     def held_out(self) -> Iterator[tuple[Tensor, float]]:
         for frames in self.measured.split(128):

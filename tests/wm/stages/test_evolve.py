@@ -120,7 +120,7 @@ def test_it_can_begin_where_another_run_ended(tiny: Run, tmp_path: Path) -> None
 
 def test_it_evolves_in_the_dream(tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
     uri = tmp_path / "dream"
-    words = ("--where", "dream", "--dream-steps", 30, "--generations", 2, "--sigma0", 0.5, "--local")
+    words = ("--in", "dream", "--dream-steps", 30, "--generations", 2, "--sigma0", 0.5, "--local")
     dreamt = job("evolve", "tiny", "--run", uri, "--base", tiny.uri, *words)
     assert dreamt.wait() == 0, dreamt.stderr
     rows = history(uri)

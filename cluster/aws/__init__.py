@@ -1,0 +1,1 @@
+"""The cluster on AWS: what has to exist beforehand, and whether it does."""

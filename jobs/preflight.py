@@ -1,0 +1,74 @@
+"""Is everything there that the cluster needs? `python -m jobs.preflight ray_cluster.yaml`, before it costs anything."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from cluster.aws import plan as files
+from cluster.aws.account import Account
+from jobs.manners import guard
+from wm.mistakes import Mistake
+
+Check = tuple[str, Callable[[], str]]
+
+
+def preflight(path: str) -> dict[str, object]:
+    """Every check is made, whatever the others come to; only without credentials AWS can't be asked."""
+    if find_spec("boto3") is None:
+        raise Mistake("boto3 is missing: pip install 'world-models-ray[aws]'")
+    plan = files.read(path)
+    checks = _all([("file", lambda: files.valid_for_ray(plan))])
+    if "file" in checks["failed"]:
+        return _summary(path, checks)
+    checks = _all(
+        [
+            ("filled", lambda: files.filled(plan)),
+            ("node_config", lambda: files.valid_for_ec2(plan)),
+            ("key_file", lambda: files.key_file(plan)),
+            ("token", lambda: files.token(plan)),
+            ("region", lambda: files.region(plan)),
+        ],
+        checks,
+    )
+    if "region" in checks["failed"]:
+        return _summary(path, checks)
+    account = Account(plan)
+    checks = _all([("credentials", account.credentials)], checks)
+    if "credentials" not in checks["failed"]:
+        names = ("region", "key_pair", "security_group", "profiles", "machine_image", "instance_types", "quotas")
+        checks = _all([(name, getattr(account, name)) for name in (*names, "images", "bucket")], checks)
+    return _summary(path, checks)
+
+
+def _all(checks: list[Check], before: dict[str, dict[str, str]] | None = None) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = before or {"ok": {}, "failed": {}}
+    for name, check in checks:
+        try:
+            found["ok"][name] = check()
+            print(f"ok    {name}: {found['ok'][name]}", file=sys.stderr)
+        except Mistake as mistake:
+            found["failed"][name] = str(mistake)
+            print(f"FAIL  {name}: {mistake}", file=sys.stderr)
+    return found
+
+
+def _summary(path: str, checks: dict[str, dict[str, str]]) -> dict[str, object]:
+    return {"job": "preflight", "file": path, "ready": not checks["failed"], **checks}
+
+
+def main(path: str) -> int:
+    found: dict[str, object] = {}
+
+    def job() -> dict[str, object]:
+        found.update(preflight(path))
+        return found
+
+    code = guard(job)
+    return 2 if found.get("failed") else code
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m jobs.preflight", description=__doc__)
+    parser.add_argument("file", nargs="?", default="ray_cluster.yaml", help="the cluster's file")
+    sys.exit(main(parser.parse_args().file))

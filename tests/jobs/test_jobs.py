@@ -1,0 +1,169 @@
+"""The manners of every job, as a user types it: exit codes, what goes to stdout and what to stderr, clear mistakes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from processes import Job, type_in
+
+from jobs.command_line import parse
+from jobs.display import clock, describe
+from wm.mistakes import Mistake
+from wm.run import Progress, Run, must_open
+
+STAGES = ["collect", "vision", "latents", "memory", "evolve", "score"]
+
+
+def test_the_pipeline_ends_with_a_summary_on_stdout(tiny: Run) -> None:
+    lines = Path(tiny.uri, "stdout").read_text().splitlines()
+    assert len(lines) == 1
+    summary = json.loads(lines[-1])
+    assert (summary["job"], summary["run"]) == ("pipeline", tiny.uri)
+    assert list(summary["stages"]) == STAGES
+    assert summary["seconds"] > 0
+    for stage in summary["stages"].values():
+        assert len(stage["digest"]) == 64
+    score = summary["stages"]["score"]
+    assert {"score", "std", "se", "episodes", "first_seed"} <= score.keys()
+    assert len(summary["stages"]["evolve"]["theta_sha256"]) == 64
+
+
+def test_progress_goes_to_stderr(tiny: Run) -> None:
+    text = Path(tiny.uri, "stderr").read_text()
+    places = [text.index(f"stage {number} of 6 {stage} ") for number, stage in enumerate(STAGES, 1)]
+    assert places == sorted(places)
+    assert "2/2 shards" in text
+    assert "3/3 generations" in text
+    assert "left" in text
+
+
+def test_given_again_a_finished_pipeline_does_nothing(tiny: Run, job: Callable[..., Job]) -> None:
+    before = tiny.place.sizes()
+    again = job("pipeline", "--run", tiny.uri, "--local")
+    assert again.wait() == 0, again.stderr
+    first = json.loads(Path(tiny.uri, "stdout").read_text())
+    assert again.summary["stages"] == first["stages"]
+    assert tiny.place.sizes() == before
+
+
+def test_status_says_that_all_is_complete(tiny: Run, job: Callable[..., Job]) -> None:
+    status = job("status", "--run", tiny.uri)
+    assert status.wait() == 0, status.stderr
+    assert status.summary["next"] is None
+    assert all(stage["complete"] for stage in status.summary["stages"].values())
+
+
+def test_typed_in_a_shell_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    uri = tmp_path / "run"
+    unknown = type_in("jobs.collect", "huge", "--run", uri)
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert unknown.stderr == "no preset 'huge': say one of car-racing, car-racing-small, demo, tiny\n"
+    assert not uri.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pipeline --run RUN", "no run in RUN: start one with `python -m jobs.pipeline PRESET --run RUN`; presets:"),
+        ("collect tiny --run RUN --episodes 5", "--collect.episodes 5 is no multiple of --collect.unit-episodes 2"),
+        ("collect tiny --run RUN --seed 0", "--seed 0 is out of range"),
+        ("collect tiny --run RUN --policy clever", "no random policy 'clever': say --collect.policy"),
+        ("collect tiny --run RUN --episodes many", "many"),
+        ("collect tiny --run RUN --colour red", "--colour"),
+        ("collect tiny", "--run"),
+        ("collect tiny --run RUN --base NOWHERE", "no run in NOWHERE"),
+        ("collect tiny --run http://host/run", "no place of that kind; say a folder or s3://bucket/prefix"),
+        ("collect tiny --run FILE", "FILE is a file: name a folder"),
+        ("collect tiny --run /proc/runs", "can't write /proc/runs/config.json"),
+        ("score --run TINY --seed 7", "this run was frozen with --score.seed 0, not 7: leave the flag out"),
+        ("train_vision --run TINY --steps 5", "--vision.steps 5 is less than this run's 6: it may only grow"),
+        ("collect demo --run TINY", "TINY was started with the preset tiny, not demo"),
+        (
+            "train_memory tiny --run RUN --local",
+            "no complete vision in RUN: run `python -m jobs.train_vision --run RUN",
+        ),
+    ],
+)
+def test_a_mistake_names_its_cure(words: str, message: str, tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
+    (tmp_path / "file").write_text("")
+    names = {"RUN": tmp_path / "run", "NOWHERE": tmp_path / "nowhere", "FILE": tmp_path / "file", "TINY": tiny.uri}
+    for name, path in names.items():
+        words, message = words.replace(name, str(path)), message.replace(name, str(path))
+    before = tiny.place.sizes()
+    name, *rest = words.split()
+    mistaken = job(name, *rest)
+    assert mistaken.wait() == 2
+    assert message in " ".join(mistaken.stderr.replace("│", " ").split())
+    assert "Traceback" not in mistaken.stderr
+    assert mistaken.stdout == ""
+    assert tiny.place.sizes() == before
+    assert name == "train_memory" or not (tmp_path / "run").exists()  # nothing was written
+
+
+def test_a_bucket_that_is_not_there(s3: Callable[[str], str], job: Callable[..., Job]) -> None:
+    mistaken = job("collect", "tiny", "--run", "s3://nobody-made-this/run")
+    assert mistaken.wait() == 2
+    assert mistaken.stderr == (
+        "there is no bucket nobody-made-this: make it (`aws s3 mb s3://nobody-made-this`), or name another\n"
+    )
+
+
+def test_what_fails_again_and_again_is_exit_code_1_and_what_is_complete_is_kept(
+    tmp_path: Path, job: Callable[..., Job]
+) -> None:
+    uri = tmp_path / "run"
+    in_the_way = uri / "collect" / "000001.parquet"
+    in_the_way.mkdir(parents=True)  # so the second shard can't get its name
+    failed = job("collect", "tiny", "--run", uri, "--local", "--workers.retries", 2)
+    assert failed.wait() == 1
+    assert "failed: 1 failed 2 times; the last time:" in failed.stderr
+    assert "IsADirectoryError" in failed.stderr
+    assert failed.stderr.splitlines()[-1] == "What is complete is kept; the same command goes on from there."
+    assert failed.stdout == ""
+    assert (uri / "collect" / "000000.json").exists()
+    in_the_way.rmdir()
+    again = job("collect", "--run", uri, "--local")
+    assert again.wait() == 0, again.stderr
+    assert "1 of 2 shards are there already" in again.stderr
+
+
+def test_of_two_jobs_that_start_one_run_one_wins(tmp_path: Path, job: Callable[..., Job]) -> None:
+    uri = tmp_path / "run"
+    both = [job("collect", "tiny", "--run", uri, "--seed", seed, "--local") for seed in (3, 4)]
+    codes = {seed: one.wait() for seed, one in zip((3, 4), both, strict=True)}
+    assert sorted(codes.values()) == [0, 2]
+    winner = must_open(str(uri)).config.seed
+    assert codes[winner] == 0
+    loser = both[0] if winner == 4 else both[1]
+    assert f"this run was frozen with --seed {winner}, not {7 - winner}" in loser.stderr
+
+
+def test_help_shows_every_field_with_its_default(job: Callable[..., Job]) -> None:
+    shown = job("collect", "--help")
+    assert shown.wait() == 0
+    text = " ".join(shown.stdout.replace("│", " ").split())
+    for part in ("car-racing-small", "--run", "--collect.episodes", "--evolve.sigma0", "Episodes to collect;"):
+        assert part in text
+
+
+def test_a_stages_own_flags_need_no_section(tmp_path: Path) -> None:
+    uri = str(tmp_path / "run")
+    preset, where, config = parse("collect", "", ["tiny", "--run", uri, "--episodes=8", "--seed", "5"], "collect")
+    assert (preset, where.run, where.local) == ("tiny", uri, False)
+    assert (config.collect.episodes, config.seed) == (8, 5)
+    _, _, config = parse("score", "", ["tiny", "--run", uri, "--seed", "5", "--evolve.population", "8"], "score")
+    assert (config.score.seed, config.seed, config.evolve.population) == (5, 1, 8)
+
+
+def test_a_runs_own_config_is_the_default(tiny: Run) -> None:
+    assert parse("evolve", "", ["--run", tiny.uri], "evolve")[2] == tiny.config
+    with pytest.raises(Mistake, match="was started with the preset tiny"):
+        parse("evolve", "", ["demo", "--run", tiny.uri], "evolve")
+
+
+def test_rate_and_time_left_are_of_this_processs_own_work() -> None:
+    text = describe(Progress("collect", 30, 50, "episodes", {"score": -21.25}), seconds=10, before=20)
+    assert text == "30/50 episodes · 1 episodes/s · 0:20 left · score -21.25"
+    assert describe(Progress("collect", 20, 50, "episodes"), seconds=0, before=20) == "20/50 episodes"
+    assert (clock(59.6), clock(3725)) == ("1:00", "1:02:05")
