@@ -36,7 +36,7 @@ def preflight(path: str) -> dict[str, object]:
     account = Account(plan)
     checks = _all([("credentials", account.credentials)], checks)
     if "credentials" not in checks["failed"]:
-        names = ("region", "key_pair", "security_group", "profiles", "machine_image", "instance_types", "quotas")
+        names = ("key_pair", "security_group", "profiles", "machine_image", "instance_types", "quotas")
         checks = _all([(name, getattr(account, name)) for name in (*names, "images", "bucket")], checks)
     return _summary(path, checks)
 

@@ -342,8 +342,8 @@ DEMO = replace(
 TINY = replace(
     DEMO,
     collect=replace(DEMO.collect, episodes=4, steps=40, unit_episodes=2),
-    vision=replace(DEMO.vision, steps=6, batch=16, evaluate_steps=3),
-    memory=replace(DEMO.memory, steps=6, batch=4, sequence=16, hidden=32, evaluate_steps=3),
+    vision=replace(DEMO.vision, steps=6, batch=16, evaluate_steps=3, threads=1),
+    memory=replace(DEMO.memory, steps=6, batch=4, sequence=16, hidden=32, evaluate_steps=3, threads=1),
     evolve=replace(
         DEMO.evolve, generations=3, population=4, unit_episodes=4, patience=20, validate_every=2, validation_episodes=2
     ),

@@ -12,6 +12,7 @@ from wm.mistakes import Mistake
 
 STACK = "the stack of cluster/aws/prerequisites.yaml makes it (docs/aws.md, step 2)"
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden")
+ABSENT = ("NotFound", "NoSuch", "Malformed", "InvalidInstanceType", "404")
 EXPIRED = (
     "ExpiredToken",
     "InvalidClientTokenId",
@@ -59,14 +60,11 @@ class Account:
         return ask(self.client("sts").get_caller_identity)["Account"]
 
     def credentials(self) -> str:
-        return f"account {self.number}"
-
-    def region(self) -> str:
         name = self.plan.region
         for region in ask(self.ec2.describe_regions, AllRegions=True)["Regions"]:
             if region["RegionName"] == name and region.get("OptInStatus") == "not-opted-in":
                 raise Mistake(f"the region {name} is switched off in this account: switch it on, or take another")
-        return name
+        return f"account {self.number}"
 
     def key_pair(self) -> str:
         names = sorted({kind.config.get("KeyName", "") for kind in self.plan.node_types})
@@ -184,7 +182,8 @@ class Account:
 
     def _cpus(self) -> dict[str, int]:
         wanted = sorted({kind.instance_type for kind in self.plan.node_types})
-        found = ask(self.ec2.describe_instance_types, InstanceTypes=wanted)["InstanceTypes"]
+        with absent("unknown for types that the region does not have: see instance_types"):
+            found = ask(self.ec2.describe_instance_types, InstanceTypes=wanted)["InstanceTypes"]
         return {one["InstanceType"]: one["VCpuInfo"]["DefaultVCpus"] for one in found}
 
     def images(self) -> str:
@@ -268,7 +267,7 @@ def ask(call: Callable[..., Any], **arguments: Any) -> Any:
             raise Mistake(f"AWS does not accept the credentials ({code}): `aws sso login` or `aws configure`") from None
         if code in DENIED:
             raise Mistake(f"your credentials don't allow {what}: have it allowed for the one who runs this") from None
-        if "NotFound" in code or "NoSuch" in code or "Malformed" in code or code == "404":
+        if any(word in code for word in ABSENT):
             raise _NotThere from None
         raise Mistake(f"AWS refuses {what} ({code}): {error.response['Error'].get('Message', '')}") from None
     except (BotoCoreError, ResponseParserError) as error:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from aws_account import FILE, STACK, Account, a_home, an_account, our_file
+from aws_account import FILE, REGION, STACK, Account, a_home, an_account, our_file
 
+from cluster.aws.account import Account as Asked
 from jobs.preflight import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")  # moto says so of bucket policies
@@ -35,13 +36,21 @@ def quota(code: str) -> dict[str, Any]:
     return {"ServiceCode": "ec2", "QuotaCode": code, "Value": float(QUOTAS[code])}
 
 
+@pytest.fixture(scope="module")
+def session(account: Account) -> Any:
+    import boto3
+
+    return boto3.Session(region_name=REGION)
+
+
 @pytest.fixture
 def ask(
-    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    account: Account, session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, dict[str, Any], str]]:
     """Exit code, summary and stderr of the job on our file, edited."""
     home = a_home(tmp_path / "home")
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(Asked, "session", session)  # each takes half a second to read what AWS can do
 
     def run(edit: Edit | None = None) -> tuple[int, dict[str, Any], str]:
         path = our_file(tmp_path, account.metadata)
@@ -70,44 +79,57 @@ def test_everything_is_there(ask: Callable[..., Any]) -> None:
     assert len(summary["ok"]) == len(err.splitlines())
 
 
-@pytest.mark.parametrize(
-    ("check", "edit", "cure"),
-    [
-        ("file", lambda c: c.update(max_wokers=3), "max_wokers"),
-        ("file", lambda c: c["available_node_types"]["head"].update(resources="many"), "many"),
-        ("filled", lambda c: c["docker"].update(image=c["docker"]["image"].replace("123456789012", "0" * 12)), "stack"),
-        ("filled", lambda c: c["docker"].update(run_options=["-e RAY_AUTH_MODE=token"]), "region_option"),
-        ("node_config", lambda c: nodes(c, InstanceTyp="m6i.large"), "InstanceTyp"),
-        ("node_config", lambda c: nodes(c, MetadataOptions={}), "HttpTokens"),
-        ("node_config", lambda c: c["available_node_types"]["head"]["node_config"].pop("SecurityGroupIds"), "world"),
-        ("token", lambda c: c.update(file_mounts={}), "file_mounts"),
-        ("token", lambda c: c["docker"].update(run_options=["-e AWS_REGION=us-west-2"]), "RAY_AUTH_MODE"),
-        ("region", lambda c: c["provider"].update(region="us-west-9"), "us-west-2, "),
-        ("key_pair", lambda c: nodes(c, KeyName="lost"), "create-key-pair"),
-        ("security_group", lambda c: nodes(c, SecurityGroupIds=["sg-0123456789abcdef0"]), "prerequisites.yaml"),
-        ("profiles", lambda c: nodes(c, IamInstanceProfile={"Name": "nobody"}), "prerequisites.yaml"),
-        ("profiles", lambda c: nodes(c, IamInstanceProfile={"Name": "world-models-head"}), "their own"),
-        ("machine_image", lambda c: nodes(c, ImageId="ami-0123456789abcdef0"), "machine_image"),
-        ("machine_image", lambda c: nodes(c, BlockDeviceMappings=[]), "BlockDeviceMappings"),
-        ("instance_types", lambda c: nodes(c, InstanceType="c99.large"), "c99.large"),
-        ("images", lambda c: c["docker"].update(image=c["docker"]["image"] + "x"), "step 4"),
-        (
-            "images",
-            lambda c: c["docker"].update(image=c["docker"]["image"].replace("us-west-2", "eu-west-1")),
-            "eu-west",
+# Each group in one go, since every check is made whatever the others come to: check -> (edit, word of the cure)
+FAILURES: list[dict[str, tuple[Edit, str]]] = [
+    {"file": (lambda c: c.update(max_wokers=3), "max_wokers")},
+    {"file": (lambda c: c["available_node_types"]["head"].update(resources="many"), "many")},
+    {
+        "filled": (lambda c: c["provider"].update(region="us-west-9"), "region_option"),
+        "region": (lambda c: None, "us-west-2"),
+    },
+    {
+        "filled": (lambda c: c["docker"].update(run_options=["-e RAY_AUTH_MODE=token"]), "region_option"),
+        "node_config": (lambda c: nodes(c, InstanceTyp="m6i.large"), "InstanceTyp"),
+        "token": (lambda c: c.update(file_mounts={}), "file_mounts"),
+        "key_pair": (lambda c: nodes(c, KeyName="lost"), "create-key-pair"),
+        "security_group": (lambda c: nodes(c, SecurityGroupIds=["sg-0123456789abcdef0"]), "prerequisites.yaml"),
+        "profiles": (lambda c: nodes(c, IamInstanceProfile={"Name": "nobody"}), "prerequisites.yaml"),
+        "machine_image": (lambda c: nodes(c, ImageId="ami-0123456789abcdef0"), "machine_image"),
+        "instance_types": (lambda c: nodes(c, InstanceType="c99.large"), "c99.large"),
+        "quotas": (lambda c: None, "instance_types"),
+        "images": (lambda c: c["docker"].update(image=c["docker"]["image"] + "x"), "step 4"),
+        "bucket": (lambda c: c["metadata"].update(bucket="s3://nobody-has-this"), "prerequisites.yaml"),
+    },
+    {
+        "filled": (
+            lambda c: c["docker"].update(head_image="000000000000.dkr.ecr.us-west-2.amazonaws.com/a:b"),
+            "stack",
         ),
-        ("bucket", lambda c: c["metadata"].update(bucket="s3://nobody-has-this"), "prerequisites.yaml"),
-        ("bucket", lambda c: c["metadata"].pop("bucket"), "metadata.bucket"),
-    ],
-)
-def test_each_failure_is_one_line_with_its_cure(ask: Callable[..., Any], check: str, edit: Edit, cure: str) -> None:
-    code, summary, err = ask(edit)
-    assert code == 2
-    assert not summary["ready"]
-    assert cure in summary["failed"][check]
+        "node_config": (lambda c: nodes(c, MetadataOptions={}), "HttpTokens"),
+        "token": (lambda c: c["docker"].update(run_options=["-e AWS_REGION=us-west-2"]), "RAY_AUTH_MODE"),
+        "profiles": (lambda c: nodes(c, IamInstanceProfile={"Name": "world-models-head"}), "their own"),
+        "machine_image": (lambda c: nodes(c, BlockDeviceMappings=[]), "BlockDeviceMappings"),
+        "images": (lambda c: None, "000000000000"),
+        "bucket": (lambda c: c["metadata"].pop("bucket"), "metadata.bucket"),
+    },
+    {
+        "node_config": (lambda c: c["available_node_types"]["head"]["node_config"].pop("SecurityGroupIds"), "world"),
+        "images": (
+            lambda c: c["docker"].update(image=c["docker"]["image"].replace("us-west-2", "eu-west-1")),
+            "eu-west-1",
+        ),
+    },
+]
+
+
+@pytest.mark.parametrize("group", FAILURES, ids=lambda group: "-".join(group))
+def test_each_failure_is_one_line_with_its_cure(ask: Callable[..., Any], group: dict[str, tuple[Edit, str]]) -> None:
+    code, summary, err = ask(lambda config: [edit(config) for edit, _ in group.values()])
+    assert (code, summary["ready"]) == (2, False)
+    assert set(summary["failed"]) == set(group)
+    assert [check for check, (_, cure) in group.items() if cure not in summary["failed"][check]] == []
     lines = [line for line in err.splitlines() if line.startswith("FAIL")]
-    assert f"FAIL  {check}: {summary['failed'][check]}" in lines
-    assert len(lines) == len(summary["failed"])
+    assert lines == [f"FAIL  {check}: {said}" for check, said in summary["failed"].items()]
 
 
 def test_the_file_as_it_comes_is_not_ready(account: Account, capfd: pytest.CaptureFixture[str]) -> None:
@@ -176,8 +198,11 @@ def test_a_bucket_that_overwrites_fails(ask: Callable[..., Any], monkeypatch: py
 
 
 def test_without_credentials_aws_is_not_asked_further(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
+    monkeypatch.setattr(Asked, "session", boto3.Session(region_name=REGION))
     code, summary, _ = ask()
     assert (code, list(summary["failed"])) == (2, ["credentials"])
     assert "aws configure" in summary["failed"]["credentials"]

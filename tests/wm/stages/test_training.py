@@ -47,14 +47,16 @@ def same_weights(one: Manifest, other: Manifest) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def kill_at(job: Job, checkpoints: Checkpoints, step: int) -> None:
-    """SIGKILL once there is a checkpoint of that step or a later one: somewhere in the steps after it."""
+def stopped_at(job: Job, checkpoints: Checkpoints, step: int, number: signal.Signals = signal.SIGKILL) -> int:
+    """Its exit code, stopped once there is a checkpoint of that step or a later one: somewhere in the steps after it."""
 
     def reached() -> bool:
         names = [key.rpartition("/")[2] for key in checkpoints.place.sizes(checkpoints.folder)]
         return any(name.startswith("step-") and int(name.split("-")[1]) >= step for name in names)
 
-    job.kill_when(reached)
+    job.until(reached)
+    job.send(number)
+    return job.wait()
 
 
 def last_state(folder: Path, stage: str) -> dict[str, torch.Tensor]:
@@ -82,8 +84,9 @@ def test_v_killed_again_and_again_ends_in_the_same_bits(
 ) -> None:
     folder = copy("vision", "latents", "memory", "evolve", "score")
     words = ("train_vision", "--run", folder, "--steps", STEPS, "--checkpoint-seconds", 0.001, "--local")
-    for step in (1, 4, 7):
-        kill_at(job(*words), Checkpoints(places.at(str(folder)), "vision/checkpoints"), step)
+    checkpoints = Checkpoints(places.at(str(folder)), "vision/checkpoints")
+    for step, number in ((1, signal.SIGKILL), (3, signal.SIGINT), (7, signal.SIGKILL)):
+        assert stopped_at(job(*words), checkpoints, step, number) == (130 if number == signal.SIGINT else -number)
         assert must_open(str(folder)).stage("vision").manifest() is None
     last = job(*words)
     assert last.wait() == 0, last.stderr
@@ -103,7 +106,8 @@ def test_m_killed_again_and_again_ends_in_the_same_bits(
     stage = f"memory/{vision_of(tiny).digest[:12]}"
     words = ("train_memory", "--run", folder, "--steps", STEPS, "--checkpoint-seconds", 0.001, "--local")
     for step in (2, 5):
-        kill_at(job(*words), Checkpoints(places.at(str(folder)), f"{stage}/checkpoints"), step)
+        checkpoints = Checkpoints(places.at(str(folder)), f"{stage}/checkpoints")
+        assert stopped_at(job(*words), checkpoints, step) == -signal.SIGKILL
     last = job(*words)
     assert last.wait() == 0, last.stderr
     undisturbed = further.place.get(f"{stage}/manifest-{STEPS:010d}.json") or b""
@@ -243,13 +247,3 @@ def test_a_person_finds_pictures_and_curves(tiny: Run) -> None:
         assert [point.step for point in events.Scalars(f"{name}/loss")] == [3, 6]
         lines = (tiny.place.get(f"{stage}/metrics.jsonl") or b"").splitlines()
         assert [json.loads(line)["step"] for line in lines] == [0, 3, 6]
-
-
-def test_an_interrupted_training_goes_on(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
-    folder = copy("vision", "latents", "memory", "evolve", "score")
-    words = ("train_vision", "--run", folder, "--checkpoint-seconds", 0.001, "--local")
-    stopped = job(*words)
-    stopped.until(lambda: any((folder / "vision" / "checkpoints").glob("step-*")))
-    stopped.send(signal.SIGINT)
-    assert stopped.wait() == 130, stopped.stderr
-    assert must_open(str(folder)).stage("vision").manifest() is None

@@ -1,0 +1,261 @@
+"""ray_cluster.yaml: read, brought up by `ray up`, and scaled by the real autoscaler, against an account of moto's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aws_account import FILE, Account, a_home, an_account, our_file
+
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")  # moto says so of bucket policies
+
+RAY = str(Path(sys.executable).with_name("ray"))
+SSH = """#!/bin/bash
+# Stands in for ssh: notes what it was to run, and answers as a node would whose container starts when told to.
+for word in "$@"; do case "$word" in ubuntu@*) up="$STAND_IN/up-$word";; esac; done
+printf '%s' "$*" | tr '\\n' ' ' >> "$STAND_IN/log"; echo >> "$STAND_IN/log"
+case "$*" in
+  *"docker run"*) touch "$up";;
+  *"json .Config.Env"*) echo '["HOME=/home/ray"]';;
+  *"json .Mounts"*) echo '[]';;
+  *".State.Running"*) [ -e "$up" ] && echo true || echo false;;
+  *"printenv HOME"*) echo /home/ray;;
+  *"/proc/meminfo"*) echo "MemAvailable:   30000000 kB";;
+  *"command -v docker"*) echo /usr/bin/docker;;
+  *".Runtimes"*) echo "map[runc]";;
+esac
+exit 0
+"""
+RSYNC = """#!/bin/bash
+# Stands in for rsync: keeps what it was to carry, under the name that it was to get.
+to="${@: -1}"; from="${@: -2:1}"
+printf 'rsync %s %s\\n' "$from" "$to" >> "$STAND_IN/log"
+[ -f "$from" ] && cp "$from" "$STAND_IN/$(basename "$to")"
+exit 0
+"""
+DEMAND = """
+import ray, sys, time
+ray.init(address=sys.argv[1], log_to_driver=False)
+@ray.remote(num_cpus=1, label_selector={"wm.io/role": "rollout"})
+def rollout(): time.sleep(3600)
+@ray.remote(num_cpus=1, num_gpus=1)
+def train(): time.sleep(3600)
+refs = [rollout.remote() for _ in range(int(sys.argv[2]))] + [train.remote() for _ in range(int(sys.argv[3]))]
+ray.wait(refs)
+"""
+
+
+@dataclass
+class Brought:
+    """A cluster brought up: what its nodes were told."""
+
+    account: Account
+    folder: Path
+    environment: dict[str, str]
+    output: str
+
+    @property
+    def log(self) -> list[str]:
+        return (self.folder / "log").read_text().splitlines()
+
+    def told(self, *words: str) -> list[str]:
+        return [line for line in self.log if all(word in line for word in words)]
+
+
+@pytest.fixture(scope="module")
+def file() -> dict[str, Any]:
+    return yaml.safe_load(FILE.read_text())
+
+
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brought]:
+    """`ray up`, as a user types it, with ssh and rsync that reach nobody."""
+    folder = tmp_path_factory.mktemp("up")
+    home = a_home(folder / "home")
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, content in (("ssh", SSH), ("rsync", RSYNC)):
+        (programs / name).write_text(content)
+        (programs / name).chmod(0o755)
+    with an_account() as account:
+        path = our_file(folder, account.make_stack()["Metadata"])
+        environment = os.environ | {
+            "HOME": str(home),
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "STAND_IN": str(folder),
+            "RAY_AUTH_MODE": "disabled",
+        }
+        done = subprocess.run(
+            [RAY, "up", "--yes", "--no-config-cache", str(path)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield Brought(account, folder, environment, done.stdout)
+
+
+def test_node_types_differ_only_where_they_should(file: dict[str, Any]) -> None:
+    kinds = file["available_node_types"]
+    rollout = {name: kind for name, kind in kinds.items() if kind["labels"] == {"wm.io/role": "rollout"}}
+    assert kinds["head"]["resources"]["CPU"] == 0
+    assert set(kinds) - set(rollout) == {"head", "train-gpu"}
+    assert len({json.dumps(kind["resources"]) for kind in rollout.values()}) == 1  # else the largest always wins
+    assert len({kind["priority"] for kind in rollout.values()}) == len(rollout)
+    for kind in rollout.values():
+        node = kind["node_config"]
+        assert node["InstanceType"].partition(".")[0][1:] in ("6i", "6id")  # one family: the same bits
+        assert node["InstanceMarketOptions"]["MarketType"] == "spot"
+        assert kind.get("min_workers", 0) == 0
+    assert sum(kind["max_workers"] for kind in rollout.values()) >= file["max_workers"]
+    assert kinds["train-gpu"]["idle_timeout_s"] <= 300
+    assert "InstanceMarketOptions" not in kinds["head"]["node_config"]
+
+
+def test_every_node_is_closed_and_authenticated(file: dict[str, Any]) -> None:
+    for kind in file["available_node_types"].values():
+        node = kind["node_config"]
+        assert node["MetadataOptions"]["HttpTokens"] == "required"
+        assert node["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+        assert node["SecurityGroupIds"] == [file["metadata"]["security_group"]]
+        assert node["BlockDeviceMappings"][0]["Ebs"]["Encrypted"]
+    assert "-e RAY_AUTH_MODE=token" in file["docker"]["run_options"]
+    assert "~/.ray/auth_token" in file["file_mounts"]
+    assert file["provider"]["cache_stopped_nodes"] is False
+    assert "-e AUTOSCALER_MAX_NUM_FAILURES=inf" in file["docker"]["head_run_options"]
+
+
+def test_lines_that_are_yours_stand_at_the_top_and_nowhere_else() -> None:
+    top, rest = FILE.read_text().split("# ---- yours: end ----")
+    for word in ("us-west-2", "000000000000", "ami-", "sg-", ".pem", "dkr.ecr", "s3://"):
+        assert word in top
+        assert word not in rest
+
+
+def test_ray_up_starts_the_head_we_asked_for(brought: Brought) -> None:
+    account, ec2 = brought.account, brought.account.client("ec2")
+    [head] = account.instances()
+    assert head["InstanceType"] == "m6i.2xlarge"
+    assert "InstanceLifecycle" not in head
+    assert head["IamInstanceProfile"]["Arn"].endswith(":instance-profile/world-models-head")
+    assert head["ImageId"] == account.machine_image
+    assert head["MetadataOptions"]["HttpTokens"] == "required"
+    assert [group["GroupName"] for group in head["SecurityGroups"]] == ["world-models"]
+    tags = {tag["Key"]: tag["Value"] for tag in head["Tags"]}
+    assert (tags["ray-cluster-name"], tags["ray-user-node-type"]) == ("world-models", "head")
+    [disk] = ec2.describe_volumes(VolumeIds=[head["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]])["Volumes"]
+    assert (disk["Size"], disk["VolumeType"], disk["Encrypted"]) == (200, "gp3", True)
+    groups = ec2.describe_security_groups()["SecurityGroups"]
+    assert not [group for group in groups if group["GroupName"].startswith("ray-autoscaler")]  # Ray's own are open
+
+
+def test_ray_up_makes_no_roles_of_its_own(brought: Brought) -> None:
+    profiles = brought.account.client("iam").list_instance_profiles()["InstanceProfiles"]
+    assert {one["InstanceProfileName"] for one in profiles} == {"world-models-head", "world-models-worker"}
+
+
+def test_ray_up_logs_in_pulls_and_runs_our_image_with_the_token(brought: Brought) -> None:
+    config = yaml.safe_load((brought.folder / "ray_cluster.yaml").read_text())
+    assert brought.told("docker login", config["docker"]["image"].partition("/")[0])
+    assert brought.told("docker pull", config["docker"]["image"])
+    [run] = brought.told("docker run")
+    assert "/.ray/auth_token:/home/ray/.ray/auth_token" in run
+    for option in ("-e RAY_AUTH_MODE=token", "-e AWS_REGION=us-west-2", "-e AUTOSCALER_MAX_NUM_FAILURES=inf"):
+        assert option in run
+    assert brought.told("rsync", ".ray/auth_token")
+    assert (brought.folder / "auth_token").read_text() == "a-token"
+
+
+def test_ray_up_starts_ray_on_loopback_without_cpus_for_rollouts(brought: Brought) -> None:
+    [start] = brought.told("ray start --head")
+    assert "--dashboard-host=127.0.0.1" in start
+    assert "RAY_enable_autoscaler_v2=1" in start
+    assert '"CPU":0' in start.replace(" ", "").replace("\\", "")
+    assert "wm.io/role" in start
+
+
+@pytest.fixture
+def autoscaler(brought: Brought, tmp_path: Path) -> Iterator[Callable[[int, int], subprocess.Popen[bytes]]]:
+    """A head with the very config that `ray up` has sent to it; starts drivers that ask for workers."""
+    port, short = free_port(), Path(f"/tmp/wm-{os.getpid()}")
+    config = brought.folder / "ray_bootstrap_config.yaml"
+    [head] = brought.account.instances()
+    environment = brought.environment | {
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": head["InstanceId"],
+        "RAY_NODE_TYPE_NAME": "head",
+        "RAY_AUTOSCALER_PENDING_NODE_IDLE_TIMEOUT_S": "5",
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "AUTOSCALER_MAX_CONCURRENT_LAUNCHES": "100",
+        "RAY_OVERRIDE_RESOURCES": '{"CPU": 0}',
+    }
+    words = ["start", "--head", "--block", f"--port={port}", "--dashboard-host=127.0.0.1", "--include-dashboard=false"]
+    words += [f"--autoscaling-config={config}", f"--temp-dir={short}", "--object-store-memory=100000000"]
+    words += ["--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+    log = (tmp_path / "head.log").open("wb")
+    started = [subprocess.Popen([RAY, *words], env=environment, stdout=log, stderr=log, start_new_session=True)]
+
+    def demand(rollouts: int, trainings: int) -> subprocess.Popen[bytes]:
+        driver = [sys.executable, "-c", DEMAND, f"127.0.0.1:{port}", str(rollouts), str(trainings)]
+        started.append(subprocess.Popen(driver, env=environment, stdout=log, stderr=log, start_new_session=True))
+        return started[-1]
+
+    until(lambda: b"Ray runtime started" in (tmp_path / "head.log").read_bytes(), 60)
+    yield demand
+    for process in reversed(started):
+        process.terminate()
+    for process in started:
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def until(ready: Callable[[], Any], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+def test_demand_starts_the_right_nodes_and_its_end_ends_them(
+    brought: Brought, autoscaler: Callable[[int, int], subprocess.Popen[bytes]]
+) -> None:
+    def workers() -> list[dict[str, Any]]:
+        return [one for one in brought.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
+
+    driver = autoscaler(40, 1)
+    until(lambda: len(workers()) >= 4, 90)
+    time.sleep(5)
+    assert Counter(one["InstanceType"] for one in workers()) == {"c6i.4xlarge": 3, "g5.2xlarge": 1}
+    for one in workers():
+        assert (one.get("InstanceLifecycle") == "spot") == (one["InstanceType"] == "c6i.4xlarge")
+        assert one["IamInstanceProfile"]["Arn"].endswith(":instance-profile/world-models-worker")
+        assert one["MetadataOptions"]["HttpTokens"] == "required"
+        assert [group["GroupName"] for group in one["SecurityGroups"]] == ["world-models"]
+    until(lambda: len(brought.told("cluster.spot --address=")) >= 4, 90)
+    config = yaml.safe_load((brought.folder / "ray_cluster.yaml").read_text())
+    assert len(brought.told("docker pull", config["metadata"]["image_gpu"])) == 1
+    assert len(brought.told("docker run", "RAY_AUTH_MODE=token", "auth_token:/home/ray/.ray/auth_token")) == 5
+    driver.kill()
+    until(lambda: not workers(), 120)

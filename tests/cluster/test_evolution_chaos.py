@@ -1,0 +1,115 @@
+"""Whole evolutions on a cluster that loses its machines, its workers and its driver: the same theta, bit for bit."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Job
+
+from cluster import runtime
+from cluster.pool import RayPool
+from wm.pool import LocalPool
+from wm.run import Progress, Run, must_open, start_run
+from wm.stages.evolve import evolve
+
+ROLLOUT = {runtime.ROLE: "rollout"}
+
+
+def taken_further(uri: str | Path, generations: int) -> Run:
+    """The run, with so many generations wanted."""
+
+    run = must_open(str(uri))
+    config = replace(run.config, evolve=replace(run.config.evolve, generations=generations))
+    return start_run(str(uri), run.preset, config)
+
+
+def theta_of(uri: str | Path, generations: int, pool: Any) -> str:
+    run = taken_further(uri, generations)
+    return evolve(run.config, run, pool).metrics["theta_sha256"]
+
+
+def workers_of(node: Any) -> list[int]:
+    """The processes of a node's actors: children of its raylet that do units."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == raylet and (folder / "cmdline").read_bytes().startswith(b"ray::Worker"):
+                    found.append(int(folder.name))
+    return found
+
+
+def test_a_cluster_that_loses_and_gains_machines(
+    copy: Callable[..., Path], cluster: Any, node: Callable[..., Any]
+) -> None:
+    alone, together = copy("evolve", "score"), copy("evolve", "score")
+    expected = theta_of(alone, 4, LocalPool())
+    nodes, happened = [node(2, labels=ROLLOUT)], []
+    run = taken_further(together, 4)
+
+    def disturb(progress: Progress) -> None:
+        if progress.done == 1:
+            os.kill(workers_of(nodes[0])[0], signal.SIGKILL)
+            nodes.append(node(2, labels=ROLLOUT))
+            happened.append("a worker killed, a node added")
+        if progress.done == 2:
+            nodes[0].kill_all_processes(check_alive=False, allow_graceful=False)
+            happened.append("a node lost")
+
+    run.tell = disturb
+    pool = RayPool(workers=2)
+    assert evolve(run.config, run, pool).metrics["theta_sha256"] == expected
+    assert happened == ["a worker killed, a node added", "a node lost"]
+    assert pool.stats.died >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_a_hundred_random_kills_of_workers_nodes_and_the_driver(
+    copy: Callable[..., Path], job: Callable[..., Job], cluster: Any, node: Callable[..., Any]
+) -> None:
+    generations, luck = 60, random.Random(1)
+    alone, together = copy("evolve", "score"), copy("evolve", "score")
+    expected = theta_of(alone, generations, LocalPool())
+    nodes = [node(2, labels=ROLLOUT) for _ in range(2)]
+    words = ("evolve", "--run", together, "--generations", generations, "--address", cluster.address)
+    driver, kills = job(*words), {"worker": 0, "node": 0, "driver": 0}
+
+    def going_on() -> bool:
+        if not driver.running and driver.wait() == 0:
+            return False
+        assert driver.running, driver.stderr
+        return True
+
+    while sum(kills.values()) < 100 and going_on():
+        time.sleep(luck.uniform(0.2, 1.5))
+        what = luck.choices(["worker", "node", "driver"], [86, 7, 7])[0]
+        if what == "worker":
+            pids = [pid for one in nodes for pid in workers_of(one)]
+            if not pids:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(luck.choice(pids), luck.choices([signal.SIGKILL, signal.SIGSTOP], [9, 1])[0])
+        elif what == "node":
+            nodes.pop(0).kill_all_processes(check_alive=False, allow_graceful=False)
+            nodes.append(node(2, labels=ROLLOUT))
+        elif driver.running:
+            driver.send(signal.SIGKILL)
+            driver.process.join()
+            driver = job(*words)
+        kills[what] += 1
+    while going_on():
+        time.sleep(0.5)
+    print(kills)
+    assert sum(kills.values()) == 100, f"finished before it was killed often enough: {kills}"
+    run = must_open(str(together))
+    assert evolve(run.config, run, LocalPool()).metrics["theta_sha256"] == expected  # complete: nothing is done here

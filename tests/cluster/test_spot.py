@@ -1,0 +1,192 @@
+"""The watcher, against a stand-in for EC2's metadata; a real node is drained by it."""
+
+import datetime
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import spot
+from cluster.spot import Metadata, seconds_left, watch
+
+
+class Instance:
+    """What an instance is told about itself; who has no token is told nothing."""
+
+    def __init__(self) -> None:
+        self.said = {"instance-life-cycle": "spot"}
+        self.tokens: set[str] = set()
+        self.asked: list[str] = []
+        self.broken = False
+        instance = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                assert 0 < int(self.headers["X-aws-ec2-metadata-token-ttl-seconds"]) <= 21600
+                token = f"token-{len(instance.asked)}"
+                instance.tokens.add(token)
+                self.answer(500 if instance.broken else 200, token)
+
+            def do_GET(self) -> None:
+                key = self.path.removeprefix("/latest/meta-data/")
+                instance.asked.append(key)
+                if instance.broken:
+                    self.answer(500, "")
+                elif self.headers.get("X-aws-ec2-metadata-token") not in instance.tokens:
+                    self.answer(401, "")
+                else:
+                    self.answer(200 if key in instance.said else 404, instance.said.get(key, ""))
+
+            def answer(self, code: int, text: str) -> None:
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def take_back(self, seconds: float = 120) -> None:
+        when = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+        notice = {"action": "terminate", "time": when.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        self.said["spot/instance-action"] = json.dumps(notice)
+
+
+@pytest.fixture
+def instance() -> Iterator[Instance]:
+    one = Instance()
+    yield one
+    one.server.shutdown()
+
+
+@pytest.fixture
+def drained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+    """Who was drained, instead of draining."""
+    calls: list[tuple[str, str, int]] = []
+    monkeypatch.setattr(spot, "drain", lambda *words: calls.append(words) is None)
+    return calls
+
+
+def run(instance: Instance) -> threading.Thread:
+    watcher = threading.Thread(target=watch, args=(Metadata(instance.endpoint), "head:6379", "node", 0.01), daemon=True)
+    watcher.start()
+    return watcher
+
+
+def test_a_notice_drains_the_node_in_what_is_left_of_two_minutes(
+    instance: Instance, drained: list[tuple[str, str, int]]
+) -> None:
+    watcher = run(instance)
+    until(lambda: instance.asked.count("spot/instance-action") > 3)
+    assert not drained
+    instance.take_back()
+    watcher.join(10)
+    [(address, node, seconds)] = drained
+    assert (address, node) == ("head:6379", "node")
+    assert 100 <= seconds <= 110
+
+
+def test_an_instance_that_can_not_be_taken_back_is_not_watched(
+    instance: Instance, drained: list[tuple[str, str, int]]
+) -> None:
+    instance.said["instance-life-cycle"] = "on-demand"
+    watch(Metadata(instance.endpoint), "head:6379", "node", 0.01)
+    assert not drained
+
+
+def test_a_recommendation_is_said_once_and_nobody_leaves(
+    instance: Instance, drained: list[tuple[str, str, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    instance.said["events/recommendations/rebalance"] = '{"noticeTime": "2026-01-01T00:00:00Z"}'
+    watcher = run(instance)
+    until(lambda: instance.asked.count("events/recommendations/rebalance") > 3)
+    assert [record.message for record in caplog.records if "recommends" in record.message] != []
+    assert len([record for record in caplog.records if "recommends" in record.message]) == 1
+    assert not drained
+    instance.take_back()
+    watcher.join(10)
+
+
+def test_lost_tokens_and_broken_metadata_are_outlived(
+    instance: Instance, drained: list[tuple[str, str, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher = run(instance)
+    until(lambda: len(instance.asked) > 3)
+    instance.tokens.clear()
+    instance.broken = True
+    until(lambda: [record for record in caplog.records if "no metadata" in record.message])
+    instance.broken = False
+    instance.take_back()
+    watcher.join(10)
+    assert len(drained) == 1
+
+
+def test_a_drain_that_fails_is_tried_again(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([False, False, True])
+    monkeypatch.setattr(spot, "drain", lambda *words: next(answers))
+    instance.take_back()
+    run(instance).join(10)
+    assert next(answers, None) is None
+
+
+@pytest.mark.parametrize(
+    ("notice", "least", "most"),
+    [("{}", 110, 110), ("soon", 110, 110), ('{"time": "2020-01-01T00:00:00Z"}', 0, 0), ('{"time": null}', 110, 110)],
+)
+def test_odd_notices_are_taken_seriously(notice: str, least: int, most: int) -> None:
+    assert least <= seconds_left(notice) <= most
+
+
+def test_the_watcher_drains_a_real_node(instance: Instance, cluster: Any, node: Any, tmp_path: Path) -> None:
+    """The command of ray_cluster.yaml; of two nodes, the one with notice goes, with no work lost that can go elsewhere."""
+    import ray
+
+    from cluster import runtime
+
+    logging.getLogger("cluster.spot").setLevel(logging.INFO)
+    leaving = node(num_cpus=1, labels={"wm.io/role": "rollout"})
+    until(lambda: leaving.node_id in {one.id for one in runtime.nodes()})
+
+    def start(log: Path) -> subprocess.Popen[bytes]:
+        words = ["--address", cluster.address, "--node-id", leaving.node_id, "--endpoint", instance.endpoint]
+        words += ["--poll-seconds", "0.2", "--lock", str(tmp_path / "lock")]
+        with log.open("wb") as file:
+            return subprocess.Popen([sys.executable, "-m", "cluster.spot", *words], stdout=file, stderr=file)
+
+    @ray.remote(num_cpus=1, label_selector={"wm.io/role": "rollout"})
+    class Worker:
+        def ready(self) -> str:
+            return ray.get_runtime_context().get_node_id()
+
+    worker = Worker.remote()
+    assert ray.get(worker.ready.remote(), timeout=60) == leaving.node_id  # the node is not idle, so it stays a while
+    watcher = start(tmp_path / "watcher")
+    until(lambda: instance.asked.count("spot/instance-action") > 1)
+    second = start(tmp_path / "second")
+    assert second.wait(30) == 0  # one watcher a node
+    assert b"another watcher" in (tmp_path / "second").read_bytes()
+
+    instance.take_back()
+    assert watcher.wait(60) == 0, (tmp_path / "watcher").read_text()
+    until(lambda: leaving.node_id in {one.id for one in runtime.nodes() if one.draining})
+    assert leaving.node_id not in {one.id for one in runtime.rollout_nodes(runtime.nodes())}
+    ray.kill(worker)
+
+
+def until(ready: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.02)
