@@ -149,9 +149,7 @@ class DataSet:
         return found
 
     def _bad(self, shard: Shard, what: str) -> Mistake:
-        return Mistake(
-            f"{self.place.uri}/{shard.key} {what}: delete that file if it is there, then run `{self.cure}`"
-        )
+        return Mistake(f"{self.place.uri}/{shard.key} {what}: delete that file if it is there, then run `{self.cure}`")
 
 
 class FrameStream:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,6 +191,7 @@ def autoscaler(brought: Brought, tmp_path: Path) -> Iterator[Callable[[int, int]
     """A head with the very config that `ray up` has sent to it; starts drivers that ask for workers."""
     port, short = free_port(), Path(f"/tmp/wm-{os.getpid()}")
     config = brought.folder / "ray_bootstrap_config.yaml"
+    shutil.copy(brought.folder / "ray_bootstrap_key.pem", brought.environment["HOME"])
     [head] = brought.account.instances()
     environment = brought.environment | {
         "RAY_enable_autoscaler_v2": "1",
@@ -220,6 +222,9 @@ def autoscaler(brought: Brought, tmp_path: Path) -> Iterator[Callable[[int, int]
             process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+    for name in ("monitor.log", "monitor.err"):  # where Ray says why there are no nodes
+        shutil.copy(short / "session_latest" / "logs" / name, tmp_path)
+    shutil.rmtree(short, ignore_errors=True)
 
 
 def free_port() -> int:

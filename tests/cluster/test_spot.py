@@ -150,7 +150,7 @@ def test_odd_notices_are_taken_seriously(notice: str, least: int, most: int) -> 
 
 
 def test_the_watcher_drains_a_real_node(instance: Instance, cluster: Any, node: Any, tmp_path: Path) -> None:
-    """The command of ray_cluster.yaml; of two nodes, the one with notice goes, with no work lost that can go elsewhere."""
+    """As ray_cluster.yaml starts it. A node that has work stays until its time is up, and gets nothing new."""
     import ray
 
     from cluster import runtime

@@ -48,7 +48,7 @@ def same_weights(one: Manifest, other: Manifest) -> bool:
 
 
 def stopped_at(job: Job, checkpoints: Checkpoints, step: int, number: signal.Signals = signal.SIGKILL) -> int:
-    """Its exit code, stopped once there is a checkpoint of that step or a later one: somewhere in the steps after it."""
+    """Its exit code, stopped once it has a checkpoint of that step or a later one: somewhere in the steps after it."""
 
     def reached() -> bool:
         names = [key.rpartition("/")[2] for key in checkpoints.place.sizes(checkpoints.folder)]
