@@ -73,6 +73,7 @@ def an_account() -> Iterator[Account]:
     """moto keeps one state a process, so that what was made is removed; other tests have buckets in it."""
     from moto.core import DEFAULT_ACCOUNT_ID
     from moto.ec2.models import ec2_backends
+    from moto.ec2.responses.instances import InstanceResponse
     from moto.server import ThreadedMotoServer
     from moto.ssm.models import ssm_backends
 
@@ -88,6 +89,12 @@ def an_account() -> Iterator[Account]:
         patch.setenv("AWS_REGION", REGION)
         patch.setenv("AWS_DEFAULT_REGION", REGION)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        get, most = InstanceResponse._get_param, {"MinCount": "MaxCount"}  # moto starts as few as it may, EC2 doesn't
+        patch.setattr(
+            InstanceResponse,
+            "_get_param",
+            lambda self, name, *rest, **more: get(self, most.get(name, name), *rest, **more),
+        )
         account = Account(os.environ["AWS_ENDPOINT_URL"])
         ec2, ssm = account.client("ec2"), account.client("ssm")
         ec2.create_key_pair(KeyName=STACK)

@@ -1,9 +1,11 @@
 """How things are measured: for some seconds each, ours and the plain way in turns, on one core where it says so."""
 
 import contextlib
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,6 +46,16 @@ def rates(works: list[Callable[[], int]], seconds: float, turns: int = 3) -> lis
         for work, values in zip(works, found, strict=True):
             values.append(rate(work, seconds / turns, warm_up=turn == 0))
     return [sorted(values)[len(values) // 2] for values in found]
+
+
+def elsewhere(make: Callable[..., Callable[[], int]], *arguments: Any, seconds: float) -> float:
+    """The rate of what `make` makes in a process of its own, which has none of our settings."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_rate_of, make, arguments, seconds).result()
+
+
+def _rate_of(make: Callable[..., Callable[[], int]], arguments: tuple[Any, ...], seconds: float) -> float:
+    return rate(make(*arguments), seconds)
 
 
 @contextlib.contextmanager
