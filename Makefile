@@ -23,7 +23,10 @@ format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 
 chaos: $(VENV)/.tested
-	$(BIN)/python -m pytest -m slow tests/cluster --timeout=3600
+	$(BIN)/python -m pytest -m slow tests/cluster/test_chaos.py tests/cluster/test_evolution_chaos.py --timeout=3600
+
+cluster-test: $(VENV)/.tested
+	$(BIN)/python -m pytest -m slow tests/cluster/test_aws_cluster.py --timeout=600
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m jobs.bench

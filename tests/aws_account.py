@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Account:
     endpoint: str
     machine_image: str = ""
     metadata: str = ""  # the block that the stack prints
+    asked: list[str] = field(default_factory=list)  # every action, by whomever
 
     def client(self, service: str) -> Any:
         import boto3
@@ -96,6 +97,8 @@ def an_account() -> Iterator[Account]:
             lambda self, name, *rest, **more: get(self, most.get(name, name), *rest, **more),
         )
         account = Account(os.environ["AWS_ENDPOINT_URL"])
+        action = InstanceResponse._get_action
+        patch.setattr(InstanceResponse, "_get_action", lambda self: account.asked.append(action(self)) or action(self))
         ec2, ssm = account.client("ec2"), account.client("ssm")
         ec2.create_key_pair(KeyName=STACK)
         account.machine_image = ec2.register_image(

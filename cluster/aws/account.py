@@ -145,14 +145,14 @@ class Account:
                 raise Mistake(f"{ami} needs {own} GB: set {kind.name}'s VolumeSize to {own + 40} or more")
 
     def instance_types(self) -> str:
-        wanted = sorted({kind.instance_type for kind in self.plan.node_types})
+        wanted = sorted({one for kind in self.plan.node_types for one in kind.instance_types})
         asked = [{"Name": "instance-type", "Values": wanted}]
         pages = self.ec2.get_paginator("describe_instance_type_offerings").paginate(Filters=asked)
         found = {one["InstanceType"] for page in ask(lambda: list(pages)) for one in page["InstanceTypeOfferings"]}
         missing = [name for name in wanted if name not in found]
         if missing:
             raise Mistake(
-                f"{self.plan.region} has no {', '.join(missing)}: take those node types out, or another region"
+                f"{self.plan.region} has no {', '.join(missing)}: take out what needs them, or another region"
             )
         return ", ".join(wanted)
 
@@ -161,18 +161,18 @@ class Account:
         cpus, client, said = self._cpus(), self.client("service-quotas"), []
         kinds: dict[tuple[str, bool], list[NodeType]] = {}
         for kind in self.plan.node_types:
-            kinds.setdefault((_family(kind.instance_type), kind.spot), []).append(kind)
+            kinds.setdefault((_family(kind.instance_types[0]), kind.spot), []).append(kind)
         for which, members in kinds.items():
             if which not in QUOTAS:
-                said.append(f"not checked: {members[0].instance_type}")
+                said.append(f"not checked: {members[0].instance_types[0]}")
                 continue
             code, title = QUOTAS[which]
             has = int(ask(client.get_service_quota, ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
-            one = max(cpus[kind.instance_type] for kind in members)
-            most = sum(cpus[kind.instance_type] * (1 if kind.head else kind.most) for kind in members)
+            one = max(cpus[kind.instance_types[0]] for kind in members)
+            most = sum(cpus[kind.instance_types[0]] * (1 if kind.head else kind.most) for kind in members)
             if has < one:
                 raise Mistake(
-                    f"the quota `{title}` is {has} vCPUs, one {members[0].instance_type} takes {one}: `aws "
+                    f"the quota `{title}` is {has} vCPUs, one {members[0].instance_types[0]} takes {one}: `aws "
                     f"service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} "
                     f"--desired-value {most} "
                     f"--region {self.plan.region}` (hours to days), or set max_workers of {members[0].name} to 0"
@@ -181,7 +181,7 @@ class Account:
         return "; ".join(said)
 
     def _cpus(self) -> dict[str, int]:
-        wanted = sorted({kind.instance_type for kind in self.plan.node_types})
+        wanted = sorted({one for kind in self.plan.node_types for one in kind.instance_types})
         with absent("unknown for types that the region does not have: see instance_types"):
             found = ask(self.ec2.describe_instance_types, InstanceTypes=wanted)["InstanceTypes"]
         return {one["InstanceType"]: one["VCpuInfo"]["DefaultVCpus"] for one in found}

@@ -1,6 +1,8 @@
 """What ray_cluster.yaml asks for, and what is wrong with it that can be seen without asking AWS."""
 
+import contextlib
 import copy
+import importlib.metadata
 import logging
 import os
 import stat
@@ -13,6 +15,7 @@ import yaml
 from wm.mistakes import Mistake
 
 UNFILLED = ("ami-00000000000000000", "sg-00000000000000000", "000000000000")  # as the file comes
+OUR_PROVIDER = "cluster.aws.nodes.Nodes"
 TOKEN = "~/.ray/auth_token"
 
 
@@ -22,10 +25,11 @@ class NodeType:
     head: bool
     most: int  # nodes of it at one time
     config: dict[str, Any]  # as EC2's RunInstances takes it
+    instead: tuple[str, ...] = ()  # instance types that take the place of its own
 
     @property
-    def instance_type(self) -> str:
-        return self.config["InstanceType"]
+    def instance_types(self) -> tuple[str, ...]:
+        return (self.config["InstanceType"], *self.instead)
 
     @property
     def spot(self) -> bool:
@@ -68,6 +72,7 @@ class Plan:
                 head=name == self.config["head_node_type"],
                 most=min(kind.get("max_workers", self.config["max_workers"]), self.config["max_workers"]),
                 config=kind["node_config"],
+                instead=tuple(self.config["provider"].get("instead", {}).get(kind["node_config"]["InstanceType"], [])),
             )
             for name, kind in self.config["available_node_types"].items()
         ]
@@ -91,15 +96,18 @@ def read(path: str) -> Plan:
         raise Mistake(f"{path} is no YAML ({_one_line(error)}): put that line right") from None
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         raise Mistake(f"{path} is no cluster of Ray's: start again from the ray_cluster.yaml of this project")
-    if config["provider"].get("type") != "aws" or not config["provider"].get("region"):
-        raise Mistake(f"{path} is not about AWS: set provider.type to aws, and provider.region")
+    provider = config["provider"]
+    if (provider.get("type") != "aws" and provider.get("module") != OUR_PROVIDER) or not provider.get("region"):
+        raise Mistake(f"{path} is not about AWS: set provider.module to {OUR_PROVIDER}, and provider.region")
     return Plan(path, config)
 
 
 def valid_for_ray(plan: Plan) -> str:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    logging.getLogger("ray.autoscaler").setLevel(logging.WARNING)
+    if plan.config["provider"].get("module") == OUR_PROVIDER and not _installed():
+        raise Mistake("`ray up` would not find this project's provider: pip install -e '.[aws]'")
+    logging.getLogger("ray.autoscaler").setLevel(logging.ERROR)
     try:
         validate_config(prepare_config(copy.deepcopy(plan.config)))
     except Exception as error:
@@ -146,7 +154,7 @@ def valid_for_ec2(plan: Plan) -> str:
             raise Mistake(f"{kind.name} has no SecurityGroupIds: Ray would make a group that is open to the world")
         if kind.config.get("MetadataOptions", {}).get("HttpTokens") != "required":
             raise Mistake(f"{kind.name} takes IMDSv1: set MetadataOptions.HttpTokens to required")
-    return ", ".join(f"{kind.instance_type}{' (spot)' if kind.spot else ''}" for kind in plan.node_types)
+    return ", ".join(f"{kind.name}: {' or '.join(kind.instance_types)}" for kind in plan.node_types)
 
 
 def key_file(plan: Plan) -> str:
@@ -166,6 +174,13 @@ def token(plan: Plan) -> str:
     if not any("RAY_AUTH_MODE=token" in word for word in plan.config.get("docker", {}).get("run_options", [])):
         raise Mistake("the nodes don't ask for the token: add `-e RAY_AUTH_MODE=token` to docker.run_options")
     return str(path)
+
+
+def _installed() -> bool:
+    """For the ray command, which does not look into the folder it is typed in."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return bool(importlib.metadata.version("world-models-ray"))
+    return "PYTHONPATH" in os.environ
 
 
 def _private(path: Path, what: str, cure: str) -> None:

@@ -1,6 +1,5 @@
 """ray_cluster.yaml: read, brought up by `ray up`, and scaled by the real autoscaler, against an account of moto's."""
 
-import json
 import os
 import shutil
 import signal
@@ -94,6 +93,7 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brought]:
             "PATH": f"{programs}:{os.environ['PATH']}",
             "STAND_IN": str(folder),
             "RAY_AUTH_MODE": "disabled",
+            "PYTHONPATH": str(FILE.parent),  # where the project is not installed
         }
         done = subprocess.run(
             [RAY, "up", "--yes", "--no-config-cache", str(path)],
@@ -107,21 +107,22 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brought]:
         yield Brought(account, folder, environment, done.stdout)
 
 
-def test_node_types_differ_only_where_they_should(file: dict[str, Any]) -> None:
+def test_node_types_are_what_their_work_needs(file: dict[str, Any]) -> None:
     kinds = file["available_node_types"]
-    rollout = {name: kind for name, kind in kinds.items() if kind["labels"] == {"wm.io/role": "rollout"}}
+    assert {name: kind["labels"]["wm.io/role"] for name, kind in kinds.items()} == {
+        "head": "head",
+        "rollout": "rollout",
+        "train-gpu": "train",
+    }
     assert kinds["head"]["resources"]["CPU"] == 0
-    assert set(kinds) - set(rollout) == {"head", "train-gpu"}
-    assert len({json.dumps(kind["resources"]) for kind in rollout.values()}) == 1  # else the largest always wins
-    assert len({kind["priority"] for kind in rollout.values()}) == len(rollout)
-    for kind in rollout.values():
-        node = kind["node_config"]
-        assert node["InstanceType"].partition(".")[0][1:] in ("6i", "6id")  # one family: the same bits
-        assert node["InstanceMarketOptions"]["MarketType"] == "spot"
-        assert kind.get("min_workers", 0) == 0
-    assert sum(kind["max_workers"] for kind in rollout.values()) >= file["max_workers"]
+    assert {name for name, kind in kinds.items() if "InstanceMarketOptions" in kind["node_config"]} == {"rollout"}
+    assert all(kind.get("min_workers", 0) == 0 for kind in kinds.values())
     assert kinds["train-gpu"]["idle_timeout_s"] <= 300
-    assert "InstanceMarketOptions" not in kinds["head"]["node_config"]
+    assert file["max_workers"] >= kinds["rollout"]["max_workers"] + kinds["train-gpu"]["max_workers"]
+    types = [kinds["rollout"]["node_config"]["InstanceType"], *file["provider"]["instead"]["c6i.4xlarge"]]
+    assert len(types) == len(set(types)) >= 4
+    assert {one[1:3] for one in types} == {"6i"}  # one processor family: the same bits
+    assert {one.partition(".")[2] for one in types} == {"4xlarge"}  # as many CPUs as are declared
 
 
 def test_every_node_is_closed_and_authenticated(file: dict[str, Any]) -> None:
@@ -249,6 +250,7 @@ def test_demand_starts_the_right_nodes_and_its_end_ends_them(
     def workers() -> list[dict[str, Any]]:
         return [one for one in brought.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
 
+    brought.account.asked.clear()
     driver = autoscaler(40, 1)
     until(lambda: len(workers()) >= 4, 90)
     time.sleep(5)
@@ -266,3 +268,32 @@ def test_demand_starts_the_right_nodes_and_its_end_ends_them(
     assert len(brought.told("docker run", "RAY_AUTH_MODE=token", "auth_token:/home/ray/.ray/auth_token")) == 5
     driver.kill()
     until(lambda: not workers(), 120)
+    # What the head's profile allows it: the policy is tested in test_aws_prerequisites.py.
+    allowed = {"DescribeInstances", "DescribeInstanceTypes", "DescribeImages"}
+    assert set(brought.account.asked) <= allowed | {"RunInstances", "CreateTags", "TerminateInstances"}
+    assert {"RunInstances", "CreateTags", "TerminateInstances"} <= set(brought.account.asked)
+
+
+@pytest.mark.slow
+def test_where_ec2_has_run_out_of_a_type_the_next_one_is_started(
+    brought: Brought,
+    autoscaler: Callable[[int, int], subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from moto.ec2.exceptions import EC2ClientError
+    from moto.ec2.models.instances import InstanceBackend
+
+    run, gone = InstanceBackend.run_instances, ("c6i.4xlarge", "m6i.4xlarge")
+
+    def short(self: InstanceBackend, *words: Any, **more: Any) -> Any:
+        if more["instance_type"] in gone:
+            raise EC2ClientError("InsufficientInstanceCapacity", "there is none")
+        return run(self, *words, **more)
+
+    monkeypatch.setattr(InstanceBackend, "run_instances", short)
+    autoscaler(40, 0)
+    until(lambda: len(brought.account.instances()) >= 4, 90)
+    workers = [one for one in brought.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
+    assert Counter(one["InstanceType"] for one in workers) == {"c6id.4xlarge": 3}
+    assert {one["InstanceLifecycle"] for one in workers} == {"spot"}
+    brought.account.client("ec2").terminate_instances(InstanceIds=[one["InstanceId"] for one in workers])

@@ -50,6 +50,7 @@ def ask(
     """Exit code, summary and stderr of the job on our file, edited."""
     home = a_home(tmp_path / "home")
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PYTHONPATH", str(FILE.parent))  # where the project is not installed
     monkeypatch.setattr(Asked, "session", session)  # each takes half a second to read what AWS can do
 
     def run(edit: Edit | None = None) -> tuple[int, dict[str, Any], str]:
@@ -75,7 +76,7 @@ def nodes(config: dict[str, Any], **values: Any) -> None:
 def test_everything_is_there(ask: Callable[..., Any]) -> None:
     code, summary, err = ask()
     assert (code, summary["ready"], summary["failed"]) == (0, True, {}), err
-    assert "640 of 7680 vCPUs" in summary["ok"]["quotas"]
+    assert "640 of 4800 vCPUs" in summary["ok"]["quotas"]
     assert len(summary["ok"]) == len(err.splitlines())
 
 
@@ -132,7 +133,10 @@ def test_each_failure_is_one_line_with_its_cure(ask: Callable[..., Any], group: 
     assert lines == [f"FAIL  {check}: {said}" for check, said in summary["failed"].items()]
 
 
-def test_the_file_as_it_comes_is_not_ready(account: Account, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_file_as_it_comes_is_not_ready(
+    account: Account, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(FILE.parent))
     assert main(str(FILE)) == 2
     failed = json.loads(capfd.readouterr().out.splitlines()[-1])["failed"]
     assert "ami-00000000000000000" in failed["filled"]
