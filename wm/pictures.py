@@ -151,9 +151,7 @@ def predictions(memory: MDNRNN, held: "Sequences", dimensions: int = 5, steps: i
 
 
 @torch.no_grad()
-def dream_along(
-    memory: MDNRNN, z: Tensor, a: Tensor, warm: int, taus: Sequence[float], seed: int = 0
-) -> Tensor:
+def dream_along(memory: MDNRNN, z: Tensor, a: Tensor, warm: int, taus: Sequence[float], seed: int = 0) -> Tensor:
     """M's dreams (R, T - warm, Z), at R temperatures, of a real sequence z (T, Z), a (T, A).
 
     All begin at z[warm] with what M made of the steps before it, act as was really acted and draw the same
