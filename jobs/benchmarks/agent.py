@@ -39,7 +39,7 @@ def real(seconds: float) -> list[Row]:
 
             def ours(work: Callable = work, owner: tuple = owner, numbers: object = numbers, each: int = each) -> int:
                 seeds = tuple(range(each))
-                unit = Games("bench", thetas, owner, seeds, steps=300, patience=0, noise=1)
+                unit = Games("bench", thetas, owner, seeds, steps=500, patience=0, noise=1)
                 return sum(episode.steps for episode in work(unit))
 
             if each == 32:

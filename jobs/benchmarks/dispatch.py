@@ -14,12 +14,12 @@ WORKERS, UNITS, SIZE = 32, 1024, 867
 
 @dataclass(frozen=True)
 class Nothing:
-    """Work that takes a unit of the usual size and does nothing with it."""
+    """Work that does nothing; with no threads to set, its workers load no libraries either."""
 
-    threads: int = 1
+    threads: int = 0
 
-    def build(self) -> Callable[[tuple[int, np.ndarray]], float]:
-        return lambda unit: float(unit[0])
+    def build(self) -> Callable[[int], int]:
+        return lambda unit: unit
 
 
 def dispatch(seconds: float) -> list[Row]:
@@ -31,14 +31,13 @@ def dispatch(seconds: float) -> list[Row]:
     started = not ray.is_initialized()
     connect(num_cpus=WORKERS)
     pool = RayPool(workers=WORKERS)
-    theta = np.zeros(SIZE)
     try:
         with pool.crew(Nothing()) as crew:
-            for _ in crew.map((unit, theta) for unit in range(UNITS)):  # all workers have started
-                pass
+            while pool.stats.workers < WORKERS:  # all have started, none is still at it
+                assert len(list(crew.map(range(UNITS)))) == UNITS
             start, rounds = time.perf_counter(), 0
             while time.perf_counter() - start < seconds:
-                assert sum(1 for _ in crew.map((unit, theta) for unit in range(UNITS))) == UNITS
+                assert len(list(crew.map(range(UNITS)))) == UNITS
                 rounds += 1
             each = (time.perf_counter() - start) / rounds
     finally:

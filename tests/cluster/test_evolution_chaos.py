@@ -1,4 +1,4 @@
-"""Whole evolutions on a cluster that loses its machines, its workers and its driver: the same theta, bit for bit."""
+"""Whole stages on a cluster that loses its machines, its workers and its driver: the same theta, bit for bit."""
 
 import contextlib
 import os
@@ -15,8 +15,10 @@ from processes import Job
 
 from cluster import runtime
 from cluster.pool import RayPool
+from wm.config import PRESETS
 from wm.pool import LocalPool
 from wm.run import Progress, Run, must_open, start_run
+from wm.stages.collect import collect
 from wm.stages.evolve import evolve
 
 ROLLOUT = {runtime.ROLE: "rollout"}
@@ -70,6 +72,30 @@ def test_a_cluster_that_loses_and_gains_machines(
     assert evolve(run.config, run, pool).metrics["theta_sha256"] == expected
     assert happened == ["a worker killed, a node added", "a node lost"]
     assert pool.stats.died >= 2
+
+
+def test_collecting_on_a_cluster_that_loses_machines(tmp_path: Path, cluster: Any, node: Callable[..., Any]) -> None:
+    tiny = PRESETS["tiny"]
+    config = replace(tiny, collect=replace(tiny.collect, episodes=24, steps=100))
+    runs = {name: start_run(str(tmp_path / name), "tiny", config) for name in ("alone", "together")}
+    expected = collect(config, runs["alone"], LocalPool())
+    nodes, happened = [node(1, labels=ROLLOUT) for _ in range(2)], []
+
+    def disturb(progress: Progress) -> None:
+        if progress.done == 2:
+            os.kill(workers_of(nodes[1])[0], signal.SIGKILL)
+            happened.append("a worker killed")
+        if progress.done == 4:
+            nodes[0].kill_all_processes(check_alive=False, allow_graceful=False)
+            happened.append("a node lost")
+
+    runs["together"].tell = disturb
+    made = collect(config, runs["together"], RayPool(workers=2))
+    assert happened == ["a worker killed", "a node lost"]
+    assert made.digest == expected.digest
+    assert [shard["sha256"] for shard in made.content["shards"]] == [
+        shard["sha256"] for shard in expected.content["shards"]
+    ]
 
 
 @pytest.mark.slow
