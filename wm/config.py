@@ -235,7 +235,7 @@ class Score:
     """Episodes to play; raise it later for a smaller error."""
     seed: int = bits(0)
     """Number of the first test episode."""
-    unit_episodes: int = bits(8)
+    unit_episodes: int = bits(4)
     """Episodes played side by side as one unit of work."""
 
     def check(self) -> None:
