@@ -41,13 +41,15 @@ def test_a_restored_state_goes_on_bit_for_bit(covariance, size):
         assert restored.sigma == whole.sigma
 
 
-@pytest.mark.parametrize("population", [4, 5, 6, 7])
+@pytest.mark.parametrize(
+    ("size", "population", "generations"), [(195, 4, 8), (195, 5, 8), (195, 6, 8), (195, 7, 8), (867, 12, 3)]
+)
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
-def test_so_does_one_that_went_through_a_file_after_each_generation(population, covariance):
-    """Small populations take some directions over into the next generation."""
-    arguments = (195, population, 0.1, covariance, 3)
+def test_so_does_one_that_went_through_a_file_after_each_generation(size, population, generations, covariance):
+    """Small populations, and all of C's size, take some directions over into the next generation."""
+    arguments = (size, population, 0.1, covariance, 3)
     whole, broken = Evolution(*arguments), Evolution(*arguments)
-    for _ in range(8):
+    for _ in range(generations):
         thetas = whole.ask()
         np.testing.assert_array_equal(broken.ask(), thetas)
         for one in (whole, broken):
