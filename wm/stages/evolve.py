@@ -164,12 +164,12 @@ def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew
     sums, steps = np.zeros((len(thetas), section.episodes)), 0
     if section.where == "dream":
         for unit, (returns, lengths) in crew.map(_dreams(config, seed, generation, thetas)):
-            first = int(unit.name.rpartition(" ")[2])
+            first = unit.first
             sums[first : first + len(returns)] = returns
             steps += int(lengths.sum())
         return sums.mean(axis=1), steps
     for unit, played in crew.map(_games(config, seed, generation, thetas)):
-        first = int(unit.name.rpartition(" ")[2])
+        first = unit.first
         sums.flat[first : first + len(played)] = [episode.score for episode in played]
         steps += sum(episode.steps for episode in played)
     return sums.mean(axis=1), steps
@@ -190,6 +190,7 @@ def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> It
             steps=limit,
             patience=section.patience,
             noise=derive(seed, "evolve", "noise", generation, first),
+            first=first,
         )
 
 
@@ -199,7 +200,7 @@ def _dreams(config: Config, seed: int, generation: int, thetas: np.ndarray) -> I
     each = max(1, section.unit_episodes // section.episodes)
     for first in range(0, len(thetas), each):
         name = f"generation {generation}, dreams of candidates from {first}"
-        yield Dreams(name, thetas[first : first + each], derive(seed, "dream", generation), section.episodes)
+        yield Dreams(name, thetas[first : first + each], derive(seed, "dream", generation), section.episodes, first)
 
 
 def validation_games(config: Config, theta: np.ndarray, name: str) -> Iterator[Games]:
@@ -215,6 +216,7 @@ def validation_games(config: Config, theta: np.ndarray, name: str) -> Iterator[G
             steps=limit,
             patience=0,
             noise=derive("validation", first),
+            first=first,
         )
 
 
@@ -226,7 +228,7 @@ def _validate(config: Config, evolution: Evolution, crew: Crew) -> dict[str, flo
 
 
 def _first(answer: tuple[Games, Any]) -> int:
-    return int(answer[0].name.rpartition(" ")[2])
+    return answer[0].first
 
 
 def _report_decline(history: list[dict[str, Any]], row: dict[str, Any]) -> None:

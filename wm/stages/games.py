@@ -27,6 +27,7 @@ class Games:
     steps: int
     patience: int  # 0 plays whole episodes
     noise: int  # seed of what is drawn for z
+    first: int = 0  # the number of its first episode among all that belong together
 
     def __str__(self) -> str:
         return f"{self.name} (episodes' seeds {list(self.seeds)})"
@@ -40,6 +41,7 @@ class Dreams:
     thetas: np.ndarray  # (P, N)
     seed: int
     episodes: int
+    first: int = 0  # the number of its first candidate in the population
 
     def __str__(self) -> str:
         return f"{self.name} (seed {self.seed})"

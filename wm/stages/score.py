@@ -39,7 +39,7 @@ def score(config: Config, run: Run, pool: Pool) -> Manifest:
     tell()
     with pool.crew(Evaluating(config, vision, memory, exact=True)) as crew:
         for unit, episodes in crew.map(_games(config, theta, played)):
-            first = int(unit.name.rpartition(" ")[2])
+            first = unit.first
             records = {first + index: asdict(episode) for index, episode in enumerate(episodes)}
             run.place.commit(stage.key(f"{first:07d}.json"), to_json(records))
             played |= records
@@ -76,6 +76,7 @@ def _games(config: Config, theta: np.ndarray, played: dict[int, Any]) -> Iterato
             steps=limit,
             patience=0,
             noise=derive("score", section.seed + first),
+            first=first,
         )
 
 
