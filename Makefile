@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m jobs.pipeline demo --run runs/demo
+	$(BIN)/python -m jobs.report --run runs/demo
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -m "not slow"
@@ -26,7 +27,8 @@ chaos: $(VENV)/.tested
 	$(BIN)/python -m pytest -m slow tests/cluster/test_chaos.py tests/cluster/test_evolution_chaos.py --timeout=3600
 
 cluster-test: $(VENV)/.tested
-	$(BIN)/python -m pytest -m slow tests/cluster/test_aws_cluster.py --timeout=600
+	$(BIN)/python -m pytest -m slow tests/cluster/test_aws_cluster.py tests/jobs/test_submit.py \
+		tests/jobs/test_lost_head.py tests/jobs/test_one_writer.py tests/wm/test_faults.py --timeout=600
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m jobs.bench

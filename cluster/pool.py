@@ -20,9 +20,11 @@ from ray.exceptions import (
 )
 
 from cluster import runtime, training
+from cluster.metrics import DriverMetrics
 from cluster.workers import Call, Hand, Item, Staff, Stats, brief
 from wm.mistakes import Failure
 from wm.pool import Crew, Pool, Task, UnitFailed, Work
+from wm.run import Progress
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,8 @@ class RayPool(Pool):
         planned_gpus: int = 0,
     ):
         """
-        workers: how many at most; 0 is one for every CPU of the cluster, as nodes come and go.
+        workers: how many at most; 0 is one for every CPU that the cluster has or, where it scales itself, may have:
+            as many of them are asked for as there are units to do.
         retries: attempts that may raise before a unit fails the job.
         unit_seconds: a worker that is longer over one unit hangs, whatever the others take.
         silent_seconds: and so does one that takes longer than this and 10 times the median.
@@ -69,7 +72,7 @@ class RayPool(Pool):
         self.options: dict[str, Any] = {"memory": memory} if memory else {}
         if label_selector is not None:
             self.options["label_selector"] = label_selector
-        self.stats = Stats()
+        self.stats, self.metrics = Stats(), DriverMetrics()
         self.open: list[_Crew] = []
 
     @property
@@ -88,10 +91,13 @@ class RayPool(Pool):
 
     @property
     def gpus(self) -> int:
-        return max(self.planned_gpus, sum(node.gpus for node in runtime.nodes()))
+        return max(self.planned_gpus, runtime.planned_gpus(), sum(node.gpus for node in runtime.nodes()))
 
     def stream(self, task: Task) -> Iterator[Any]:
         return training.stream(task, self.deaths)
+
+    def tell(self, progress: Progress) -> None:
+        self.metrics.progress(progress)
 
     def close(self) -> None:
         for crew in self.open:
@@ -297,6 +303,7 @@ class _Crew:
         if now < self.next_look:
             return
         self.next_look = now + min(1.0, self.pool.silent_seconds / 4)
+        self.pool.metrics.crew(self.stats, len(self.waiting), len(self.items) - len(self.waiting))
         for hand in [hand for hand in self.staff.hands if hand.calls and hand.node]:
             item = hand.calls[0].item
             silence, patience = now - hand.since, self._patience(item)

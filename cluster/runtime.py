@@ -6,11 +6,14 @@ import os
 import socket
 import tempfile
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray._private.state
 import ray._private.worker
+import yaml
 
 from wm.mistakes import Mistake
 
@@ -19,6 +22,19 @@ log = logging.getLogger(__name__)
 ROLE = "wm.io/role"  # node types of ray_cluster.yaml carry it: rollout, train
 SOCKET_PATH = 107  # the most that a unix socket's path may have
 SESSION_PATH = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+# On a head that `ray up` has started: the cluster's file, as Ray's autoscaler reads it.
+PLAN = "~/ray_bootstrap_config.yaml"
+_joined = False  # a cluster that is not our own
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """Machines that the autoscaler starts when they are asked for."""
+
+    role: str
+    cpus: int
+    gpus: int
+    most: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,8 @@ def connect(address: str = "", num_cpus: int = 0, object_store_mb: int = 512) ->
         options |= {"num_cpus": num_cpus or None, "_temp_dir": _short_temp_dir()}
     else:
         _look(address)
+    global _joined
+    _joined = address != "local"
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -86,6 +104,41 @@ def rollout_nodes(alive: list[Node]) -> list[Node]:
     """Where rollouts go: to the nodes labelled so, if any are; else anywhere with a CPU. Not to one that leaves."""
     stay = [node for node in alive if not node.draining]
     return [node for node in stay if node.role == "rollout"] or [node for node in stay if node.cpus]
+
+
+def planned() -> list[NodeType]:
+    """What this cluster may grow by: nothing unless we are on its head, where its jobs run, and it scales itself."""
+    return _types(PLAN) if _joined else []
+
+
+@cache
+def _types(path: str) -> list[NodeType]:
+    try:
+        said = yaml.safe_load(Path(path).expanduser().read_text())
+        return [
+            NodeType(
+                role=kind.get("labels", {}).get(ROLE, ""),
+                cpus=int(kind["resources"].get("CPU", 0)),
+                gpus=int(kind["resources"].get("GPU", 0)),
+                most=int(kind.get("max_workers", said.get("max_workers", 0))),
+            )
+            for name, kind in said["available_node_types"].items()
+            if name != said["head_node_type"]
+        ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        log.warning("%s can't be read (%s): only nodes that are there already are used", path, error)
+        return []
+
+
+def planned_cpus() -> int:
+    """For rollouts."""
+    return sum(kind.cpus * kind.most for kind in planned() if kind.role == "rollout")
+
+
+def planned_gpus() -> int:
+    return sum(kind.gpus * kind.most for kind in planned())
 
 
 def _draining() -> set[str]:

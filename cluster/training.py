@@ -86,9 +86,12 @@ def _live(task: Task) -> Iterator[Any]:
 
 
 def _place(task: Task) -> dict[str, Any]:
+    nodes, planned = runtime.nodes(), runtime.planned()
     if task.device == "cuda":
-        return {"num_gpus": 1, "num_cpus": 1}
-    largest = max((node.cpus for node in runtime.nodes() if not node.draining), default=1)
+        roles = {node.role for node in nodes if node.gpus} | {kind.role for kind in planned if kind.gpus}
+        where = {"label_selector": {runtime.ROLE: "train"}} if "train" in roles else {}
+        return {"num_gpus": 1, "num_cpus": 1, **where}
+    largest = max([*(node.cpus for node in nodes if not node.draining), *(kind.cpus for kind in planned)], default=1)
     return {"num_cpus": max(1, min(task.threads, largest))}
 
 

@@ -15,12 +15,14 @@ from ray import cloudpickle
 from ray.actor import ActorHandle
 
 from cluster import runtime
+from cluster.metrics import WorkerMetrics
 from wm.mistakes import Failure, Mistake
 from wm.pool import Work, settle
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0  # how often the cluster is asked for its nodes
+LINGER_SECONDS = 60.0  # for which a worker that is asked for, but has no machine yet, is still asked for
 SILENCE_SECONDS = 15.0  # without a single worker, before it is worth a line
 
 
@@ -45,6 +47,7 @@ class Worker:
     def __init__(self, work: Work):
         self.work = work
         self.do_unit: Callable[[Any], Any] | None = None
+        self.metrics = WorkerMetrics()
 
     def hello(self) -> tuple[str, int]:
         return ray.get_runtime_context().get_node_id(), os.getpid()
@@ -66,7 +69,9 @@ class Worker:
         except Exception:
             self.do_unit = None  # whatever broke may have broken what was built, too
             kind, answer = "failed", traceback.format_exc()
-        return kind, answer, time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self.metrics.did(kind, seconds)
+        return kind, answer, seconds
 
     def _prepare(self) -> Callable[[Any], Any]:
         if self.do_unit is None:
@@ -144,6 +149,7 @@ class Staff:
         self.calls: dict[ray.ObjectRef, Call] = {}  # everything not answered yet
         self.room = 1  # workers that the cluster has room for
         self.labelled = False
+        self.wanted, self.wanted_until = 0, 0.0  # the most that was needed lately
         self.next_poll, self.said = 0.0, time.monotonic()
 
     def fit(self, needed: int) -> None:
@@ -151,9 +157,12 @@ class Staff:
         now = time.monotonic()
         if now >= self.next_poll:
             self._poll(now)
+        if needed >= self.wanted or now >= self.wanted_until:
+            self.wanted, self.wanted_until = needed, now + LINGER_SECONDS
         staying = sum(not hand.leaving for hand in self.hands)
         for _ in range(min(self.room, needed) - staying):
             self._hire()
+        self._ask_for_less(staying - self.wanted)
         for hand in [hand for hand in self.hands if hand.leaving and not hand.calls]:
             self.dismiss(hand)
         self.stats.workers = sum(hand.ready for hand in self.hands)
@@ -224,13 +233,20 @@ class Staff:
         self.stats.hired += 1
         self.prepare(hand)
 
+    def _ask_for_less(self, surplus: int) -> None:
+        """The autoscaler starts a machine for whoever waits for one: there should be work for it when it comes."""
+        if surplus > 0:
+            for hand in [hand for hand in self.hands if not hand.node][:surplus]:
+                self.dismiss(hand)
+
     def _poll(self, now: float) -> None:
         alive = runtime.nodes()
         took = time.monotonic() - now
         self.next_poll = now + max(POLL_SECONDS, 30 * took)  # a few per cent of our time at most
         places = runtime.rollout_nodes(alive)
-        self.labelled = any(node.role == "rollout" for node in places)
-        self.room = self.limit or max(1, sum(node.cpus for node in places))
+        planned = runtime.planned_cpus()
+        self.labelled = planned > 0 or any(node.role == "rollout" for node in places)
+        self.room = self.limit or max(1, planned, sum(node.cpus for node in places))
         leaving = {node.id for node in alive if node.draining}
         for hand in self.hands:
             if hand.node in leaving and not hand.drained:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.benchmarks import agent, data, dispatch, games, training
+from jobs.benchmarks import agent, data, dispatch, games, scaling, training
 from jobs.benchmarks.measure import Row
 from jobs.manners import guard
 from wm.run import circumstances
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "agent": agent.real,  # V, M and C in the real game
     "dream": agent.dreaming,
     "dispatch": dispatch.dispatch,  # empty units through Ray
+    "scaling": scaling.scaling,  # what a generation costs its driver
 }
 
 

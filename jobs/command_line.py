@@ -25,6 +25,8 @@ class Where:
     """A Ray cluster to work on; without it, RAY_ADDRESS, else a Ray of this job's own."""
     local: bool = False
     """Work in this process alone, without Ray."""
+    take_over: bool = False
+    """Don't wait for the job that holds the run: take it from it."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,12 @@ class Arguments:
     config: Annotated[Config, tyro.conf.arg(name="")]
 
 
-def parse(job: str, doc: str, argv: Sequence[str], section: str | None = None) -> tuple[str, Where, Config]:
+def parse(
+    job: str, doc: str, argv: Sequence[str], section: str | None = None, fallback: Config | None = None
+) -> tuple[str, Where, Config]:
     """The preset's name, where to work, and the config.
 
-    The defaults of the flags are the run's own config where it exists, else the preset's. In a
+    The defaults of the flags are the run's own config where it exists, else the preset's, else `fallback`. In a
     stage's own job its section's name may be left out: `--episodes` for `--collect.episodes`.
     """
     words = list(argv)
@@ -44,7 +48,7 @@ def parse(job: str, doc: str, argv: Sequence[str], section: str | None = None) -
     if preset is not None and preset not in PRESETS:
         raise Mistake(f"no preset {preset!r}: say one of {', '.join(PRESETS)}")
     words = [_with_section(word, section) for word in words]
-    preset, config = _default(job, preset, _value_of(words, "--run"))
+    preset, config = _default(job, preset, value_of(words, "--run"), fallback)
     arguments = tyro.cli(
         Arguments,
         prog=f"python -m jobs.{job} [{'|'.join(PRESETS)}]",
@@ -55,7 +59,17 @@ def parse(job: str, doc: str, argv: Sequence[str], section: str | None = None) -
     return preset, arguments.where, arguments.config
 
 
-def _default(job: str, preset: str | None, uri: str | None) -> tuple[str, Config]:
+def configured(job: str, doc: str, preset: str, words: Sequence[str]) -> Config:
+    """A preset changed by flags, for who needs no run."""
+    if preset not in PRESETS:
+        raise Mistake(f"no preset {preset!r}: say one of {', '.join(PRESETS)}")
+    config = tyro.cli(
+        Config, prog=f"python -m jobs.{job} {preset}", description=doc, args=words, default=PRESETS[preset]
+    )
+    return config.check()
+
+
+def _default(job: str, preset: str | None, uri: str | None, fallback: Config | None) -> tuple[str, Config]:
     run = open_run(uri) if uri else None
     if run is not None:
         if preset not in (None, run.preset):
@@ -64,6 +78,8 @@ def _default(job: str, preset: str | None, uri: str | None) -> tuple[str, Config
             )
         return run.preset, run.config
     if preset is None:
+        if fallback is not None:
+            return "", fallback
         if uri is None:
             return "", PRESETS["car-racing-small"]  # for --help; the parser itself asks for --run
         raise Mistake(
@@ -72,13 +88,25 @@ def _default(job: str, preset: str | None, uri: str | None) -> tuple[str, Config
     return preset, PRESETS[preset]
 
 
-def _value_of(words: Sequence[str], flag: str) -> str | None:
+def value_of(words: Sequence[str], flag: str) -> str | None:
+    """What follows --flag on the command line."""
     for at, word in enumerate(words):
         if word == flag and at + 1 < len(words):
             return words[at + 1]
         if word.startswith(flag + "="):
             return word.partition("=")[2]
     return None
+
+
+def without(words: Sequence[str], flag: str) -> list[str]:
+    """The command line without --flag and what follows it."""
+    left: list[str] = []
+    for word in words:
+        if left and left[-1] == flag:
+            left.pop()
+        elif not word.startswith(flag + "="):
+            left.append(word)
+    return left
 
 
 def _with_section(word: str, section: str | None) -> str:

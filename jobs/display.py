@@ -1,8 +1,10 @@
 """Progress for whoever watches: a live bar in a terminal, a line now and then in a log."""
 
 import logging
+import shlex
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Self
 
 from rich.console import Console
@@ -10,7 +12,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from wm.run import Progress
+from wm.run import Manifest, Progress
+from wm.spent import spent
 
 log = logging.getLogger("jobs")
 
@@ -63,6 +66,19 @@ class Display:
         elif first or progress.done >= progress.total or now - self.said >= self.log_seconds:
             self.said = now
             log.info("%s%s %s", number, progress.stage, text)
+
+
+def show_spent(manifests: Sequence[Manifest], uri: str) -> None:
+    """What each stage took, at the end of a job, and where to go from there."""
+    rows = [spent(manifest) for manifest in manifests]
+    print(f"{'stage':8} {'time':>8} {'steps':>14} {'':10} CPU hours  GPU hours", file=sys.stderr)
+    for row in rows:
+        cpu = "-" if row.cpu_hours is None else f"{row.cpu_hours:.3g}"
+        gpu = f"{row.gpu_hours:.3g}" if row.gpu_hours else "-"
+        print(
+            f"{row.stage:8} {clock(row.seconds):>8} {row.steps:>14,} {row.unit:10} {cpu:>9} {gpu:>10}", file=sys.stderr
+        )
+    print(f"a report of the run: python -m jobs.report --run {shlex.quote(uri)}", file=sys.stderr, flush=True)
 
 
 def describe(progress: Progress, seconds: float, before: float) -> str:

@@ -14,35 +14,62 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jobs.command_line import Where, parse
-from jobs.display import Display
+from jobs.display import Display, show_spent
 from wm.config import Config
+from wm.lease import Lease, hold
 from wm.mistakes import Failure, Mistake
 from wm.pool import LocalPool, Pool, settle
-from wm.run import Manifest, Run, start_run
+from wm.run import Manifest, Progress, Run, start_run
+from wm.space import look_for_room
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on stdout
 
 Stages = Callable[[Config, Run, Pool], list[Manifest]]
 
 
-def stage_job(name: str, doc: str | None, stages: Stages, section: str | None = None, count: int = 1) -> None:
-    """The whole life of a job that runs `count` stages."""
+def stage_job(
+    name: str,
+    doc: str | None,
+    stages: Stages,
+    section: str | None = None,
+    count: int = 1,
+    fallback: Config | None = None,
+) -> None:
+    """The whole life of a job that runs `count` stages; `fallback` is the config of a new run without a preset."""
 
     def job() -> dict[str, Any]:
         signal.signal(signal.SIGTERM, _interrupt)
-        preset, where, config = parse(name, doc or "", sys.argv[1:], section)
+        preset, where, config = parse(name, doc or "", sys.argv[1:], section, fallback)
         run = start_run(where.run, preset, config, where.base)
         start = time.monotonic()
-        with Display(config.workers.log_seconds, count) as display:
-            run.tell = display.tell
+        with Display(config.workers.log_seconds, count) as display, hold(run.place, where.take_over) as lease:
             pool = open_pool(where, config)
+            run.tell = Watch(run, config, lease, display, pool).tell
+            run.cpus = pool.workers * max(1, config.threads)
             try:
                 manifests = stages(config, run, pool)
             finally:
                 pool.close()
+        show_spent(manifests, run.uri)
         return summary(name, run, manifests, time.monotonic() - start)
 
     sys.exit(guard(job))
+
+
+class Watch:
+    """What happens whenever a stage says how far it is."""
+
+    def __init__(self, run: Run, config: Config, lease: Lease, display: Display, pool: Pool):
+        self.run, self.config, self.lease, self.display, self.pool = run, config, lease, display, pool
+        self.begun: set[str] = set()
+
+    def tell(self, progress: Progress) -> None:
+        self.lease.check()
+        if progress.stage not in self.begun and progress.done < progress.total:
+            self.begun.add(progress.stage)
+            look_for_room(self.config, self.run.place, progress)
+        self.display.tell(progress)
+        self.pool.tell(progress)
 
 
 def open_pool(where: Where, config: Config) -> Pool:
@@ -86,6 +113,18 @@ def guard(job: Callable[[], dict[str, Any]]) -> int:
         spec = sys.modules["__main__"].__spec__
         command = ["python", "-m", spec.name if spec else sys.argv[0], *sys.argv[1:]]
         return _say(130, f"interrupted; what is complete is kept. Go on with: {shlex.join(command)}")
+
+
+def exit_on_mistake(prepare: Callable[..., Any]) -> Callable[..., Any]:
+    """For what comes before a job: a mistake ends it as it ends a job."""
+
+    def careful(*arguments: Any) -> Any:
+        try:
+            return prepare(*arguments)
+        except Mistake as mistake:
+            sys.exit(_say(2, str(mistake)))
+
+    return careful
 
 
 def _say(code: int, message: str) -> int:

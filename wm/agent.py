@@ -47,17 +47,18 @@ class Agent:
         *,
         latent: Literal["mu", "z"] = "mu",  # see the mean, or draw from N(mu, exp(logvar)) as the paper does
         seed: int = 0,  # of everything that is drawn
-        noise: float = 0.0,  # deviation of what is added to C's output, before the squash so that actions stay legal
+        noise: Sequence[float] | None = None,  # (E,), deviation of what is added to C's output, before the squash
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,  # of V's convolutions; M and C stay fp32
     ):
         assert memory is not None or controller.inputs == "z", f"C sees {controller.inputs}, so it needs an M"
         self.vision, self.memory, self.controller, self.squash = vision, memory, controller, squash
-        self.latent, self.noise = latent, noise
+        self.latent = latent
         self.device, self.dtype = torch.device(device), dtype
         self.generator = torch.Generator().manual_seed(seed)
         owners = torch.as_tensor(np.asarray(owner), device=self.device)
         with torch.inference_mode():
+            self.noise = None if noise is None else torch.tensor(noise, device=self.device)[:, None]  # (E, 1)
             self.theta = controller.tensor(theta, self.device)[owners]  # (E, N)
             self.z = torch.zeros(len(owners), controller.z, device=self.device)
             self.a = torch.zeros(len(owners), controller.actions, device=self.device)
@@ -77,8 +78,8 @@ class Agent:
         z = draw(mu, logvar, self._normal(self.z)[rows]) if self.latent == "z" else mu
         h, c = (x[rows] for x in self.state) if self.state else (None, None)  # (R, H)
         raw = self.controller.act(self.theta[rows], self.controller.features(z, h, c)[:, None])[:, 0]  # (R, A)
-        if self.noise:
-            raw = raw + self.noise * self._normal(self.a)[rows]
+        if self.noise is not None:
+            raw = raw + (self.noise * self._normal(self.a))[rows]
         a = self.squash(raw)  # (R, A)
 
         self.z[kept], self.a[kept] = z[:live], a[:live]

@@ -33,19 +33,27 @@ def free(default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Collect:
-    """Rollouts of a random policy in the real game."""
+    """Rollouts in the real game: of a random policy, or of an agent that drives with some noise."""
 
     episodes: int = extent(10_000)
     """Episodes to collect; raise it later to add more."""
     steps: int = bits(1000)
     """Steps after which an episode is cut off."""
     policy: str = bits("mixture")
-    """The random policy: for CarRacing mixture, brownian, held or mild."""
+    """mixture, or one of those it mixes: CarRacing's brownian, held and mild; others' held and independent."""
     unit_episodes: int = bits(8)
     """Episodes that one worker plays side by side and writes as one shard."""
+    agent: str = bits("")
+    """Let the agent of the run at this URI drive, not the random policy; its run's rollouts count here as well."""
+    action_noise: float = bits(0.5)
+    """How an agent explores: deviation added to C's output, of which each episode draws its share."""
+    weight_noise: float = bits(0.03)
+    """The same for C's weights."""
 
     def check(self) -> None:
         _positive(self, "collect", "episodes", "steps", "unit_episodes")
+        if not (self.action_noise >= 0 and self.weight_noise >= 0):
+            raise Mistake("--collect.action-noise and --collect.weight-noise can't be negative")
         if self.episodes % self.unit_episodes:
             nearest = -(-self.episodes // self.unit_episodes) * self.unit_episodes
             raise Mistake(
@@ -108,14 +116,31 @@ class Training:
 class Vision(Training):
     """V, and how it is trained."""
 
-    kind: Literal["vae"] = bits("vae")
-    """The paper's variational autoencoder."""
+    kind: Literal["vae", "vaegan"] = bits("vae")
+    """The paper's variational autoencoder, or the same network trained as a VAE-GAN (wm/vaegan.py)."""
     z: int = bits(32)
     """Numbers that a frame is reduced to."""
+    frozen: bool = bits(False)
+    """Take over the V of `init` as it is."""
+    gamma: float = bits(0.02)
+    """vaegan: weight of the likeness of features beside the GAN loss in the decoder's gradient."""
+    gan_layer: int = bits(3)
+    """vaegan: the convolution of the discriminator, 1 to 4, whose output are the features."""
+    gan_ramp: int = bits(500)
+    """vaegan: steps in which the GAN loss grows to its full weight."""
 
     def check(self) -> None:
         super().check()
-        _positive(self, "vision", "z")
+        _positive(self, "vision", "z", "gamma", "gan_ramp")
+        if self.frozen and not self.init:
+            raise Mistake("--vision.frozen needs the run whose V to take over: say --vision.init URI")
+        if self.gan_layer not in range(1, 5):
+            raise Mistake(f"--vision.gan-layer {self.gan_layer} is no layer of the discriminator: say 1, 2, 3 or 4")
+        if self.kind == "vaegan" and self.patience:
+            raise Mistake(
+                "--vision.patience waits for a loss to fall, and a VAE-GAN has none that says how good it is: leave it"
+                " out"
+            )
 
 
 @dataclass(frozen=True)
@@ -207,6 +232,8 @@ class Evolve:
     """Episodes of a validation, the same each time, whole; the best-validated mean is the result."""
     tau: float = bits(1.0)
     """Temperature of the dream."""
+    tau_high: float = bits(0.0)
+    """Each dream draws its temperature between tau and this; 0 is tau for all."""
     dream_steps: int = bits(1_000)
     """Steps after which a dream ends."""
     dream_done: Literal["threshold", "sample", "never"] = bits("never")
@@ -225,6 +252,12 @@ class Evolve:
             raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
         if self.patience < 0 or self.seed < 0:
             raise Mistake("--evolve.patience and --evolve.seed can't be negative")
+        if self.tau_high and not self.tau_high >= self.tau:
+            raise Mistake(
+                f"--evolve.tau-high {self.tau_high} is below --evolve.tau {self.tau}: leave it out, or raise it"
+            )
+        if not 0 <= self.dream_dropout < 1:
+            raise Mistake(f"--evolve.dream-dropout {self.dream_dropout} is no share: say 0 or more and less than 1")
 
 
 @dataclass(frozen=True)
@@ -242,6 +275,33 @@ class Score:
         _positive(self, "score", "episodes", "unit_episodes")
         if self.seed < 0 or self.seed + self.episodes > 2**29:
             raise Mistake(f"--score.seed {self.seed} is out of range: say 0 or more")
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Rounds of the agent's own data: the first is the pipeline as it is; what is said here goes for the others."""
+
+    count: int = extent(3)
+    """Rounds in all; raise it later for more."""
+    episodes: int = bits(64)
+    """Rollouts that the agent of the round before collects, beside all earlier ones."""
+    vision_steps: int = bits(500)
+    """Updates that refine the V of the round before; 0 takes it over as it is."""
+    memory_steps: int = bits(1_000)
+    """Updates of M, which goes on from that of the round before."""
+    generations: int = bits(60)
+    """Generations of C."""
+    fresh: bool = bits(False)
+    """Let C begin anew in each round, not from the last round's distribution."""
+    target: float = free(0.0)
+    """Stop once the mean has validated so high; 0 never does."""
+    env_steps: int = free(0)
+    """Begin no further round once so many steps of the real game are spent; 0 knows no limit."""
+
+    def check(self) -> None:
+        _positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
+        if self.vision_steps < 0 or self.env_steps < 0:
+            raise Mistake("--rounds.vision-steps and --rounds.env-steps can't be negative")
 
 
 @dataclass(frozen=True)
@@ -270,7 +330,7 @@ class Config:
     """One run of World Models."""
 
     game: str = bits("car-racing")
-    """The game, one of those in wm/envs."""
+    """The game: car-racing, doom, or gym:ID for any other environment of gymnasium that has pictures."""
     seed: int = bits(1)
     """All randomness of the run follows from it."""
     threads: int = bits(1)
@@ -282,18 +342,17 @@ class Config:
     controller: Controller = field(default_factory=Controller)
     evolve: Evolve = field(default_factory=Evolve)
     score: Score = field(default_factory=Score)
+    rounds: Rounds = field(default_factory=Rounds)
     workers: Workers = field(default_factory=Workers)
 
     def check(self) -> "Config":
         """Itself, or a Mistake that names the first wrong value and its cure."""
-        from wm.envs import GAMES, load
+        from wm.envs import load
 
-        if self.game not in GAMES:
-            raise Mistake(f"no game {self.game!r}: say --game {' or '.join(GAMES)}")
+        kinds = load(self.game).explorations
         _positive(self, "", "threads")
         if not 1 <= self.seed < 2**31:
             raise Mistake(f"--seed {self.seed} is out of range: say 1 to {2**31 - 1}")
-        kinds = load(self.game).explorations
         if self.collect.policy not in kinds:
             raise Mistake(
                 f"{self.game} has no random policy {self.collect.policy!r}: say --collect.policy {' or '.join(kinds)}"
@@ -302,6 +361,11 @@ class Config:
             value = getattr(self, section.name)
             if dataclasses.is_dataclass(value):
                 value.check()  # type: ignore[union-attr]
+        if self.evolve.where == "dream" and self.evolve.dream_done != "never" and not self.memory.done:
+            raise Mistake(
+                f"--evolve.dream-done {self.evolve.dream_done} needs an M that predicts the end: say --memory.done, or"
+                " --evolve.dream-done never"
+            )
         return self
 
 
@@ -350,11 +414,51 @@ TINY = replace(
     score=Score(episodes=2, unit_episodes=1),
 )
 
+DOOM = Config(
+    game="doom",
+    collect=Collect(steps=2_100),
+    vision=replace(PAPER.vision, z=64),
+    memory=replace(PAPER.memory, hidden=512, sequence=500, reward=False, done=True, previous_done=True),
+    controller=Controller(inputs="zhc", bias=False, latent="z"),
+    evolve=Evolve(where="dream", unit_episodes=64, tau=1.15, dream_steps=2_100, dream_done="threshold"),
+)
+
+DOOM_SMALL = replace(
+    DOOM,
+    collect=replace(DOOM.collect, episodes=600),
+    vision=replace(SMALL.vision, z=64),
+    memory=replace(DOOM.memory, steps=1_200, batch=16, decay_steps=600, evaluate_steps=200),
+    evolve=replace(DOOM.evolve, generations=100, population=32, episodes=8, unit_episodes=128),
+)
+
+DOOM_TINY = replace(
+    DOOM,
+    collect=replace(TINY.collect, steps=60),
+    vision=replace(TINY.vision, z=64),
+    memory=replace(
+        DOOM.memory, steps=6, batch=4, sequence=32, hidden=32, decay_steps=1_000, evaluate_steps=3, threads=1
+    ),
+    evolve=replace(
+        DOOM.evolve,
+        generations=2,
+        population=4,
+        episodes=2,
+        unit_episodes=4,
+        dream_steps=32,
+        validate_every=2,
+        validation_episodes=1,
+    ),
+    score=Score(episodes=2, unit_episodes=1),
+)
+
 PRESETS: dict[str, Config] = {
     "car-racing": PAPER,  # the paper's scale: a cluster, days
     "car-racing-small": SMALL,  # one machine, about an hour
     "demo": DEMO,  # one machine, minutes
     "tiny": TINY,  # seconds: shows that everything runs, learns nothing
+    "doom": DOOM,  # the paper's scale
+    "doom-small": DOOM_SMALL,  # one machine, under two hours
+    "doom-tiny": DOOM_TINY,  # seconds, like tiny
 }
 
 
@@ -407,10 +511,14 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], kind: Any = Config) -> Any:
-    """The inverse of to_dict. A field that is missing or unknown is another format, not a default."""
+    """The inverse of to_dict.
+
+    A field that came later has its default: what was done before there was a choice. One that this version doesn't
+    know can't be guessed at.
+    """
     hints = get_type_hints(kind)
-    if values.keys() != hints.keys():
-        odd = sorted(values.keys() ^ hints.keys())
+    odd = sorted(values.keys() - hints.keys())
+    if odd:
         raise Mistake(
             f"the run's config has other fields than this version knows ({', '.join(odd)}): use its own version"
         )
@@ -420,3 +528,14 @@ def from_dict(values: dict[str, Any], kind: Any = Config) -> Any:
             for name, value in values.items()
         }
     )
+
+
+def completed(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest records, with the defaults of fields of its sections that came later."""
+    sections = {path.partition(".")[0] for path in fields if "." in path}
+    later = {
+        path: value
+        for path, value in of_kind(Config(), "bits").items()
+        if "." not in path or path.partition(".")[0] in sections
+    }
+    return later | fields

@@ -4,6 +4,7 @@ No frame is ever drawn: C acts on z and h, M says what comes next. All buffers a
 so that a step is little more than its matrix products, and on CUDA a chunk of steps is one recorded graph.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -35,6 +36,8 @@ class Rules:
     """What a step is worth: what M predicts, or 1."""
     dropout: float = 0.0
     """Dropout on the h that M's heads see, which makes the dream harder to cheat."""
+    done_weight: float = 1.0
+    """How much more an end counted in M's training, which raised its odds by that: a sampled done takes it back."""
 
     @property
     def taus(self) -> tuple[float, float]:
@@ -153,8 +156,10 @@ class World:
             s.reward.fill_(1)
         if self.rules.done != "never":
             logit = s.heads[:, self.mixture + self.reward_heads]
-            certain = self.rules.done == "threshold"
-            s.done.copy_(logit > 0 if certain else others[:, 0] < torch.sigmoid(logit))
+            if self.rules.done == "threshold":
+                s.done.copy_(logit > 0)
+            else:
+                s.done.copy_(others[:, 0] < torch.sigmoid(logit - math.log(self.rules.done_weight)))
 
 
 class Players(Sleepers):

@@ -16,6 +16,8 @@ from wm.seeds import derive
 class Learner(ABC):
     """Wraps a model and its optimisers. All randomness comes from (seed, name, purpose, number)."""
 
+    newest = False  # whether the last weights are the result, not those with the least held-out loss
+
     def __init__(self, name: str, model: nn.Module, section: Training, seed: int, device: str):
         self.name, self.section, self.device = name, section, device
         self.seed = seed + section.seed
@@ -64,7 +66,10 @@ class Learner(ABC):
             total += weight
         return {name: value / total for name, value in sums.items()}
 
-    def measures(self) -> dict[str, float]:
+    def judge(self, rows: list[dict[str, float]]) -> None:  # noqa: B027
+        """Raise a Failure where the measurements so far say that it is in vain to go on."""
+
+    def measures(self) -> dict[str, Any]:
         """What else there is to say of the finished model."""
         return {}
 
@@ -77,11 +82,11 @@ class Learner(ABC):
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self.model.load_state_dict(_below(state, "model"))
+        self.model.load_state_dict(below(state, "model"))
         for name, optimiser in self.optimisers.items():
             parameters = [one for group in optimiser.param_groups for one in group["params"]]
             values: dict[int, dict[str, Tensor]] = {}
-            for path, tensor in _below(state, name).items():
+            for path, tensor in below(state, name).items():
                 index, _, field = path.partition(".")
                 like = parameters[int(index)]
                 # In memory as its parameter is (channels-last, say): the fused optimiser walks both side by side.
@@ -113,7 +118,8 @@ class Learner(ABC):
         return torch.autocast(self.device, torch.bfloat16, enabled=self.section.precision == "bfloat16")
 
 
-def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What `state` holds under this name."""
     return {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(prefix + ".")}
 
 

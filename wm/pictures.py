@@ -56,38 +56,50 @@ class Seen:
         with torch.no_grad():
             encoded = [vision.encode(part.to(device)) for part in frames.split(128)]
         self.mu, self.logvar = (torch.cat(parts).cpu() for parts in zip(*encoded, strict=True))  # (B, Z)
-        self.frames, self.decoded = frames.cpu(), _decoded(vision, self.mu)  # (B, 64, 64, 3)
+        self.frames, self.decoded = frames.cpu(), decoded(vision, self.mu)  # (B, 64, 64, 3)
         self.error = ((self.decoded - self.frames / 255) ** 2).sum(dim=(1, 2, 3))  # (B,)
         self.easiest = self.error.argsort(stable=True)  # (B,), then harder and harder
 
 
+def examples(seen: Seen, count: int = 8) -> list[tuple[str, Tensor]]:
+    """Which frames to show: a fair choice from easy to hard, and the hardest. Indices (count,) each."""
+    number = len(seen.frames)
+    fair = seen.easiest[(torch.linspace(0.05, 0.95, min(count, number)) * (number - 1)).round().long()]
+    return [("From easy to hard", fair), ("The hardest", _unlike(seen.frames, seen.easiest.flip(0), count))]
+
+
 def reconstructions(seen: Seen, columns: int = 8) -> np.ndarray:
-    """Frames above what V makes of them: a fair choice from easy to hard, and the hardest."""
-    count = len(seen.frames)
-    fair = seen.easiest[(torch.linspace(0.05, 0.95, min(columns, count)) * (count - 1)).round().long()]
-    hardest = _unlike(seen.frames, seen.easiest.flip(0), columns)
+    """Frames above what V makes of them."""
     parts = [title("V: held-out frames, and what it sees", "error: squared, summed over the frame")]
-    for name, chosen in (("From easy to hard", fair), ("The hardest", hardest)):
+    for name, chosen in examples(seen, columns):
         rows = [[enlarged(x.numpy()) for x in source[chosen]] for source in (seen.frames, seen.decoded)]
         errors = [f"error {error:.1f}" for error in seen.error[chosen].tolist()]
         parts += [title(name), grid(rows, ["frame", "V"], errors)]
     return stacked(parts)
 
 
-def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
+class Traversed:
     """What single numbers of z stand for: around a typical frame, one at a time is changed."""
-    values, typical = torch.arange(-3.0, 4.0), int(seen.easiest[len(seen.easiest) // 2])
-    activity = _kl(seen.mu, seen.logvar).mean(dim=0)  # (Z,)
-    active = activity.argsort(descending=True, stable=True)[:rows]
-    mu = seen.mu[typical]  # (Z,)
-    z = mu.repeat(len(active), len(values), 1)  # (rows, values, Z)
-    z[torch.arange(len(active)), :, active] = values
-    cells = [[enlarged(frame.numpy()) for frame in row] for row in _decoded(vision, z)]
-    nearest = (values - mu[active, None]).abs().argmin(dim=1)
-    for row, column in zip(cells, nearest.tolist(), strict=True):
+
+    def __init__(self, vision: Vision, seen: Seen, rows: int = 8):
+        self.values, self.typical = torch.arange(-3.0, 4.0), int(seen.easiest[len(seen.easiest) // 2])
+        self.activity = _kl(seen.mu, seen.logvar).mean(dim=0)  # (Z,)
+        self.active = self.activity.argsort(descending=True, stable=True)[:rows]
+        mu = seen.mu[self.typical]  # (Z,)
+        z = mu.repeat(len(self.active), len(self.values), 1)  # (rows, values, Z)
+        z[torch.arange(len(self.active)), :, self.active] = self.values
+        self.frames = decoded(vision, z)  # (rows, values, 64, 64, 3)
+        self.nearest = (self.values - mu[self.active, None]).abs().argmin(dim=1)  # (rows,), to the frame's own value
+
+
+def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
+    """A typical frame, and below it what changes with each of the most active numbers of z."""
+    found = Traversed(vision, seen, rows)
+    cells = [[enlarged(frame.numpy()) for frame in row] for row in found.frames]
+    for row, column in zip(cells, found.nearest.tolist(), strict=True):
         row[column] = framed(row[column])
-    pair = [enlarged(x[typical].numpy()) for x in (seen.frames, seen.decoded)]
-    labels = [f"z{i}, KL {activity[i]:.1f}" for i in active.tolist()]
+    pair = [enlarged(x[found.typical].numpy()) for x in (seen.frames, seen.decoded)]
+    labels = [f"z{i}, KL {found.activity[i]:.1f}" for i in found.active.tolist()]
     return stacked(
         [
             title(
@@ -95,32 +107,41 @@ def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
                 "those with the most KL first, its mean in nats; framed: nearest to this frame's own value",
             ),
             grid([pair], ["a typical frame"], ["frame", "V"], left=LEFT),
-            grid(cells, labels, [f"{value:+g}" if value else "0" for value in values.tolist()], left=LEFT),
+            grid(cells, labels, [f"{value:+g}" if value else "0" for value in found.values.tolist()], left=LEFT),
         ]
     )
 
 
-def filmstrip(
-    memory: MDNRNN,
-    vision: Vision,
-    held: "Sequences",
-    taus: Sequence[float] = TAUS,
-    columns: int = 9,
-    every: int = 8,
-) -> np.ndarray:
+class Strips:
     """What really came, as V sees it, and M's dreams from the same start with the same actions."""
-    row, begin, end = _telling(held, WARM_UP + 1 + (columns - 1) * every)
-    mu, logvar, a = (x[row, begin:end].cpu() for x in (held.mu, held.logvar, held.a))  # (T, Z), (T, A)
-    warm = min(WARM_UP, (len(mu) - 1) // 2)
-    every = min(every, max(1, (len(mu) - 1 - warm) // (columns - 1)))
-    z = draw(mu, logvar, torch.randn(mu.shape, generator=_generator()))
-    dreams = dream_along(memory, z, a, warm, taus)  # (R, T - warm, Z)
-    strips = torch.cat((mu[None, warm:], dreams))[:, ::every][:, :columns]  # (1 + R, columns, Z)
-    cells = [[enlarged(frame.numpy()) for frame in strip] for strip in _decoded(vision, strips)]
-    heads = ["start", *(f"+{n * every} steps" for n in range(1, len(cells[0])))]
-    labels = ["real, as V sees it", *(f"dream, tau {tau:g}" for tau in taus)]
-    about = f"M has been shown {warm} real steps; from the start on it is told nothing but the real actions"
-    return stacked([title("M: what came, and what it dreams", about), grid(cells, labels, heads)])
+
+    def __init__(
+        self,
+        memory: MDNRNN,
+        vision: Vision,
+        held: "Sequences",
+        taus: Sequence[float] = TAUS,
+        columns: int = 9,
+        every: int = 8,
+    ):
+        row, begin, end = _telling(held, WARM_UP + 1 + (columns - 1) * every)
+        mu, logvar, a = (x[row, begin:end].cpu() for x in (held.mu, held.logvar, held.a))  # (T, Z), (T, A)
+        warm = min(WARM_UP, (len(mu) - 1) // 2)
+        every = min(every, max(1, (len(mu) - 1 - warm) // (columns - 1)))
+        z = draw(mu, logvar, torch.randn(mu.shape, generator=_generator()))
+        dreams = dream_along(memory, z, a, warm, taus)  # (R, T - warm, Z)
+        strips = torch.cat((mu[None, warm:], dreams))[:, ::every][:, :columns]  # (1 + R, columns, Z)
+        self.frames = decoded(vision, strips)  # (1 + R, columns, 64, 64, 3)
+        self.heads = ["start", *(f"+{n * every} steps" for n in range(1, self.frames.shape[1]))]
+        self.labels = ["real, as V sees it", *(f"dream, tau {tau:g}" for tau in taus)]
+        self.about = f"M has been shown {warm} real steps; from the start on it is told nothing but the real actions"
+
+
+def filmstrip(memory: MDNRNN, vision: Vision, held: "Sequences", taus: Sequence[float] = TAUS) -> np.ndarray:
+    """Reality above the dreams, from the coldest to the hottest."""
+    found = Strips(memory, vision, held, taus)
+    cells = [[enlarged(frame.numpy()) for frame in strip] for strip in found.frames]
+    return stacked([title("M: what came, and what it dreams", found.about), grid(cells, found.labels, found.heads)])
 
 
 def predictions(memory: MDNRNN, held: "Sequences", dimensions: int = 5, steps: int = 200) -> np.ndarray:
@@ -130,7 +151,7 @@ def predictions(memory: MDNRNN, held: "Sequences", dimensions: int = 5, steps: i
     mu, logvar, a, reward, done = (x[row, :end].cpu() for x in columns)  # (T, Z), (T, Z), (T, A), (T,), (T,)
     z = draw(mu, logvar, torch.randn(mu.shape, generator=_generator()))
     expected = _expected(memory, z, a)
-    mean, sigma = _moments(expected)  # (T, Z)
+    mean, sigma = moments(expected)  # (T, Z)
     # z[t+1] was expected at step t, the reward at its own step
     came, before = slice(begin + 1, end), slice(begin, end - 1)
     activity = _kl(held.mu, held.logvar)[held.mask > 0].mean(dim=0).cpu()  # (Z,)
@@ -179,7 +200,7 @@ def dream_along(memory: MDNRNN, z: Tensor, a: Tensor, warm: int, taus: Sequence[
 
 
 @torch.no_grad()
-def _decoded(vision: Vision, z: Tensor) -> Tensor:
+def decoded(vision: Vision, z: Tensor) -> Tensor:
     """(..., Z) -> (..., 64, 64, 3)"""
     device = next(vision.parameters()).device
     parts = [vision.decode(part.to(device)).cpu() for part in z.flatten(end_dim=-2).split(128)]
@@ -217,7 +238,7 @@ def _expected(memory: MDNRNN, z: Tensor, a: Tensor) -> Prediction:
     return Prediction._make(None if x is None else x[0].cpu() for x in prediction)
 
 
-def _moments(expected: Prediction) -> tuple[Tensor, Tensor]:
+def moments(expected: Prediction) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the mixture, each (..., Z)."""
     pi = expected.logpi.exp()
     mean = (pi * expected.mu).sum(dim=-1)

@@ -8,21 +8,33 @@ checkpoints) goes through `put_new`, which is put-if-absent on both: correctness
 import contextlib
 import errno
 import io
+import logging
 import os
+import random
+import re
 import secrets
+import shutil
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from wm.mistakes import Mistake
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE = 120.0  # seconds for which a store in trouble is asked again
+REQUEST_SECONDS = 60.0  # for one request, which may carry a whole checkpoint
 UNFINISHED = ".unfinished-"  # no loader looks for such names
 # What a disk says when trying again won't help.
-REFUSED = {
+FULL = {errno.ENOSPC, errno.EDQUOT}
+REFUSED = FULL | {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
-    *(errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG),
+    errno.ENAMETOOLONG,
 }
 
 
@@ -52,6 +64,10 @@ class Place(ABC):
     @abstractmethod
     def open(self, key: str) -> Any:
         """A seekable binary file for reading parts, or FileNotFoundError."""
+
+    def free(self) -> int | None:
+        """Bytes that there is room for, or None where nobody counts them."""
+        return None
 
     def commit(self, key: str, data: bytes) -> None:
         """put_new, where finding exactly these bytes already there is as good (a retry after a lost answer)."""
@@ -87,13 +103,14 @@ class Folder(Place):
     def put_new(self, key: str, data: bytes) -> bool:
         with self._beside(key, data) as (unfinished, final):
             try:
-                os.link(unfinished, final)  # unlike rename, this refuses what exists
+                with self._writing(final, FULL):
+                    os.link(unfinished, final)  # unlike rename, this refuses what exists
             except FileExistsError:
                 return False
             return True
 
     def put(self, key: str, data: bytes) -> None:
-        with self._beside(key, data) as (unfinished, final):
+        with self._beside(key, data) as (unfinished, final), self._writing(final, FULL):
             os.replace(unfinished, final)
 
     @contextlib.contextmanager
@@ -118,11 +135,11 @@ class Folder(Place):
                 unfinished.unlink()
 
     @contextlib.contextmanager
-    def _writing(self, final: Path) -> Iterator[None]:
+    def _writing(self, final: Path, hopeless: Set[int] = REFUSED) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno not in REFUSED:
+            if error.errno not in hopeless:
                 raise
             raise Mistake(
                 f"can't write {final} ({error.strerror}): make room or get the rights there, or name another folder"
@@ -151,6 +168,10 @@ class Folder(Place):
     def open(self, key: str) -> BinaryIO:
         return open(self.root / key, "rb")
 
+    def free(self) -> int | None:
+        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        return shutil.disk_usage(existing).free
+
 
 class Bucket(Place):
     """A prefix in an S3 bucket, or in a store that speaks S3 (AWS_ENDPOINT_URL names it)."""
@@ -161,79 +182,105 @@ class Bucket(Place):
 
         self.uri, self.obs = uri, obstore
         plain = os.environ.get("AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL", ""))
-        self.store = S3Store.from_url(
-            uri,
-            config={"endpoint": plain} if plain else None,
-            client_options={"allow_http": plain.startswith("http://")},
+        options: dict[str, Any] = {
+            "config": {"endpoint": plain} if plain else None,
+            "client_options": {
+                "allow_http": plain.startswith("http://"),
+                "timeout": timedelta(seconds=REQUEST_SECONDS),
+                "connect_timeout": timedelta(seconds=min(5.0, REQUEST_SECONDS)),
+            },
             **({"credential_provider": _profile()} if "AWS_PROFILE" in os.environ else {}),
-        )
+        }
+        # What may be asked twice is, by the library, part by part; for longer troubles there is `_ask`.
+        retries: Any = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
+        self.store = S3Store.from_url(uri, retry_config=retries, **options)
+        # A conditional put is not repeated behind our back: "it exists" could then mean that the first one got through.
+        self.once = S3Store.from_url(uri, retry_config={"max_retries": 0}, **options)
 
     def get(self, key: str) -> bytes | None:
         try:
-            with self._asking():
-                return bytes(self.obs.get(self.store, key).bytes())
+            return self._ask(lambda: bytes(self.obs.get(self.store, key).bytes()))
         except FileNotFoundError:
             return None
 
     def put_new(self, key: str, data: bytes) -> bool:
+        tries = 0
+
+        def put() -> None:
+            nonlocal tries
+            tries += 1
+            # One request, never multipart: only a single put can be conditional.
+            self.obs.put(self.once, key, data, mode="create", use_multipart=False)
+
         try:
-            with self._asking():
-                # One request, never multipart: only a single put can be conditional.
-                self.obs.put(self.store, key, data, mode="create", use_multipart=False)
+            self._ask(put)
         except FileExistsError:
-            return False
+            return tries > 1 and self.get(key) == data  # ours, if only the answer was lost
         return True
 
     def put(self, key: str, data: bytes) -> None:
-        with self._asking():
-            self.obs.put(self.store, key, data)
+        self._ask(lambda: self.obs.put(self.store, key, data))
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        found = {}
-        with self._asking():
-            for batch in self.obs.list(self.store, prefix=prefix or None):
-                for entry in batch:
-                    found[entry["path"]] = entry["size"]
-        return dict(sorted(found.items()))
+        def listed() -> dict[str, int]:
+            batches = self.obs.list(self.store, prefix=prefix or None)
+            return {entry["path"]: entry["size"] for batch in batches for entry in batch}
+
+        return dict(sorted(self._ask(listed).items()))
 
     def delete(self, key: str) -> None:
-        with contextlib.suppress(FileNotFoundError), self._asking():
-            self.obs.delete(self.store, key)
+        with contextlib.suppress(FileNotFoundError):
+            self._ask(lambda: self.obs.delete(self.store, key))
 
     def open(self, key: str) -> Any:
-        with self._asking():
-            return io.BufferedReader(_Parts(self.obs.open_reader(self.store, key)), 1)
+        return io.BufferedReader(_Parts(self, key), 1)
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """What the store answers as errors that the rest of us knows: its own are not OSErrors."""
-        errors = self.obs.exceptions
-        try:
-            yield
-        except (FileNotFoundError, errors.BaseError) as error:
-            text, bucket = str(error), urlsplit(self.uri).netloc
-            if "NoSuchBucket" in text:
-                raise Mistake(
-                    f"there is no bucket {bucket}: make it (`aws s3 mb s3://{bucket}`), or name another"
-                ) from None
-            if isinstance(error, errors.AlreadyExistsError):
-                raise FileExistsError(text) from None
-            if isinstance(error, FileNotFoundError):
-                raise
-            denied = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
-            if denied or "403 Forbidden" in text or METADATA in text:
-                raise Mistake(
-                    f"no access to the bucket {bucket}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
-                    " or AWS_PROFILE, or this node's role, and what they may do there"
-                ) from None
-            raise OSError(text.splitlines()[0]) from None
+    def _ask(self, request: Callable[[], T]) -> T:
+        """Its answer, asked for again and again while the store is in trouble, up to a bound."""
+        end, pause, said = time.monotonic() + PATIENCE, 0.1, False
+        while True:
+            try:
+                return request()
+            except (FileNotFoundError, self.obs.exceptions.BaseError) as error:
+                known, hopeless = self._known(error)
+                if hopeless or time.monotonic() + pause > end:
+                    raise known from None
+            if not said:
+                said = True
+                log.warning("%s: %s; trying again, for %.0f s", self.uri, known, PATIENCE)
+            time.sleep(pause * random.uniform(0.5, 1))  # else all workers come back at the same instant
+            pause = min(2 * pause, 5.0)
+
+    def _known(self, error: Exception) -> tuple[Exception, bool]:
+        """The store's answer as an error that the rest of us knows, and whether asking again is hopeless."""
+        errors, text, bucket = self.obs.exceptions, str(error), urlsplit(self.uri).netloc
+        if "NoSuchBucket" in text:
+            cure = f"there is no bucket {bucket}: make it (`aws s3 mb s3://{bucket}`), or name another"
+            return Mistake(cure), True
+        if isinstance(error, errors.AlreadyExistsError):
+            return FileExistsError(text), True
+        if isinstance(error, FileNotFoundError):
+            return error, True
+        denied = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
+        if denied or "403 Forbidden" in text or METADATA in text:
+            cure = (
+                f"no access to the bucket {bucket}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+                " or AWS_PROFILE, or this node's role, and what they may do there"
+            )
+            return Mistake(cure), True
+        if "redirect" in text or "AuthorizationHeaderMalformed" in text:
+            return Mistake(f"the bucket {bucket} is in another region: set AWS_REGION to its own"), True
+        return OSError(text.splitlines()[0]), bool(re.search(r"status code: 4(?!08|29)\d\d", text))
 
 
 class _Parts(io.RawIOBase):
-    """obstore's reader as a file of Python's own kind, which pyarrow asks for."""
+    """obstore's reader as a file of Python's own kind, which pyarrow asks for; opened again where it broke."""
 
-    def __init__(self, reader: Any):
-        self.reader = reader
+    def __init__(self, bucket: Bucket, key: str):
+        self.bucket, self.key = bucket, key
+        self.reader: Any = None
+        self.at = 0
+        self.size = bucket._ask(lambda: self._open().size)
 
     def readable(self) -> bool:
         return True
@@ -242,15 +289,30 @@ class _Parts(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self.reader.seek(offset, whence)
+        self.at = offset + {0: 0, 1: self.at, 2: self.size}[whence]
+        return self.at
 
     def tell(self) -> int:
-        return self.reader.tell()
+        return self.at
 
     def readinto(self, buffer: Any) -> int:
-        data = self.reader.read(len(buffer))
+        data = self.bucket._ask(lambda: self._read(len(buffer)))
         buffer[: len(data)] = data
+        self.at += len(data)
         return len(data)
+
+    def _read(self, length: int) -> Any:
+        try:
+            reader = self.reader or self._open()
+            reader.seek(self.at)
+            return reader.read(length)
+        except Exception:
+            self.reader = None
+            raise
+
+    def _open(self) -> Any:
+        self.reader = self.bucket.obs.open_reader(self.bucket.store, self.key)
+        return self.reader
 
 
 METADATA = "169.254.169.254"  # asked for the node's role where no other credentials are

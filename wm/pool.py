@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from wm.mistakes import Failure, Mistake
+from wm.run import Progress
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,9 @@ class Pool(ABC):
                 "the config asks for cuda, but there is no GPU here: say --vision.device cpu (or memory's), or auto"
             )
         return ("cuda" if self.gpus else "cpu") if wanted == "auto" else wanted
+
+    def tell(self, progress: Progress) -> None:  # noqa: B027
+        """How far a stage is, for those who watch the machines as well."""
 
     def close(self) -> None:  # noqa: B027  (not every pool holds something)
         """Give back whatever the pool holds."""

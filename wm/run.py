@@ -127,6 +127,7 @@ class Stage:
             "metrics": metrics,
             "made": {
                 **circumstances(),
+                "cpus": self.run.cpus,
                 "seconds": round(seconds, 3),
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
@@ -143,7 +144,8 @@ class Stage:
             values = json.loads(data)
             if values.pop("format") != FORMAT:
                 raise Mistake(f"{place.uri}/{key} was made by another version of this project: use that version")
-            return Manifest(**values, place=place, digest=sha256(to_json([values["stage"], values["content"]])))
+            digest = sha256(to_json([values["stage"], values["content"]]))
+            return Manifest(**values | {"config": configs.completed(values["config"])}, place=place, digest=digest)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Mistake(
                 f"{place.uri}/{key} is no manifest of ours: remove it and give the same command again"
@@ -164,6 +166,7 @@ class Run:
     ):
         self.place, self.config, self.preset, self.base = place, config, preset, base
         self.revision, self.tell = revision, tell  # how often its extents have grown
+        self.cpus = 0  # held for its stages, once a job says so
 
     @property
     def uri(self) -> str:

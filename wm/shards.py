@@ -7,10 +7,10 @@ hashes before anything is made from them, and streamed in a shuffled order with 
 import io
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -108,13 +108,30 @@ class Shard:
     lengths: tuple[int, ...]  # steps of each of its episodes
 
 
+class File(NamedTuple):
+    """A shard where it lies, and the command that makes it again, should it be damaged."""
+
+    place: Place
+    shard: Shard
+    cure: str
+
+    @property
+    def folder(self) -> str:
+        return self.shard.key.rpartition("/")[0]
+
+    def bad(self, what: str) -> Mistake:
+        return Mistake(
+            f"{self.place.uri}/{self.shard.key} {what}: delete that file if it is there, then run `{self.cure}`"
+        )
+
+
 class DataSet:
     """Episodes spread over shards, each read by itself; nothing is kept in memory."""
 
-    def __init__(self, place: Place, shards: Sequence[Shard], cure: str):
-        self.place, self.shards, self.cure = place, tuple(shards), cure
-        self.episodes = [(shard, group) for shard in self.shards for group in range(len(shard.lengths))]
-        self.lengths = np.array([shard.lengths[group] for shard, group in self.episodes], np.int64)
+    def __init__(self, files: Iterable[File]):
+        self.files = tuple(files)
+        self.episodes = [(file, group) for file in self.files for group in range(len(file.shard.lengths))]
+        self.lengths = np.array([file.shard.lengths[group] for file, group in self.episodes], np.int64)
 
     def verify(self) -> None:
         """Every file is there and what the manifest says, or a Mistake that names it and its cure.
@@ -122,34 +139,31 @@ class DataSet:
         Done before a stage begins, so that a damaged file can't stop it in the middle. On a disk
         the content is hashed; a bucket checks content itself, so there the size has to do.
         """
-        folder = self.shards[0].key.rpartition("/")[0] if self.shards else ""
-        sizes = self.place.sizes(folder)
-        for shard in self.shards:
-            if shard.key not in sizes:
-                raise self._bad(shard, "is missing")
-            if sizes[shard.key] != shard.bytes:
-                raise self._bad(shard, f"has {sizes[shard.key]} bytes instead of {shard.bytes}")
-            if isinstance(self.place, Folder) and sha256(self.place.get(shard.key) or b"") != shard.sha256:
-                raise self._bad(shard, "is damaged (its hash is wrong)")
+        sizes = {at: place.sizes(at[1]) for at, place in {(f.place.uri, f.folder): f.place for f in self.files}.items()}
+        for file in self.files:
+            shard, there = file.shard, sizes[file.place.uri, file.folder]
+            if shard.key not in there:
+                raise file.bad("is missing")
+            if there[shard.key] != shard.bytes:
+                raise file.bad(f"has {there[shard.key]} bytes instead of {shard.bytes}")
+            if isinstance(file.place, Folder) and sha256(file.place.get(shard.key) or b"") != shard.sha256:
+                raise file.bad("is damaged (its hash is wrong)")
 
     def read(self, episode: int, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Columns of one episode."""
-        shard, group = self.episodes[episode]
+        file, group = self.episodes[episode]
         try:
-            with closing(self.place.open(shard.key)) as source:
-                file = pq.ParquetFile(source, page_checksum_verification=True)
-                table = file.read_row_group(group, columns=list(columns), use_threads=False)
+            with closing(file.place.open(file.shard.key)) as source:
+                parquet = pq.ParquetFile(source, page_checksum_verification=True)
+                table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
                 found = {name: to_numpy(table.column(name)) for name in columns}
         except FileNotFoundError:
-            raise self._bad(shard, "is missing") from None
+            raise file.bad("is missing") from None
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise self._bad(shard, f"can't be read ({str(error).splitlines()[0]})") from None
-        if len(found[columns[0]]) != shard.lengths[group]:
-            raise self._bad(shard, "holds other episodes than its manifest says")
+            raise file.bad(f"can't be read ({str(error).splitlines()[0]})") from None
+        if len(found[columns[0]]) != file.shard.lengths[group]:
+            raise file.bad("holds other episodes than its manifest says")
         return found
-
-    def _bad(self, shard: Shard, what: str) -> Mistake:
-        return Mistake(f"{self.place.uri}/{shard.key} {what}: delete that file if it is there, then run `{self.cure}`")
 
 
 class FrameStream:

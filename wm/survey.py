@@ -1,6 +1,8 @@
 """What a run holds: each stage of the pipeline, how far it is, and what to do next."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from wm.run import Manifest, Run
 
@@ -15,10 +17,17 @@ class Station:
     unit: str
     manifest: Manifest | None  # the furthest one
     bytes: int  # of all its files, those of unfinished work included
+    folder: str  # where they are; empty where it can't have begun
 
     @property
     def complete(self) -> bool:
         return self.manifest is not None and self.manifest.extent >= self.wanted
+
+    def rows(self, run: Run) -> list[dict[str, Any]]:
+        """Its curves as far as they go, of unfinished work, too: what metrics.jsonl says, a row a measurement."""
+        place = self.manifest.place if self.manifest else run.place
+        data = place.get(f"{self.folder}/metrics.jsonl") if self.folder else None
+        return [json.loads(line) for line in (data or b"").decode().splitlines()]
 
 
 def survey(run: Run) -> list[Station]:
@@ -37,10 +46,10 @@ def survey(run: Run) -> list[Station]:
     stations: dict[str, Station] = {}
     for name, job, wanted, unit, made_of in plan:
         source = stations[made_of] if made_of else None
-        manifest, bytes_ = None, 0
+        manifest, bytes_, folder = None, 0, ""
         if source is None or source.manifest is not None:
             stage = run.stage(name, of=source.manifest.digest if source and source.manifest else None)
-            manifest = stage.manifest()
-            bytes_ = sum(size for key, size in sizes.items() if key.startswith(stage.folder + "/"))
-        stations[name] = Station(name, job, wanted, unit, manifest, bytes_)
+            manifest, folder = stage.manifest(), stage.folder
+            bytes_ = sum(size for key, size in sizes.items() if key.startswith(folder + "/"))
+        stations[name] = Station(name, job, wanted, unit, manifest, bytes_, folder)
     return list(stations.values())

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class Finished:
     best_step: int
     weights: str  # key
     sha256: str
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
 
 
 def train(learner: Learner, section: Training, name: str, place: Place, folder: str) -> Iterator[Progress | Finished]:
@@ -79,8 +80,9 @@ def train(learner: Learner, section: Training, name: str, place: Place, folder: 
             measured.clear()
             rows.append(_measure(learner, step) | row)
             _refuse_divergence(name, rows, best, checkpoints)
+            learner.judge(rows)
             held_out = rows[-1]["held_out_loss"]
-            if held_out < best.loss:
+            if learner.newest or held_out < best.loss:
                 best = _Best(step, held_out, checkpoints.save_best(step, learner.weights()))
                 bad = 0
             else:
@@ -98,7 +100,7 @@ def train(learner: Learner, section: Training, name: str, place: Place, folder: 
     place.commit(key, weights)
     final = next(row for row in rows if row["step"] == best.step)
     seconds = time.monotonic() - began
-    metrics = {key: value for key, value in final.items() if key not in ("step", "time")}
+    metrics: dict[str, Any] = {key: value for key, value in final.items() if key not in ("step", "time")}
     learner.model.load_state_dict(
         unpack(weights)[0]
     )  # from here on the learner holds what ships: the best, not the last

@@ -27,6 +27,14 @@ class Vision(nn.Module, ABC):
     def losses(self, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Scalars for training, among them "loss", "reconstruction" and "kl"; noise (B, Z) is standard normal."""
 
+    @abstractmethod
+    def encoder(self) -> list[nn.Parameter]:
+        """What `encode` uses; all else is the decoder's."""
+
+    @abstractmethod
+    def decoder(self) -> list[nn.Parameter]:
+        """What `decode` uses: who only plays can do without."""
+
 
 def draw(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
     """z from N(mu, exp(logvar)), given standard normal noise of the same shape."""
@@ -82,6 +90,12 @@ class VAE(Vision):
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1)  # (B,)
         loss = reconstruction + kl.clamp(min=0.5 * self.z).mean()
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl.mean()}
+
+    def encoder(self) -> list[nn.Parameter]:
+        return [*self.convolutions.parameters(), *self.heads.parameters()]
+
+    def decoder(self) -> list[nn.Parameter]:
+        return [*self.widen.parameters(), *self.deconvolution.parameters(), *self.deconvolutions.parameters()]
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         for convolution in self.convolutions:

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from jobs.benchmarks.measure import Row, one_core, rates
-from wm.config import PRESETS, Config
+from wm.config import PRESETS, Config, of_kind
 from wm.controller import Controller
 from wm.dream import Dream, Rules, Starts, World
 from wm.envs import load
 from wm.memory import MDNRNN, sample
 from wm.stages.games import Evaluating, Games, controller_of
+from wm.stages.train_memory import untrained_memory
 from wm.vision import VAE
 
 
@@ -72,30 +73,39 @@ def _plain_agent(vision: VAE, memory: MDNRNN, controller: Controller, theta: np.
 
 
 def dreaming(seconds: float) -> list[Row]:
-    _, _, memory, controller, _ = _parts()
-    squash = load("car-racing").squash
-    starts = Starts(np.zeros((1, 32), np.float32), np.zeros((1, 32), np.float32))
-    world = World(memory, starts, Rules(steps=200, done="never", reward="head"), squash)
-    dream = Dream(world, controller)
+    return [row for preset in ("car-racing", "doom") for row in _dreaming(preset, seconds)]
+
+
+def _dreaming(preset: str, seconds: float) -> list[Row]:
+    """With the paper's M and C of that game."""
+    config = PRESETS[preset]
+    size, squash = config.vision.z, load(config.game).squash
+    torch.manual_seed(1)
+    memory, controller = untrained_memory(of_kind(config, "bits"), size).eval(), controller_of(config)
+    starts = Starts(np.zeros((1, size), np.float32), np.zeros((1, size), np.float32))
+    rules = Rules(steps=200, done="never", reward="head" if config.memory.reward else "survival")
+    dream = Dream(World(memory, starts, rules, squash), controller)
     thetas = np.random.default_rng(1).normal(0, 0.03, (64, controller.size))
 
     def ours() -> int:
         return int(dream.rollout(thetas, seed=1, episodes=16)[1].sum())
 
-    theta, state, z = controller.tensor(thetas[:1]), memory.initial(1), torch.zeros(1, 32)
+    theta, state, z = controller.tensor(thetas[:1]), memory.initial(1), torch.zeros(1, size)
+    going_on = torch.zeros(1) if memory.previous_done else None
 
     @torch.inference_mode()
     def plain() -> int:
         nonlocal state, z
         for _ in range(100):
-            a = squash(controller.act(theta, controller.features(z, state.h)[None])[0])
-            state = memory.advance(z, a, state)
-            z = sample(memory.predict(state.h), 1.0, torch.rand(1, 32), torch.randn(1, 32))
+            a = squash(controller.act(theta, controller.features(z, state.h, state.c)[None])[0])
+            state = memory.advance(z, a, state, going_on)
+            z = sample(memory.predict(state.h), 1.0, torch.rand(1, size), torch.randn(1, size))
         return 100
 
-    x, gates = torch.randn(1024, 35 + 256), torch.randn(35 + 256, 1024)
-    h, heads = torch.randn(1024, 256), torch.randn(256, 481)
-    seen, weights = torch.randn(1024, 1, 288), torch.randn(1024, 288, 3)
+    x, gates = torch.randn(1024, memory.gates.in_features), torch.randn(memory.gates.in_features, 4 * memory.hidden)
+    h, heads = torch.randn(1024, memory.hidden), torch.randn(memory.hidden, memory.heads.out_features)
+    seen = torch.randn(1024, 1, controller.features_size)
+    weights = torch.randn(1024, controller.features_size, controller.actions)
 
     @torch.inference_mode()
     def bound() -> int:
@@ -106,6 +116,6 @@ def dreaming(seconds: float) -> list[Row]:
     with one_core():
         mine, theirs, most = rates([ours, plain, bound], 3 * seconds)
     return [
-        Row("dream, 64 candidates x 16 episodes, one core", mine, "steps/s", theirs),
-        Row("dream, against its matrix products alone", mine, "steps/s", most),
+        Row(f"dream of {preset}, 64 candidates x 16 episodes, one core", mine, "steps/s", theirs),
+        Row(f"dream of {preset}, against its matrix products alone", mine, "steps/s", most),
     ]

@@ -11,7 +11,7 @@ from jobs.benchmarks.measure import Row, one_core, rate, rates
 from wm.config import PRESETS, Config
 from wm.envs import load
 from wm.place import Folder
-from wm.shards import DataSet, FrameStream, Shard
+from wm.shards import DataSet, File, FrameStream, Shard
 from wm.stages.collect import Collecting
 
 
@@ -59,7 +59,7 @@ def reading(seconds: float) -> list[Row]:
         shards = [
             Shard(record["key"], record["sha256"], record["bytes"], tuple(record["lengths"])) for record in records
         ]
-        data = DataSet(Folder(folder), shards, "")
+        data = DataSet(File(Folder(folder), shard, "") for shard in shards)
         with one_core():
             stream = FrameStream(data, np.arange(len(data.lengths)), batch=128, seed=1)
             batches = stream.batches()

@@ -17,7 +17,7 @@ from wm.config import PRESETS, Config
 from wm.learner import Learner
 from wm.place import Folder
 from wm.pool import settle
-from wm.shards import DataSet, Shard
+from wm.shards import DataSet, File, Shard
 from wm.stages.collect import Collecting
 from wm.stages.encode import Encoding
 from wm.stages.train_memory import MemoryLearner
@@ -38,7 +38,7 @@ def rollouts() -> Iterator[tuple[Config, DataSet, str]]:
 
 def _data(folder: str, record: dict[str, Any]) -> DataSet:
     shard = Shard(record["key"], record["sha256"], record["bytes"], tuple(record["lengths"]))
-    return DataSet(Folder(folder), [shard], "")
+    return DataSet([File(Folder(folder), shard, "")])
 
 
 def vision(seconds: float) -> list[Row]:

@@ -43,14 +43,26 @@ printf 'rsync %s %s\\n' "$from" "$to" >> "$STAND_IN/log"
 exit 0
 """
 DEMAND = """
-import ray, sys, time
-ray.init(address=sys.argv[1], log_to_driver=False)
-@ray.remote(num_cpus=1, label_selector={"wm.io/role": "rollout"})
-def rollout(): time.sleep(3600)
-@ray.remote(num_cpus=1, num_gpus=1)
-def train(): time.sleep(3600)
-refs = [rollout.remote() for _ in range(int(sys.argv[2]))] + [train.remote() for _ in range(int(sys.argv[3]))]
-ray.wait(refs)
+import sys
+from cluster import runtime
+from cluster.pool import RayPool
+
+class Stage:
+    threads = 0
+    def __init__(self, device=""):
+        self.device = device
+    def build(self):
+        return lambda unit: unit
+    def run(self):
+        yield "done"
+
+runtime.connect(sys.argv[1])
+pool, units = RayPool(), int(sys.argv[2])
+if units:  # as collect, encode, evolve and score do
+    with pool.crew(Stage()) as crew:
+        list(crew.map(range(units)))
+else:  # as the trainings of V and M do
+    list(pool.stream(Stage(pool.device("auto"))))
 """
 
 
@@ -188,11 +200,12 @@ def test_ray_up_starts_ray_on_loopback_without_cpus_for_rollouts(brought: Brough
 
 
 @pytest.fixture
-def autoscaler(brought: Brought, tmp_path: Path) -> Iterator[Callable[[int, int], subprocess.Popen[bytes]]]:
-    """A head with the very config that `ray up` has sent to it; starts drivers that ask for workers."""
+def autoscaler(brought: Brought, tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
+    """A head with the very config that `ray up` has sent to it; starts stages of so many units, or (0) a training."""
     port, short = free_port(), Path(f"/tmp/wm-{os.getpid()}")
     config = brought.folder / "ray_bootstrap_config.yaml"
-    shutil.copy(brought.folder / "ray_bootstrap_key.pem", brought.environment["HOME"])
+    for name in ("ray_bootstrap_key.pem", "ray_bootstrap_config.yaml"):
+        shutil.copy(brought.folder / name, brought.environment["HOME"])
     [head] = brought.account.instances()
     environment = brought.environment | {
         "RAY_enable_autoscaler_v2": "1",
@@ -209,8 +222,8 @@ def autoscaler(brought: Brought, tmp_path: Path) -> Iterator[Callable[[int, int]
     log = (tmp_path / "head.log").open("wb")
     started = [subprocess.Popen([RAY, *words], env=environment, stdout=log, stderr=log, start_new_session=True)]
 
-    def demand(rollouts: int, trainings: int) -> subprocess.Popen[bytes]:
-        driver = [sys.executable, "-c", DEMAND, f"127.0.0.1:{port}", str(rollouts), str(trainings)]
+    def demand(units: int) -> subprocess.Popen[bytes]:
+        driver = [sys.executable, "-c", DEMAND, f"127.0.0.1:{port}", str(units)]
         started.append(subprocess.Popen(driver, env=environment, stdout=log, stderr=log, start_new_session=True))
         return started[-1]
 
@@ -245,13 +258,13 @@ def until(ready: Callable[[], Any], seconds: float) -> None:
 
 @pytest.mark.slow
 def test_demand_starts_the_right_nodes_and_its_end_ends_them(
-    brought: Brought, autoscaler: Callable[[int, int], subprocess.Popen[bytes]]
+    brought: Brought, autoscaler: Callable[[int], subprocess.Popen[bytes]]
 ) -> None:
     def workers() -> list[dict[str, Any]]:
         return [one for one in brought.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
 
     brought.account.asked.clear()
-    driver = autoscaler(40, 1)
+    drivers = [autoscaler(40), autoscaler(0)]
     until(lambda: len(workers()) >= 4, 90)
     time.sleep(5)
     assert Counter(one["InstanceType"] for one in workers()) == {"c6i.4xlarge": 3, "g5.2xlarge": 1}
@@ -266,7 +279,8 @@ def test_demand_starts_the_right_nodes_and_its_end_ends_them(
     config = yaml.safe_load((brought.folder / "ray_cluster.yaml").read_text())
     assert len(brought.told("docker pull", config["metadata"]["image_gpu"])) == 1
     assert len(brought.told("docker run", "RAY_AUTH_MODE=token", "auth_token:/home/ray/.ray/auth_token")) == 5
-    driver.kill()
+    for driver in drivers:
+        driver.kill()
     until(lambda: not workers(), 120)
     # What the head's profile allows it: the policy is tested in test_aws_prerequisites.py.
     allowed = {"DescribeInstances", "DescribeInstanceTypes", "DescribeImages"}
@@ -277,7 +291,7 @@ def test_demand_starts_the_right_nodes_and_its_end_ends_them(
 @pytest.mark.slow
 def test_where_ec2_has_run_out_of_a_type_the_next_one_is_started(
     brought: Brought,
-    autoscaler: Callable[[int, int], subprocess.Popen[bytes]],
+    autoscaler: Callable[[int], subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from moto.ec2.exceptions import EC2ClientError
@@ -291,7 +305,7 @@ def test_where_ec2_has_run_out_of_a_type_the_next_one_is_started(
         return run(self, *words, **more)
 
     monkeypatch.setattr(InstanceBackend, "run_instances", short)
-    autoscaler(40, 0)
+    autoscaler(40)
     until(lambda: len(brought.account.instances()) >= 4, 90)
     workers = [one for one in brought.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
     assert Counter(one["InstanceType"] for one in workers) == {"c6id.4xlarge": 3}

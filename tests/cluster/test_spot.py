@@ -185,6 +185,46 @@ def test_the_watcher_drains_a_real_node(instance: Instance, cluster: Any, node: 
     ray.kill(worker)
 
 
+def test_units_of_a_node_with_notice_are_done_elsewhere_and_each_once(
+    instance: Instance, cluster: Any, node: Any, do: Any
+) -> None:
+    from cluster import runtime
+    from cluster.pool import RayPool
+
+    def play(unit: int) -> str:
+        import ray
+
+        time.sleep(0.3)
+        return ray.get_runtime_context().get_node_id()
+
+    leaving, staying = (node(num_cpus=1, labels={"wm.io/role": "rollout"}) for _ in range(2))
+    words = (Metadata(instance.endpoint), cluster.address, leaving.node_id, 0.2)
+    watcher = threading.Thread(target=watch, args=words, daemon=True)
+    drained_at: list[int] = []
+
+    def units() -> Iterator[int]:
+        """Until some time after the node was drained."""
+        for unit in range(2000):
+            if not drained_at and leaving.node_id in runtime._draining():
+                drained_at.append(unit)
+            if drained_at and unit >= drained_at[0] + 12:
+                return
+            yield unit
+
+    pool, answers = RayPool(workers=2), []
+    with pool.crew(do(play)) as crew:
+        for answer in crew.map(units()):
+            answers.append(answer)
+            if not watcher.ident and {where for _, where in answers} == {leaving.node_id, staying.node_id}:
+                instance.take_back()  # while both are at work
+                watcher.start()
+    assert drained_at
+    assert sorted(unit for unit, _ in answers) == list(range(len(answers)))  # none lost, none counted twice
+    late = [where for unit, where in answers if unit >= drained_at[0] + 4]
+    assert set(late) == {staying.node_id}
+    assert pool.stats.units == len(answers)
+
+
 def until(ready: Callable[[], Any], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not ready():

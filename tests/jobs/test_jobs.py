@@ -9,6 +9,7 @@ from processes import Job, type_in
 
 from jobs.command_line import parse
 from jobs.display import clock, describe
+from wm.config import PRESETS
 from wm.mistakes import Mistake
 from wm.run import Progress, Run, must_open
 
@@ -58,7 +59,7 @@ def test_typed_in_a_shell_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) 
     uri = tmp_path / "run"
     unknown = type_in("jobs.collect", "huge", "--run", uri)
     assert (unknown.returncode, unknown.stdout) == (2, "")
-    assert unknown.stderr == "no preset 'huge': say one of car-racing, car-racing-small, demo, tiny\n"
+    assert unknown.stderr == f"no preset 'huge': say one of {', '.join(PRESETS)}\n"
     assert not uri.exists()
 
 

@@ -90,7 +90,7 @@ def test_the_same_arguments_give_the_same_bits(vision, latent, noise):
     theta, seen = thetas(controller), frames()
 
     def actions(seed):
-        agent = Agent(vision, memory(), controller, theta, OWNER, squash, latent=latent, noise=noise, seed=seed)
+        agent = Agent(vision, memory(), controller, theta, OWNER, squash, latent=latent, noise=[noise] * 5, seed=seed)
         return drive(agent, seen)
 
     np.testing.assert_array_equal(actions(1), actions(1))
@@ -103,7 +103,7 @@ def test_noise_does_not_depend_on_who_is_still_alive(vision):
     theta, seen = thetas(controller), frames()
 
     def actions(lengths):
-        agent = Agent(vision, memory(), controller, theta, OWNER, squash, latent="z", noise=0.3, seed=5)
+        agent = Agent(vision, memory(), controller, theta, OWNER, squash, latent="z", noise=[0.3] * 5, seed=5)
         return drive(agent, seen, lengths)
 
     few, all_of_them = actions([7, 1, 2, 1, 7]), actions([7] * 5)
@@ -116,7 +116,7 @@ def test_draws_z_from_what_v_says_and_noise_from_a_gaussian(vision):
     frame = frames()[0, :1].repeat(count, axis=0)
     mu, logvar = (x[0].detach().numpy() for x in vision.encode(torch.from_numpy(frame[:1])))
     agent = Agent(
-        vision, None, controller, np.zeros(Z + 1), [0] * count, lambda raw: raw, latent="z", noise=0.7, seed=1
+        vision, None, controller, np.zeros(Z + 1), [0] * count, lambda raw: raw, latent="z", noise=[0.7] * count, seed=1
     )
     actions = agent.act(frame, np.arange(count))
     z = agent.z.numpy()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wm.config import PRESETS, Config, flag, from_dict, grown, leaves, of_kind, to_dict
+from wm.config import PRESETS, Config, completed, flag, from_dict, grown, leaves, of_kind, to_dict
 from wm.mistakes import Mistake
 
 TINY = PRESETS["tiny"]
@@ -102,10 +102,18 @@ def test_a_wrong_value_is_named_with_its_cure(path: str, value: Any, message: st
     assert "\n" not in str(mistake.value)
 
 
-def test_fields_of_another_version_are_no_defaults() -> None:
-    values = to_dict(TINY)
+def test_a_field_that_came_later_has_its_default_and_one_that_is_unknown_is_refused() -> None:
+    values = to_dict(replace(TINY, vision=replace(TINY.vision, z=16)))
+    del values["vision"]["gamma"]
+    found = from_dict(values)
+    assert (found.vision.z, found.vision.gamma) == (16, Config().vision.gamma)
     values["vision"]["depth"] = 3
-    del values["memory"]["hidden"]
-    for part in ("vision", "memory"):
-        with pytest.raises(Mistake, match=r"depth|hidden"):
-            from_dict({**to_dict(TINY), part: values[part]})
+    with pytest.raises(Mistake, match=r"other fields than this version knows \(depth\): use its own version"):
+        from_dict(values)
+
+
+def test_a_manifest_from_before_a_field_is_as_if_it_had_its_default() -> None:
+    whole = of_kind(TINY, "bits")
+    recorded = {path: value for path, value in whole.items() if "." not in path or path.startswith("vision.")}
+    earlier = {path: value for path, value in recorded.items() if path not in ("vision.gamma", "vision.kind")}
+    assert completed(earlier) == recorded

@@ -1,3 +1,4 @@
+import math
 import pickle
 
 import numpy as np
@@ -179,6 +180,12 @@ def test_an_end_that_is_sampled_comes_with_its_probability():
     _, lengths = d.rollout(thetas(d, 1), 1, 2000)
     assert lengths.mean() == pytest.approx(2, abs=0.15)  # geometric, 1/2
     assert (lengths == 1).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_weight_that_ends_had_in_training_is_taken_back():
+    d = dream(memory(done=math.log(10)), Rules(steps=100, done="sample", done_weight=10.0))
+    _, lengths = d.rollout(thetas(d, 1), 1, 2000)
+    assert lengths.mean() == pytest.approx(2, abs=0.15)
 
 
 def test_a_cold_dream_is_certain_and_a_warm_one_is_not():

@@ -168,6 +168,7 @@ def test_a_store_that_does_not_answer_is_no_mistake_of_the_user(
 ) -> None:
     """It may answer the next time, so whoever retries may."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(places, "PATIENCE", 0.0)
     place = places.at(s3("nobody"))
     with pytest.raises(OSError, match="S3"):
         place.sizes()

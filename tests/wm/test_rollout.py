@@ -10,7 +10,7 @@ import pytest
 from wm.config import PRESETS
 from wm.rollout import Fleet, Played, Scripted, play
 from wm.seeds import TRAINING
-from wm.stages.collect import plan
+from wm.stages.collect import script, tracks
 
 
 class Counting(gymnasium.Env):
@@ -91,13 +91,12 @@ def test_a_fleet_builds_no_more_than_it_needs() -> None:
 
 def test_the_plan_of_an_episode_depends_on_its_number_alone() -> None:
     config = PRESETS["tiny"]
-    seeds, scripts = plan(config, range(6))
-    later_seeds, later_scripts = plan(config, range(4, 6))
-    assert seeds[4:] == later_seeds
-    assert np.array_equal(scripts[4:], later_scripts)
+    seeds, scripts = tracks(config, range(6)), script(config, range(6)).scripts
+    assert seeds[4:] == tracks(config, range(4, 6))
+    assert np.array_equal(scripts[4:], script(config, range(4, 6)).scripts)
     assert scripts.shape == (6, 40, 3)
     assert len(set(seeds)) == 6
     assert min(seeds) >= TRAINING
-    other_seeds, other_scripts = plan(replace(config, seed=2), range(6))
-    assert not set(seeds) & set(other_seeds)
-    assert not np.array_equal(scripts, other_scripts)
+    other = replace(config, seed=2)
+    assert not set(seeds) & set(tracks(other, range(6)))
+    assert not np.array_equal(scripts, script(other, range(6)).scripts)

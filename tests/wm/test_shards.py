@@ -21,6 +21,7 @@ from wm.mistakes import Mistake
 from wm.place import Place
 from wm.shards import (
     DataSet,
+    File,
     FrameStream,
     Shard,
     ShardWriter,
@@ -76,7 +77,7 @@ def data_of(place: Place, *shards: Sequence[int]) -> DataSet:
         place.put(key, data)
         records.append(Shard(key, hashlib.sha256(data).hexdigest(), len(data), tuple(lengths)))
         first += len(lengths)
-    return DataSet(place, records, "python -m jobs.collect --run here")
+    return DataSet(File(place, shard, "python -m jobs.collect --run here") for shard in records)
 
 
 @pytest.fixture
@@ -288,7 +289,7 @@ def test_two_windows_are_in_memory_at_most(tmp_path: Path) -> None:
             read += int(self.lengths[episode])
             return super().read(episode, columns)
 
-    counted = Counting(data.place, data.shards, "")
+    counted = Counting(data.files)
     window = 60  # three episodes
     batches: Iterator[np.ndarray] = FrameStream(counted, np.arange(20), 10, 1, window).batches()
     for number in range(1, 60):
@@ -331,7 +332,7 @@ if sys.argv[1] == "write":
         place.put(f"{{unit:06d}}.parquet", shard)
 else:
     shards = [Shard(key, "", size, (length,) * 4) for key, size in place.sizes().items()]
-    data = DataSet(place, shards, "")
+    data = DataSet(File(place, shard, "") for shard in shards)
     stream = FrameStream(data, np.arange(len(data.lengths)), 128, 1).batches()
     for _ in range({count} // 128):
         next(stream)

@@ -1,19 +1,23 @@
 """The games, one file each, behind one small contract.
 
 An environment is a `gymnasium.Env` whose observation is a 64x64x3 uint8 frame and whose action is
-a float32 vector. A `Game` is what the method has to know about it beyond that.
+a float32 vector; `render` gives the picture that people see, as large as the game draws it. A `Game`
+is what the method has to know about it beyond that.
 """
 
 from abc import ABC, abstractmethod
 from importlib import import_module
+from typing import Any
 
 import gymnasium
 import numpy as np
 from torch import Tensor
 
+from wm.mistakes import Mistake
+
 FRAME = (64, 64, 3)  # height, width, RGB: what V sees, whatever the game
 
-GAMES = {"car-racing": "wm.envs.carracing:CarRacing"}
+GAMES = {"car-racing": "wm.envs.carracing:CarRacing", "doom": "wm.envs.doom:Doom"}
 
 
 class Game(ABC):
@@ -41,8 +45,18 @@ class Game(ABC):
         """How well V keeps what matters in this game: its own measures, if it has any."""
         return {}
 
+    def state(self, env: Any) -> dict[str, float]:
+        """What one of its environments knows and a frame shows, if anything: V's z should tell it."""
+        return {}
+
 
 def load(name: str) -> Game:
-    """The game of that name."""
+    """The game of that name; gym:ID is an environment of gymnasium."""
+    if name.startswith("gym:"):
+        from wm.envs.anygym import any_game
+
+        return any_game(name)
+    if name not in GAMES:
+        raise Mistake(f"no game {name!r}: say --game {' or '.join(GAMES)}, or gym:ID for an environment of gymnasium")
     module, attribute = GAMES[name].split(":")
     return getattr(import_module(module), attribute)()

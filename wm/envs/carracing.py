@@ -1,5 +1,7 @@
 """CarRacing: drive a racing car around a track that is a new one each episode."""
 
+from typing import Any
+
 import cv2
 import gymnasium
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor
 from wm.envs import FRAME, Game
 from wm.envs.carracing_drawing import ROWS, Painting
 from wm.envs.carracing_measures import car_and_road
+from wm.envs.carracing_state import state
 
 MAX_STEPS = 1000
 
@@ -49,6 +52,9 @@ class CarRacing(Game):
 
     def measure(self, frames: Tensor, decoded: Tensor) -> dict[str, float]:
         return car_and_road(frames, decoded)
+
+    def state(self, env: Any) -> dict[str, float]:
+        return state(env.unwrapped)
 
 
 def _held(steps: int, rng: np.random.Generator) -> np.ndarray:
@@ -99,7 +105,8 @@ class Exact(gymnasium.ObservationWrapper):
 
     def __init__(self):
         # laps need all tiles anyhow in gymnasium 1.4; naming it keeps scores comparable if that is mended
-        super().__init__(gymnasium.make("CarRacing-v3", lap_complete_percent=1.0))
+        # and `render` draws only when asked to
+        super().__init__(gymnasium.make("CarRacing-v3", lap_complete_percent=1.0, render_mode="rgb_array"))
         self.observation_space = Box(0, 255, FRAME, np.uint8)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:

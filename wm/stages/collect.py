@@ -1,28 +1,39 @@
-"""Random rollouts in the real game, written as Parquet shards by the workers themselves."""
+"""Rollouts in the real game, written as Parquet shards by the workers themselves.
+
+At random, or with an agent at the wheel: then they are another round of data, beside that of the run it is from.
+"""
 
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from wm import place as places
+from wm.agent import Agent
 from wm.config import Config
-from wm.envs import FRAME, load
+from wm.controller import Controller
+from wm.envs import FRAME, Game, load
+from wm.memory import MDNRNN
+from wm.mistakes import Mistake
 from wm.pool import Pool
 from wm.rollout import Fleet, Scripted, play
-from wm.run import Manifest, Run
-from wm.seeds import generator, training_episode
+from wm.run import Manifest, Run, must_open
+from wm.seeds import derive, generator, training_episode
 from wm.shards import ShardWriter, frame_column, rollout_schema, vector_column
+from wm.stages.evolve import load_theta, parts
+from wm.stages.games import controller_of
 from wm.stages.sharded import make_shards, record, restore
+from wm.vision import Vision
 
 
 def collect(config: Config, run: Run, pool: Pool) -> Manifest:
     """As many episodes as the config says; those that are there already are left as they are."""
     section, stage = config.collect, run.stage("collect")
-    work = Collecting(config, run.uri, stage.folder)
+    driver = Driver.of(section.agent) if section.agent else None
+    work = Collecting(config, run.uri, stage.folder, driver)
     done = stage.complete(section.episodes)
     if done is not None:
         restore(done, run, stage, work, pool)
@@ -32,8 +43,8 @@ def collect(config: Config, run: Run, pool: Pool) -> Manifest:
     scores = [episode["score"] for record in records for episode in record["episodes"]]
     return stage.commit(
         section.episodes,
-        inputs={},
-        content={"shards": records},
+        inputs={"earlier": driver.rollouts, "evolve": driver.digest} if driver else {},
+        content={"shards": records} | ({"earlier": driver.rollouts} if driver else {}),
         metrics={
             "frames": sum(sum(record["lengths"]) for record in records),
             "bytes": sum(record["bytes"] for record in records),
@@ -45,12 +56,57 @@ def collect(config: Config, run: Run, pool: Pool) -> Manifest:
 
 
 @dataclass(frozen=True)
+class Driver:
+    """The agent of a run, and the rollouts that it learned from."""
+
+    vision: Vision
+    memory: MDNRNN | None
+    controller: Controller
+    theta: np.ndarray  # (N,)
+    latent: Literal["mu", "z"]
+    digest: str  # of the evolution that made it
+    rollouts: str  # digest of its run's collect
+
+    @staticmethod
+    def of(uri: str) -> "Driver":
+        run = must_open(uri)
+        config = run.config
+        stage, _, vision, memory = parts(config, run)
+        made, rollouts = stage.manifest(), run.need("collect", config.collect.episodes, "collect")
+        if made is None:
+            raise Mistake(f"no complete evolve in {uri}, so nobody to drive: run `python -m jobs.evolve --run {uri}`")
+        controller = controller_of(config)
+        return Driver(
+            vision, memory, controller, load_theta(made), config.controller.latent, made.digest, rollouts.digest
+        )
+
+    def agent(self, config: Config, episodes: range, game: Game) -> Agent:
+        """It drives these episodes, each with its own share of noise: some nearly as it can, some badly."""
+        section = config.collect
+        rngs = [generator(config.seed, "explore", episode) for episode in episodes]
+        noise = [section.action_noise * rng.random() for rng in rngs]
+        spread = [section.weight_noise * rng.random() * rng.standard_normal(self.theta.size) for rng in rngs]
+        return Agent(
+            self.vision,
+            self.memory,
+            self.controller,
+            self.theta + np.stack(spread),
+            owner=range(len(episodes)),
+            squash=game.squash,
+            latent=self.latent,
+            seed=derive(config.seed, "collect", "noise", episodes.start),
+            noise=noise,
+        )
+
+
+@dataclass(frozen=True)
 class Collecting:
     """Play one unit's episodes side by side and write them as one shard."""
 
     config: Config
     uri: str
     folder: str
+    driver: Driver | None = None
 
     @property
     def threads(self) -> int:
@@ -62,19 +118,20 @@ class Collecting:
 
         def do(unit: int) -> dict[str, Any]:
             first = unit * section.unit_episodes
-            seeds, scripts = plan(self.config, range(first, first + section.unit_episodes))
+            numbers = range(first, first + section.unit_episodes)
+            seeds = tracks(self.config, numbers, self.driver)
             episodes = [Recording(section.steps, game.actions) for _ in seeds]
             played = play(
                 fleet.of(len(seeds)),
                 seeds,
-                Scripted(scripts),
+                self.driver.agent(self.config, numbers, game) if self.driver else script(self.config, numbers),
                 section.steps,
                 record=lambda episode, *step: episodes[episode].add(*step),
             )
             about = {
                 "game": game.name,
                 "frames": game.version,
-                "policy": section.policy,
+                "policy": f"agent {self.driver.digest[:12]}" if self.driver else section.policy,
                 "seeds": json.dumps(seeds),
             }
             writer = ShardWriter(rollout_schema(game.actions, about))
@@ -89,14 +146,19 @@ class Collecting:
         return do
 
 
-def plan(config: Config, episodes: range) -> tuple[list[int], np.ndarray]:
-    """The episodes' seeds and scripts of actions (E, T, A): pure functions of the run's seed and their numbers."""
+def tracks(config: Config, episodes: range, driver: Driver | None = None) -> list[int]:
+    """The game's seeds; each agent drives tracks of its own."""
+    drivers = [driver.digest] if driver else []
+    return [training_episode(config.seed, "collect", *drivers, episode) for episode in episodes]
+
+
+def script(config: Config, episodes: range) -> Scripted:
+    """Random actions, fixed beforehand: a pure function of the run's seed and the episodes' numbers. (E, T, A)"""
     game, section = load(config.game), config.collect
-    seeds = [training_episode(config.seed, "collect", episode) for episode in episodes]
     scripts = [
         game.explore(section.policy, section.steps, generator(config.seed, "explore", episode)) for episode in episodes
     ]
-    return seeds, np.stack(scripts)
+    return Scripted(np.stack(scripts))
 
 
 class Recording:

@@ -14,7 +14,7 @@ from wm.config import Config
 from wm.pool import Pool
 from wm.run import Manifest, Run, sha256
 from wm.shards import DataSet, ShardWriter, latent_schema, vector_column
-from wm.stages.sharded import data_set, make_shards, record, restore
+from wm.stages.sharded import make_shards, record, restore, rollouts
 from wm.stages.train_vision import load_vision
 from wm.vision import Vision
 
@@ -22,25 +22,25 @@ from wm.vision import Vision
 def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     """Latents of all episodes, and the first frames' beside them, from which dreams start."""
     vision = run.need("vision", config.vision.steps, "train_vision")
-    rollouts = run.need("collect", config.collect.episodes, "collect")
+    made = run.need("collect", config.collect.episodes, "collect")
     stage = run.stage("latents", of=vision.digest)
-    data = data_set(rollouts, "collect")
+    data = rollouts(made)
     work = Encoding(config, run.uri, stage.folder, load_vision(vision), data)
-    done = stage.complete(rollouts.extent)
+    done = stage.complete(made.extent)
     if done is not None:
         restore(done, run, stage, work, pool)
         return done
     start = time.monotonic()
     data.verify()
-    records = make_shards(run, stage, work, pool, len(data.shards))
+    records = make_shards(run, stage, work, pool, len(data.files))
     first = [record.pop("first") for record in records]  # a list of (mu, logvar) for each episode
     starts = torch.tensor([pair for shard in first for pair in shard])  # (E, 2, Z)
     packed = pack({"mu": starts[:, 0], "logvar": starts[:, 1]}, {})
     key = stage.key(f"starts-{sha256(packed)[:12]}.safetensors")
     run.place.commit(key, packed)
     return stage.commit(
-        rollouts.extent,
-        inputs={"collect": rollouts.digest, "vision": vision.digest},
+        made.extent,
+        inputs={"collect": made.digest, "vision": vision.digest},
         content={"shards": records, "starts": key, "files": {key: sha256(packed)}},
         metrics={
             "frames": sum(sum(record["lengths"]) for record in records),
@@ -68,8 +68,8 @@ class Encoding:
         place, batch = places.at(self.uri), self.config.latents.batch
 
         def do(unit: int) -> dict[str, Any]:
-            shard = self.data.shards[unit]
-            episodes = [number for number, (other, _) in enumerate(self.data.episodes) if other == shard]
+            file = self.data.files[unit]
+            episodes = [number for number, (other, _) in enumerate(self.data.episodes) if other is file]
             writer, first = None, []
             for episode in episodes:
                 columns = self.data.read(
@@ -85,11 +85,11 @@ class Encoding:
                     "action": vector_column(action),
                 }
                 writer.add(columns | vectors)
-            assert writer is not None, shard
+            assert writer is not None, file
             data = writer.finish()
             key = f"{self.folder}/{unit:06d}.parquet"
             place.put(key, data)  # the same bytes, should it be there already
-            return record(key, data, shard.lengths, first=first)
+            return record(key, data, file.shard.lengths, first=first)
 
         return do
 

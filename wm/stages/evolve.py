@@ -37,7 +37,7 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
     if done is not None:
         return done
     start = time.monotonic()
-    starts = _starts(config, run) if config.evolve.where == "dream" else None
+    starts = starts_of(config, run) if config.evolve.where == "dream" else None
     with pool.crew(Evaluating(config, vision, memory, starts)) as crew:
         history = _generations(config, run, stage, crew)
     best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
@@ -81,7 +81,7 @@ def load_theta(manifest: Manifest) -> np.ndarray:
     return unpack(manifest.read(manifest.content["theta"]))[0]["theta"].numpy()
 
 
-def _starts(config: Config, run: Run) -> Starts:
+def starts_of(config: Config, run: Run) -> Starts:
     """First frames of real episodes, from which dreams begin."""
     vision = run.need("vision", config.vision.steps, "train_vision")
     latents = run.need("latents", config.collect.episodes, "encode", of=vision.digest)
@@ -206,8 +206,10 @@ def _dreams(config: Config, seed: int, generation: int, thetas: np.ndarray) -> I
 def validation_games(config: Config, theta: np.ndarray, name: str) -> Iterator[Games]:
     """The mean on validation tracks, whole episodes."""
     section, limit = config.evolve, load(config.game).max_steps
-    for first in range(0, section.validation_episodes, section.unit_episodes):
-        episodes = range(first, min(first + section.unit_episodes, section.validation_episodes))
+    # A unit of dreams holds far more than one process should play of the real game.
+    each = section.unit_episodes if section.where == "real" else config.score.unit_episodes
+    for first in range(0, section.validation_episodes, each):
+        episodes = range(first, min(first + each, section.validation_episodes))
         yield Games(
             name=f"{name}, games from {first}",
             thetas=theta[None],

@@ -95,15 +95,21 @@ class Evaluating:
     def _dreamer(self) -> Dream:
         assert self.memory is not None, "no M to dream with"
         assert self.starts is not None
-        section = self.config.evolve
-        rules = Rules(
-            steps=section.dream_steps,
-            tau=section.tau,
-            done=section.dream_done,
-            reward="head" if self.config.memory.reward else "survival",
-            dropout=section.dream_dropout,
-        )
+        rules = rules_of(self.config)
         return Dream(World(self.memory, self.starts, rules, load(self.config.game).squash), controller_of(self.config))
+
+
+def rules_of(config: Config) -> Rules:
+    """How dreams are played in a run with this config."""
+    section = config.evolve
+    return Rules(
+        steps=section.dream_steps,
+        tau=(section.tau, section.tau_high) if section.tau_high else section.tau,
+        done=section.dream_done,
+        reward="head" if config.memory.reward else "survival",
+        dropout=section.dream_dropout,
+        done_weight=config.memory.done_weight,
+    )
 
 
 def controller_of(config: Config) -> Controller:

@@ -10,24 +10,31 @@ import numpy as np
 
 from wm.config import Config
 from wm.envs import load
-from wm.pool import Pool
+from wm.pool import Crew, Pool
 from wm.run import Manifest, Progress, Run, Stage, to_json
 from wm.seeds import derive, test_episode
-from wm.stages.evolve import load_theta, parts
-from wm.stages.games import Evaluating, Games
+from wm.stages.evolve import parts
+from wm.stages.games import Dreams, Evaluating, Games
+from wm.trained import Trained, of_run
+
+DREAMS = 64  # that are dreamt as one unit of work
 
 
 def score(config: Config, run: Run, pool: Pool) -> Manifest:
-    """Mean, standard deviation and standard error over so many test episodes."""
-    stage_of_c, _, vision, memory = parts(config, run)
-    made = stage_of_c.complete(config.evolve.generations)
-    if made is None:
-        made = run.need("evolve", config.evolve.generations, "evolve")
-    stage = run.stage("score", of=made.digest)
+    """The score of the run's own agent."""
+    stage_of_c = parts(config, run)[0]
+    if stage_of_c.complete(config.evolve.generations) is None:
+        run.need("evolve", config.evolve.generations, "evolve")  # says what to do
+    return score_of(of_run(run), config, run, pool)
+
+
+def score_of(trained: Trained, config: Config, run: Run, pool: Pool) -> Manifest:
+    """Mean, standard deviation and standard error of any agent over so many test episodes."""
+    stage = run.stage("score", of=trained.digest)
     done = stage.complete(config.score.episodes)
     if done is not None:
         return done
-    start, theta = time.monotonic(), load_theta(made)
+    start = time.monotonic()
     played = _known(run, stage)
     total = config.score.episodes
 
@@ -37,17 +44,19 @@ def score(config: Config, run: Run, pool: Pool) -> Manifest:
         run.tell(Progress("score", len(scores), total, "episodes", metrics))
 
     tell()
-    with pool.crew(Evaluating(config, vision, memory, exact=True)) as crew:
-        for unit, episodes in crew.map(_games(config, theta, played)):
+    starts = trained.starts if config.evolve.where == "dream" else None
+    with pool.crew(Evaluating(config, trained.vision, trained.memory, starts, exact=True)) as crew:
+        for unit, episodes in crew.map(_games(config, trained.theta, played)):
             first = unit.first
             records = {first + index: asdict(episode) for index, episode in enumerate(episodes)}
             run.place.commit(stage.key(f"{first:07d}.json"), to_json(records))
             played |= records
             tell()
+        dreamt = _dream(config, trained.theta, crew) if starts else {}
     scores = np.array([played[number]["score"] for number in range(total)])
     return stage.commit(
         total,
-        inputs={"evolve": made.digest},
+        inputs={trained.origin: trained.digest},
         content={"episodes": [played[number] for number in range(total)]},
         metrics={
             "score": float(scores.mean()),
@@ -56,7 +65,8 @@ def score(config: Config, run: Run, pool: Pool) -> Manifest:
             "episodes": total,
             "first_seed": test_episode(config.score.seed),
             "env_steps": int(sum(played[number]["steps"] for number in range(total))),
-        },
+        }
+        | dreamt,
         seconds=time.monotonic() - start,
     )
 
@@ -78,6 +88,29 @@ def _games(config: Config, theta: np.ndarray, played: dict[int, Any]) -> Iterato
             noise=derive("score", section.seed + first),
             first=first,
         )
+
+
+def _dream(config: Config, theta: np.ndarray, crew: Crew) -> dict[str, Any]:
+    """The same C in as many whole dreams, played as in its evolution: what it was promised, beside what it got."""
+    section, scores = config.score, dict[int, np.ndarray]()
+    units = [
+        Dreams(
+            name=f"score, dreams from {first}",
+            thetas=theta[None],
+            seed=derive(section.seed, "score", "dream", first),
+            episodes=min(DREAMS, section.episodes - first),
+            first=first,
+        )
+        for first in range(0, section.episodes, DREAMS)
+    ]
+    for unit, (returns, _) in crew.map(units):
+        scores[unit.first] = returns[0].astype(float)
+    dreamt = np.concatenate([scores[first] for first in sorted(scores)])
+    return {
+        "dream_score": float(dreamt.mean()),
+        "dream_std": float(dreamt.std(ddof=1)) if len(dreamt) > 1 else 0.0,
+        "dream_episodes": len(dreamt),
+    }
 
 
 def _known(run: Run, stage: Stage) -> dict[int, Any]:

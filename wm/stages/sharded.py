@@ -8,9 +8,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from wm.mistakes import Mistake
 from wm.pool import Pool, Work
-from wm.run import Manifest, Progress, Run, Stage, sha256, to_json
-from wm.shards import DataSet, Shard
+from wm.run import Manifest, Progress, Run, Stage, must_open, sha256, to_json
+from wm.shards import DataSet, File, Shard
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,23 @@ def shards_of(manifest: Manifest) -> list[Shard]:
 
 def data_set(manifest: Manifest, job: str) -> DataSet:
     """The episodes that a manifest vouches for; `job` makes them again, should they be damaged."""
-    return DataSet(manifest.place, shards_of(manifest), f"python -m jobs.{job} --run {manifest.place.uri}")
+    cure = f"python -m jobs.{job} --run {manifest.place.uri}"
+    return DataSet(File(manifest.place, shard, cure) for shard in shards_of(manifest))
+
+
+def rollouts(manifest: Manifest) -> DataSet:
+    """All episodes that a complete collect stands for: an agent's come after those it learned from."""
+    own = data_set(manifest, "collect")
+    if "earlier" not in manifest.content:
+        return own
+    agent = must_open(manifest.config["collect.agent"])
+    earlier = agent.need("collect", agent.config.collect.episodes, "collect")
+    if earlier.digest != manifest.content["earlier"]:
+        raise Mistake(
+            f"the rollouts in {agent.uri} are others than when its agent drove for {manifest.place.uri}:"
+            " start another run"
+        )
+    return DataSet([*rollouts(earlier).files, *own.files])
 
 
 def _records(run: Run, folder: str) -> dict[int, dict[str, Any]]:

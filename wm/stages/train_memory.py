@@ -1,5 +1,6 @@
 """Train M on the latents: what comes next, given what was seen and done."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wm.baselines import baselines, correlation
+from wm.calibration import auc, reliability
 from wm.config import Config, Memory, of_kind
 from wm.envs import load
 from wm.learner import Learner, split
@@ -192,22 +194,28 @@ class MemoryLearner(Learner):
         return z, self.model(z, batch.a, previous_done=first, noise=dropped)[0]
 
     @torch.no_grad()
-    def measures(self) -> dict[str, float]:
-        """What M's held-out NLL is to be read beside, on the same draws; and how well it foresees rewards."""
+    def measures(self) -> dict[str, Any]:
+        """What M's held-out NLL is to be read beside, on the same draws; and how well it foresees rewards and ends."""
         self.model.eval()
-        held, rewards = [], []
+        held, rewards, ends = [], [], []
         for number, (batch, weight) in enumerate(self.held_out()):
             with self.precision():
                 z, prediction = self.expect(batch, "held out", number)
             held.append((z, batch.next_mask, weight))
             if prediction.reward is not None:
                 rewards.append(torch.stack((prediction.reward, batch.reward))[:, batch.mask > 0])
+            if prediction.done is not None:
+                ends.append(torch.stack((prediction.done, batch.done))[:, batch.mask > 0])
         columns, begins, lengths = self.episodes.columns, self.episodes.begins, self.episodes.lengths
         steps = [slice(int(begins[one]), int(begins[one] + lengths[one])) for one in self.training]
         found = baselines(((columns["mu"][part], columns["logvar"][part]) for part in steps), held)
-        metrics = {f"nll_{name}": value for name, value in found.items()}
+        metrics: dict[str, Any] = {f"nll_{name}": value for name, value in found.items()}
         if rewards:
             metrics["reward_correlation"] = correlation(*torch.cat(rewards, dim=1))
+        if ends:
+            logit, done = torch.cat(ends, dim=1)
+            odds = logit - math.log(self.section.done_weight)  # the weight in the loss raised them by as much
+            metrics |= {"done_auc": auc(logit, done), "done_reliability": reliability(odds.sigmoid(), done)}
         return metrics
 
     def clip(self) -> None:

@@ -31,13 +31,30 @@ def conduct(task: Task, section: Training, inputs: dict[str, str], stage: Stage,
     )
 
 
+def take_over(section: Training, inputs: dict[str, str], stage: Stage, run: Run) -> Manifest:
+    """Another run's model as this one's: the same content, so what was made of it there can be told to be of it."""
+    manifest = _made_in(section.init, stage.name)
+    for key in manifest.content["files"]:
+        run.place.put(key, manifest.read(key))
+    run.tell(Progress(stage.name, section.steps, section.steps, "steps"))
+    return stage.commit(section.steps, inputs=inputs, content=manifest.content, metrics=manifest.metrics, seconds=0)
+
+
+def _made_in(uri: str, stage: str) -> Manifest:
+    """The V or M of another run."""
+    run = must_open(uri)
+    vision = run.stage("vision").manifest()
+    manifest = vision if stage == "vision" or vision is None else run.stage(stage, of=vision.digest).manifest()
+    if manifest is None:
+        raise Mistake(f"no complete {stage} in {uri} to start from: complete it there, or leave --{stage}.init out")
+    return manifest
+
+
 def start_from(model: nn.Module, uri: str, stage: str) -> None:
     """Give an untrained model the weights of another run's."""
     if not uri:
         return
-    manifest = must_open(uri).stage(stage).manifest()
-    if manifest is None:
-        raise Mistake(f"no complete {stage} in {uri} to start from: complete it there, or leave --{stage}.init out")
+    manifest = _made_in(uri, stage)
     try:
         load_weights(model, manifest)
     except RuntimeError:

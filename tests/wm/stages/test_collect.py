@@ -1,6 +1,7 @@
 """Rollouts: the same bytes from any pool, after any kill, in a folder or a bucket; more of them at any time."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,9 @@ from wm.pool import LocalPool
 from wm.run import Manifest, Run, must_open, start_run
 from wm.seeds import TRAINING
 from wm.stages.collect import collect
+from wm.stages.encode import encode
 from wm.stages.sharded import data_set
+from wm.stages.sharded import rollouts as all_rollouts
 from wm.stages.train_vision import train_vision
 
 TINY = PRESETS["tiny"]
@@ -197,3 +200,29 @@ def test_a_damaged_shard_stops_the_next_stage_before_it_begins(copy: Callable[..
     path.unlink()
     collect(TINY, must_open(str(folder)), pool)  # the cure
     data_set(rollouts(str(folder)), "collect").verify()
+
+
+def test_an_agent_drives_another_round(copy: Callable[..., Path], tmp_path: Path, pool: LocalPool) -> None:
+    """On tracks of its own and with noise; V and M see its rollouts and those that it learned from."""
+    agent = copy()
+    config = replace(TINY, collect=replace(TINY.collect, agent=str(agent)))
+    run = start_run(str(tmp_path / "round"), "tiny", config)
+    made, before = collect(config, run, pool), rollouts(str(agent))
+    data = all_rollouts(made)
+    assert [file.place.uri for file in data.files] == [before.place.uri] * 2 + [run.uri] * 2
+    data.verify()
+    seeds = [{e["seed"] for record in one.content["shards"] for e in record["episodes"]} for one in (made, before)]
+    assert not seeds[0] & seeds[1]
+    assert len({data.read(episode, ["action"])["action"].tobytes() for episode in range(8)}) == 8
+    train_vision(config, run, pool)
+    assert encode(config, run, pool).metrics["frames"] == data.lengths.sum()
+    assert same(collect(config, start_run(str(tmp_path / "again"), "tiny", config), pool), made)
+    shutil.rmtree(agent / "collect")
+    with pytest.raises(Mistake, match="no complete collect"):
+        all_rollouts(made)
+
+
+def test_nobody_drives_before_there_is_an_agent(copy: Callable[..., Path], tmp_path: Path, pool: LocalPool) -> None:
+    config = replace(TINY, collect=replace(TINY.collect, agent=str(copy("evolve", "score"))))
+    with pytest.raises(Mistake, match=r"nobody to drive: run `python -m jobs.evolve"):
+        collect(config, start_run(str(tmp_path / "run"), "tiny", config), pool)

@@ -1,0 +1,95 @@
+"""Trials of a sweep side by side, under Ray Tune: it gives out the cluster, the runs themselves keep what was done."""
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray import tune
+
+from cluster.pool import RayPool
+from wm.config import Config
+from wm.mistakes import Failure, Mistake
+from wm.pool import LocalPool, Pool, settle
+from wm.run import Progress
+from wm.sweep import Trial, run_trial
+
+log = logging.getLogger(__name__)
+
+RETRIES = 3  # of a trial whose node was lost: it goes on from its last generation
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # runs may have relative names
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends the job, as in all others
+
+
+def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, tell: Callable[[Progress], None]) -> None:
+    """All of them, as many at a time as the cluster has room for, each on so many CPUs.
+
+    Nothing of Tune's own state is kept: it is pickled, and what a trial has done is in its run.
+    """
+
+    def trainable(parameters: dict[str, Any]) -> None:
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        trial = Trial(**parameters["trial"])
+        settle(config.threads)
+        pool: Pool = LocalPool(config.workers.retries) if cpus == 1 else _pool(config, cpus)
+
+        def report(progress: Progress) -> None:
+            tune.report(
+                {**progress.metrics, "stage": progress.stage, "reached": progress.done, "total": progress.total}
+            )
+
+        try:
+            run_trial(trial, base, config, pool, report)
+        except Mistake as mistake:
+            tune.report({"mistake": str(mistake)})  # trying again won't mend it
+        finally:
+            pool.close()
+
+    # With one CPU a trial works in its own process; with more it only directs workers.
+    bundles: list[dict[str, float]] = [{"CPU": 1}] if cpus == 1 else [{}, *({"CPU": 1.0} for _ in range(cpus))]
+    watch = _Watch(tell)
+    with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, tune.PlacementGroupFactory(bundles)),
+            param_space={"trial": tune.grid_search([{"tau": one.tau, "seed": one.seed} for one in trials])},
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=folder,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                callbacks=[watch],
+            ),
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # Tune greets there, where only the summary belongs
+            results = tuner.fit()
+    if watch.mistake:
+        raise Mistake(watch.mistake)
+    if results.errors:
+        raise Failure(f"{len(results.errors)} of {len(trials)} trials failed; the first: {results.errors[0]}")
+
+
+def _pool(config: Config, cpus: int) -> RayPool:
+    workers = config.workers
+    return RayPool(cpus, workers.retries, workers.unit_seconds, recycle_units=workers.recycle_units)
+
+
+class _Watch(tune.Callback):
+    """Each trial's progress, as one line of the display."""
+
+    def __init__(self, tell: Callable[[Progress], None]):
+        self.tell, self.mistake = tell, ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles all that it is given; nothing is ever made from it
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        if "mistake" in result:
+            self.mistake = self.mistake or result["mistake"]
+            return
+        name = f"{Trial(**trial.config['trial']).name} {result['stage']}"
+        shown = {str(key): float(result[key]) for key in ("score", "mean") if key in result}
+        unit = "generations" if result["stage"] == "evolve" else "episodes"
+        self.tell(Progress(name, result["reached"], result["total"], unit, shown))

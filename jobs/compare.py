@@ -1,0 +1,45 @@
+"""Runs side by side in one HTML file: `python -m jobs.compare --runs URI URI ...`."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.manners import guard
+from wm import place as places
+from wm.pool import settle
+from wm.report.compared import fresh_drives, groups
+from wm.report.comparison import comparison
+from wm.run import must_open, to_json
+
+PAGE, NUMBERS = "compare.html", "compare.json"
+
+
+def compare(uris: Sequence[str], to: str) -> dict[str, Any]:
+    """The page and its numbers, written into the folder or bucket `to`; the runs are left as they are."""
+    start, runs = time.monotonic(), [must_open(uri) for uri in uris]
+    settle(runs[0].config.threads)
+    found = groups(runs)
+    drives = fresh_drives(found[0].first)
+    numbers = [group.numbers(drives) for group in found]
+    rows = [
+        {"name": group.name, "runs": [one.run.uri for one in group.runs], "measures": measured, "curve": group.curve()}
+        for group, measured in zip(found, numbers, strict=True)
+    ]
+    place = places.at(to)
+    place.put(PAGE, comparison(found, numbers).encode())
+    place.put(NUMBERS, to_json({"groups": rows}))
+    where, seconds = f"{place.uri.rstrip('/')}/{PAGE}", round(time.monotonic() - start, 1)
+    print(f"compared: {where} ({seconds} s); open it in a browser", file=sys.stderr, flush=True)
+    return {"job": "compare", "page": where, "seconds": seconds, "groups": rows}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m jobs.compare", description=__doc__)
+    parser.add_argument("--runs", required=True, nargs="+", help="runs made on the same rollouts")
+    parser.add_argument("--to", default=".", help="where to write compare.html and compare.json")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    sys.exit(guard(lambda: compare(arguments.runs, arguments.to)))

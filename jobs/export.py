@@ -1,0 +1,45 @@
+"""Write a run's agent as one file: `python -m jobs.export --run URI --to FILE.safetensors [--half]`."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.manners import guard
+from wm.card import card_of, markdown
+from wm.mistakes import Mistake
+from wm.run import must_open
+from wm.trained import export, of_run
+
+
+def job(uri: str, to: str, half: bool) -> dict[str, Any]:
+    path = Path(to)
+    if path.suffix != ".safetensors":
+        raise Mistake(f"--to {to} is no name for an agent: say {path.with_suffix('.safetensors')}")
+    run = must_open(uri)
+    card = card_of(run)
+    agent, decoder = export(replace(of_run(run), card=card), half)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = {
+        path: agent,
+        path.with_name(f"{path.stem}-decoder.safetensors"): decoder,
+        path.with_suffix(".md"): markdown(path.stem, card).encode(),
+    }
+    for file, data in files.items():
+        if file.exists() and file.read_bytes() != data:
+            raise Mistake(f"{file} is there already and holds something else: remove it, or export --to another name")
+    for file, data in files.items():
+        file.write_bytes(data)
+        print(f"{file}: {len(data) / 1e6:.1f} MB", file=sys.stderr)
+    print(f"score what you ship: python -m jobs.score --agent {path}", file=sys.stderr)
+    return {"job": "export", "run": run.uri, "files": {str(file): len(data) for file, data in files.items()}}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m jobs.export", description=__doc__)
+    parser.add_argument("--run", required=True, help="the run: a folder or s3://bucket/prefix")
+    parser.add_argument("--to", required=True, help="the file to write; V's decoder and the card go beside it")
+    parser.add_argument("--half", action="store_true", help="store the weights in half precision")
+    arguments = parser.parse_args()
+    sys.exit(guard(lambda: job(arguments.run, arguments.to, arguments.half)))

@@ -1,0 +1,98 @@
+"""What a run will take, before it is started: `python -m jobs.plan PRESET --cpus N [--gpus K]`.
+
+Time, money and disk of each stage, from the rates of a reference machine, or of this one:
+`python -m jobs.bench > bench.json`, then `--bench bench.json`.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.command_line import configured
+from jobs.display import clock
+from jobs.manners import guard
+from wm.estimate import Rates, estimate, rates_of
+from wm.mistakes import Mistake
+
+ASSUMED = (
+    "Assumed: {rates}; episodes of evolution last 0.6 of the time limit; a stage holds only what it uses, and machines"
+    " that wait cost nothing; nothing is lost on the way."
+)
+
+
+def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
+    if arguments.cpus < 1 or arguments.gpus < 0:
+        raise Mistake(
+            f"--cpus {arguments.cpus} --gpus {arguments.gpus} is no cluster: say 1 or more CPUs, 0 or more GPUs"
+        )
+    config = configured("plan", __doc__ or "", arguments.preset, rest)
+    rates = _rates(arguments.bench)
+    stages = estimate(config, arguments.cpus, arguments.gpus, rates)
+    rows = [
+        {
+            **dataclasses.asdict(stage),
+            "cost": stage.seconds / 3600 * (stage.cpus * arguments.price_cpu + stage.gpus * arguments.price_gpu),
+        }
+        for stage in stages
+    ]
+    table = Table(title=f"{arguments.preset} on {arguments.cpus} CPUs, {arguments.gpus} GPUs", title_justify="left")
+    for column, justify in (
+        ("stage", "left"),
+        ("work", "left"),
+        ("time", "right"),
+        ("holds", "right"),
+        ("disk", "right"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("cost", justify="right")
+    for row in rows:
+        holds = " + ".join(f"{row[kind]} {kind[:-1].upper()}s" for kind in ("cpus", "gpus") if row[kind])
+        table.add_row(
+            row["stage"],
+            row["work"],
+            clock(row["seconds"]),
+            holds,
+            f"{row['bytes'] / 1e9:,.2f} GB",
+            f"{row['cost']:,.2f}",
+        )
+    total = {name: sum(row[name] for row in rows) for name in ("seconds", "bytes", "cost")}
+    table.add_row("all", "", clock(total["seconds"]), "", f"{total['bytes'] / 1e9:,.2f} GB", f"{total['cost']:,.2f}")
+    console = Console(stderr=True)
+    console.print(table)
+    console.print(ASSUMED.format(rates=_said(arguments.bench, arguments.gpus)), soft_wrap=True)
+    return {"job": "plan", "preset": arguments.preset, "stages": rows, **total}
+
+
+def _rates(path: str | None) -> Rates:
+    if path is None:
+        return Rates()
+    try:
+        found = json.loads(Path(path).read_text().splitlines()[-1])["figures"]
+        return rates_of({row["what"]: row["figure"] for row in found})
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        raise Mistake(f"{path} is not what jobs.bench printed: make it with `python -m jobs.bench > {path}`") from None
+
+
+def _said(bench: str | None, gpus: int) -> str:
+    said = f"the rates in {bench}" if bench else "cores as fast as the reference machine's (AMD EPYC, AVX2)"
+    return said + (", a GPU 25 times as fast at V and 15 times at M as two of its cores (not measured)" if gpus else "")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.plan", description=__doc__, epilog="any field of the config is a flag, too"
+    )
+    parser.add_argument("preset", help="as for jobs.pipeline")
+    parser.add_argument("--cpus", type=int, default=2, help="workers (default 2)")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs for V and M (default 0: they train on two CPUs)")
+    parser.add_argument("--price-cpu", type=float, default=0.0, help="of a CPU for an hour")
+    parser.add_argument("--price-gpu", type=float, default=0.0, help="of a GPU for an hour")
+    parser.add_argument("--bench", help="a file with what jobs.bench printed on the machine in question")
+    known, rest = parser.parse_known_args()
+    sys.exit(guard(lambda: plan(known, rest)))

@@ -1,0 +1,34 @@
+"""One HTML file that shows what came of a run: `python -m jobs.report --run URI`."""
+
+import argparse
+import logging
+import sys
+import time
+from typing import Any
+
+from jobs.manners import guard
+from wm.pool import settle
+from wm.report.contents import run_report
+from wm.run import must_open
+
+NAME = "report.html"
+
+
+def report(uri: str) -> dict[str, Any]:
+    """Written into the run, finished or not; made anew each time."""
+    start, run = time.monotonic(), must_open(uri)
+    settle(run.config.threads)
+    data = run_report(run).encode()
+    run.place.put(NAME, data)
+    seconds = round(time.monotonic() - start, 1)
+    where = f"{run.uri.rstrip('/')}/{NAME}"
+    print(f"report: {where} ({len(data) / 1e6:.1f} MB, {seconds} s); open it in a browser", file=sys.stderr, flush=True)
+    return {"job": "report", "run": run.uri, "report": where, "bytes": len(data), "seconds": seconds}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m jobs.report", description=__doc__)
+    parser.add_argument("--run", required=True, help="the run: a folder or s3://bucket/prefix")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    sys.exit(guard(lambda: report(arguments.run)))

@@ -1,0 +1,94 @@
+"""Evolve C in the dream at several temperatures: `python -m jobs.sweep --run URI --tau 0.1 0.5 1.0 1.15 1.3 --seeds 3`.
+
+Every (tau, seed) is a run in URI/sweep, made on the V and M of the run at URI. The result is the paper's table: the
+score in the dream and in the real game for each tau, in URI/sweep as Markdown, CSV, JSON and SVG.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from jobs.command_line import Where, parse
+from jobs.display import Display
+from jobs.manners import _interrupt, guard, open_pool
+from wm import place as places
+from wm.config import Config
+from wm.lease import hold
+from wm.mistakes import Mistake
+from wm.run import Progress, must_open, to_json
+from wm.sweep import FOLDER, Trial, check_base, outcome, run_trial, trials_of
+from wm.temperature import comma_separated, data, markdown, plot, rows_of
+
+DOC = f"""{__doc__}
+--tau T [T ...]: the temperatures (the paper's: 0.1 0.5 1.0 1.15 1.3)
+--seeds N: evolutions of each (1)
+--cpus-each N: CPUs that a trial works with; as many trials as the cluster has room for run side by side (1)
+"""
+
+
+def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
+    signal.signal(signal.SIGTERM, _interrupt)
+    _, where, config = parse("sweep", DOC, words)
+    base = must_open(where.run)
+    trials = trials_of(options.tau, options.seeds)
+    if options.cpus_each < 1:
+        raise Mistake(f"--cpus-each {options.cpus_each}: say 1 or more")
+    check_base(base, config)
+    start, place = time.monotonic(), places.at(f"{base.uri}/{FOLDER}")
+    with Display(config.workers.log_seconds, 2 * len(trials)) as display, hold(place, where.take_over) as lease:
+
+        def tell(progress: Progress) -> None:
+            lease.check()
+            display.tell(progress)
+
+        missing = [trial for trial in trials if outcome(trial, base.uri, config) is None]
+        if missing:
+            _run(missing, base.uri, config, where, options.cpus_each, tell)
+        found = [one for trial in trials if (one := outcome(trial, base.uri, config))]
+        rows = rows_of(found)
+        table = markdown(rows, config.game)
+        place.put("table.md", table.encode())
+        place.put("table.csv", comma_separated(found).encode())
+        place.put("table.json", to_json(data(rows, config.game)))
+        place.put("table.svg", plot(rows, config.game).encode())
+    print(f"{table}\n{place.uri}/table.md, .csv, .json, .svg; tensorboard --logdir {place.uri}", file=sys.stderr)
+    return {
+        "job": "sweep",
+        "run": base.uri,
+        "seconds": round(time.monotonic() - start, 1),
+        "made": [trial.name for trial in missing],
+        "trials": [asdict(one) for one in found],
+    }
+
+
+def _run(
+    trials: list[Trial], base: str, config: Config, where: Where, cpus: int, tell: Callable[[Progress], None]
+) -> None:
+    pool = open_pool(where, config)
+    try:
+        if where.local:
+            for trial in trials:
+                run_trial(trial, base, config, pool, _named(trial.name, tell))
+        else:
+            from cluster.sweep import run_trials
+
+            run_trials(trials, base, config, cpus, tell)
+    finally:
+        pool.close()
+
+
+def _named(name: str, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    return lambda progress: tell(replace(progress, stage=f"{name} {progress.stage}"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--tau", type=float, nargs="+", default=[0.1, 0.5, 1.0, 1.15, 1.3])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--cpus-each", type=int, default=1)
+    options, words = parser.parse_known_args()
+    sys.exit(guard(lambda: sweep(options, words)))

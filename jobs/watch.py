@@ -1,0 +1,102 @@
+"""A film of a run's agent, with what it sees and dreams: `python -m jobs.watch --run URI [--in real|dream]`.
+
+Or of an agent that comes with the project or lies in a file: `python -m jobs.watch --agent car-racing`.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.display import Display
+from jobs.manners import guard
+from wm.film import SUFFIXES, encoded, films
+from wm.mistakes import Mistake
+from wm.place import Place, at
+from wm.pool import settle
+from wm.run import Progress, must_open
+from wm.so_far import agent_so_far
+from wm.trained import Trained, load_trained
+from wm.watching import Scene, dreamt, real
+
+PER_SECOND = 25  # pictures; with every second step a game of 50 steps a second plays at its own speed
+
+
+def watch(agent: Trained, where: str, seed: int, steps: int, every: int, tau: float | None, suffix: str) -> bytes:
+    """The film of one episode: a test episode of the unmodified game, or a dream."""
+    if where == "dream":
+        scenes, room, total = dreamt(agent, seed, steps, every, tau), 0, steps or agent.config.evolve.dream_steps
+    else:
+        scenes, room, total = real(agent, seed, steps, every), 3 if agent.memory else 1, steps or agent.game.max_steps
+    with Display(10.0, 1) as display:
+        return encoded(films(_told(scenes, display, total), room), suffix, PER_SECOND)
+
+
+def _told(scenes: Iterator[Scene], display: Display, total: int) -> Iterator[Scene]:
+    for scene in scenes:
+        display.tell(Progress("watch", scene.step, total, "steps", {"score": scene.score}))
+        yield scene
+
+
+def job(arguments: argparse.Namespace) -> dict[str, Any]:
+    check(arguments)
+    run = must_open(arguments.run) if arguments.run else None
+    agent = agent_so_far(run) if run else load_trained(arguments.agent)
+    settle(agent.config.threads)
+    seed = agent.config.score.seed if arguments.seed is None else arguments.seed
+    name = arguments.to or f"{arguments.where}-{seed}.mp4"
+    suffix = name.rpartition(".")[2].lower()
+    if suffix not in SUFFIXES:
+        raise Mistake(f"no film can be written as {name}: let --to end in .{', .'.join(SUFFIXES)}")
+    place, key = _goal(run.place if run else at("runs"), arguments.to, name)
+    data = watch(agent, arguments.where, seed, arguments.steps, arguments.every, arguments.tau, suffix)
+    place.put(key, data)
+    film = f"{place.uri.rstrip('/')}/{key}"
+    print(f"film: {film} ({len(data) / 1e6:.1f} MB)", file=sys.stderr, flush=True)
+    return {
+        "job": "watch",
+        "run": run.uri if run else None,
+        "film": film,
+        "bytes": len(data),
+        "in": arguments.where,
+        "seed": seed,
+    }
+
+
+def _goal(place: Place, to: str | None, name: str) -> tuple[Place, str]:
+    """Into the films of the run, or where the user says."""
+    if to is None:
+        return place, f"films/{name}"
+    path = Path(to)
+    if not path.parent.is_dir():
+        raise Mistake(f"no folder {path.parent}: make it, or leave --to out to write into the run")
+    return at(str(path.parent.resolve())), path.name
+
+
+def check(arguments: argparse.Namespace) -> None:
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**29:
+        raise Mistake(f"--seed {arguments.seed} is no test episode: say 0 to {2**29 - 1}")
+    if arguments.steps < 0 or arguments.every < 1:
+        raise Mistake("--steps can't be negative (0 is the whole episode), and --every has to be 1 or more")
+    if arguments.tau is not None and not arguments.tau > 0:
+        raise Mistake(f"--tau {arguments.tau} has to be above 0")
+    if arguments.tau is not None and arguments.where != "dream":
+        raise Mistake("--tau is the dream's temperature: say --in dream as well")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m jobs.watch", description=__doc__)
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--run", help="the run: a folder or s3://bucket/prefix")
+    whose.add_argument("--agent", help="an agent: one that comes with the project, or the file that jobs.export wrote")
+    parser.add_argument("--in", dest="where", choices=("real", "dream"), default="real", help="default: real")
+    parser.add_argument("--seed", type=int, help="which test episode or dream; default: the first that was scored")
+    parser.add_argument("--steps", type=int, default=0, help="stop after so many; 0 plays the whole episode")
+    parser.add_argument("--every", type=int, default=2, help="show one step in so many (default 2)")
+    parser.add_argument("--tau", type=float, help="the dream's temperature; default: that of the run's evolution")
+    parser.add_argument(
+        "--to", help="a file: .mp4, .webp or .gif; default: films/ in the run, or in runs/ for an --agent"
+    )
+    arguments = parser.parse_args()
+    sys.exit(guard(lambda: job(arguments)))

@@ -1,0 +1,60 @@
+"""What Prometheus is told, and a board that asks for nothing else; event files where TensorBoard looks for them."""
+
+import json
+import re
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.metrics import SHOWN
+from cluster.pool import RayPool
+from wm.run import Progress, Run
+
+BOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana.json"
+DRIVER = {"done", "total", "generation", "units_waiting", "units_under_way", "units_done", "workers", "restarts"}
+EXPECTED = {f"ray_wm_{name}" for name in DRIVER | set(SHOWN.values()) | {"worker_units_total", "worker_seconds_total"}}
+
+
+def test_the_board_shows_what_there_is() -> None:
+    asked = {
+        name
+        for panel in json.loads(BOARD.read_text())["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"ray_wm_\w+", target["expr"])
+    }
+    assert asked == EXPECTED
+
+
+def test_the_exporters_of_the_nodes_tell_all_of_it(do: Any, cluster: Any) -> None:
+    pool = RayPool(workers=2)
+    with pool.crew(do(lambda unit: time.sleep(0.3))) as crew:
+        list(crew.map(range(8)))
+        pool.tell(Progress("evolve", 3, 10, "generations", {"env_steps": 7.0, "best": 2.0, "mean": 1.0, "score": 1.5}))
+        end, text = time.monotonic() + 90, ""
+        while missing := EXPECTED - set(re.findall(r"^(ray_wm_\w+){", text, re.M)):
+            assert time.monotonic() < end, missing
+            time.sleep(1)
+            text = "".join(exported(node) for node in ray.nodes() if node["Alive"])
+    assert re.search(r'^ray_wm_generation{.*Stage="?evolve|^ray_wm_generation{.*stage="evolve".*} 3\.0', text, re.M)
+
+
+def exported(node: dict[str, Any]) -> str:
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("stage", ["vision", "memory", "evolve"])
+def test_tensorboard_reads_the_curves_of_a_copied_run(tiny: Run, stage: str) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    [file] = Path(tiny.uri, stage).rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file.parent)).Reload()
+    assert any(tag.startswith(f"{stage}/") for tag in events.Tags()["scalars"])

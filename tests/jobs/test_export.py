@@ -1,0 +1,39 @@
+"""Export an agent and score the file: the commands that a user types."""
+
+import json
+from pathlib import Path
+
+from processes import type_in
+
+from wm.run import Run
+from wm.trained import of_run
+
+
+def test_the_file_scores_as_the_run_does(tiny: Run, tmp_path: Path) -> None:
+    path = tmp_path / "agents" / "it.safetensors"
+    exported = type_in("jobs.export", "--run", tiny.uri, "--to", path)
+    assert exported.returncode == 0, exported.stderr
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "it-decoder.safetensors",
+        "it.md",
+        "it.safetensors",
+    ]
+    words = ("--agent", path, "--run", tmp_path / "run", "--episodes", 2, "--unit-episodes", 1, "--local")
+    scored = type_in("jobs.score", *words)
+    assert scored.returncode == 0, scored.stderr
+    made = tiny.stage("score", of=of_run(tiny).digest).manifest()
+    assert json.loads(scored.stdout)["stages"]["score"]["score"] == made.metrics["score"]
+    watched = type_in("jobs.watch", "--agent", path, "--steps", 4, "--to", tmp_path / "film.webp")
+    assert watched.returncode == 0, watched.stderr
+    assert (tmp_path / "film.webp").read_bytes()[8:12] == b"WEBP"
+    again = type_in("jobs.export", "--run", tiny.uri, "--to", path, "--half")
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+
+
+def test_a_wrong_agent_is_the_users_mistake(tmp_path: Path) -> None:
+    for words in (("--agent", "nobody"), ("--agent", tmp_path / "none.safetensors")):
+        refused = type_in("jobs.score", *words)
+        assert refused.returncode == 2
+        assert "no agent" in refused.stderr
+        assert "Traceback" not in refused.stderr

@@ -1,0 +1,70 @@
+"""The whole pipeline on a cluster of several nodes, sent as a user sends it; the head is lost, another one goes on."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from processes import Job
+from rays import Rays
+
+from wm import place as places
+from wm.run import Run, must_open
+from wm.survey import survey
+
+TOKEN = "c" * 64
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture
+def start(s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rays]]:
+    """Starts clusters that want the token, as this process has it."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    made: list[Rays] = []
+
+    def one() -> Rays:
+        made.append(Rays(nodes=2, cpus=1, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN))
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.end()
+
+
+def test_a_new_head_takes_up_what_the_lost_one_left(
+    tiny: Run, start: Callable[[], Rays], s3: Callable[[str], str], job: Callable[..., Job]
+) -> None:
+    uri = s3("lost")
+    place = places.at(uri)
+    first = start()
+    sent = job("submit", "pipeline", "tiny", "--run", uri, "--address", first.jobs)
+    # In the middle of the evolution: a generation is there, the last one is not.
+    sent.until(lambda: any("evolve/" in key and "step-0000000001" in key for key in place.sizes()))
+    [holder] = [json.loads(place.get(key) or b"") for key in place.sizes("lease")]
+    first.end("lose")
+    if Path(f"/proc/{holder['pid']}").exists():  # the driver was on that machine, too
+        os.kill(holder["pid"], signal.SIGKILL)
+    assert not survey(must_open(uri))[-1].complete
+    assert sent.wait() == 1
+    assert "if the head is lost, so is the job, but not the run" in sent.stderr
+
+    second = start()
+    again = job("submit", "--resume", "--run", uri, "--address", second.jobs)
+    assert again.wait() == 0, again.stderr
+    name = uri.rpartition("/")[2]
+    assert f"{name}-pipeline-1 went with its head: sent again" in again.stderr
+    assert again.summary["submission"] == f"{name}-pipeline-2"
+    assert f"left by process {holder['pid']}" in again.stderr
+    assert "goes on from generation" in again.stderr
+
+    stages = again.summary["summary"]["stages"]
+    undisturbed = {station.stage: station.manifest for station in survey(tiny)}
+    for stage, manifest in undisturbed.items():
+        assert manifest is not None
+        assert stages[stage]["digest"] == manifest.digest
+    assert stages["evolve"]["theta_sha256"] == undisturbed["evolve"].metrics["theta_sha256"]  # type: ignore[union-attr]
+    assert stages["score"]["score"] == undisturbed["score"].metrics["score"]  # type: ignore[union-attr]
+    assert not place.sizes("lease")

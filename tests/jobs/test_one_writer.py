@@ -1,0 +1,38 @@
+"""Two jobs typed in at the same instant on one run: one works, the other is told so, and nothing is worse for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from processes import Job
+
+from wm.run import Run, must_open
+from wm.stages.sharded import data_set
+
+ROUNDS = 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_of_two_jobs_at_once_one_works(
+    kind: str, s3: Callable[[str], str], tmp_path: Path, job: Callable[..., Job], tiny: Run
+) -> None:
+    expected = tiny.stage("collect").complete(4)
+    assert expected is not None
+    told = 0
+    for number in range(ROUNDS):
+        uri = s3("both") if kind == "s3" else str(tmp_path / f"run-{number}")
+        both = [job("collect", "tiny", "--run", uri, "--local") for _ in range(2)]
+        codes = sorted(one.wait() for one in both)
+        late = [one for one in both if "is being worked on by process" in one.stderr]
+        # The second may also come so late that all is done.
+        assert codes == [0, 2 if late else 0], [one.stderr for one in both]
+        assert sum("0/2 shards" in one.stderr for one in both) == 1
+        told += len(late)
+        made = must_open(uri).stage("collect").complete(4)
+        assert made is not None
+        assert made.digest == expected.digest
+        data_set(made, "collect").verify()
+        assert not must_open(uri).place.sizes("lease")
+    assert told > ROUNDS // 2

@@ -1,0 +1,25 @@
+"""Plans, as a user types them."""
+
+import json
+from pathlib import Path
+
+from processes import type_in
+
+
+def test_a_plan_for_a_cluster(tmp_path: Path) -> None:
+    bench = tmp_path / "bench.json"
+    bench.write_text(json.dumps({"job": "bench", "figures": [{"what": "training V, 2 threads", "figure": 100.0}]}))
+    words = ("car-racing", "--cpus", 64, "--gpus", 1, "--price-cpu", 0.02, "--price-gpu", 1, "--vision.steps", 1000)
+    made = type_in("jobs.plan", *words, "--bench", bench)
+    assert made.returncode == 0, made.stderr
+    plan = json.loads(made.stdout)
+    assert plan["cost"] > 0
+    assert "128,000 frames" in made.stderr.replace("\n", " ")
+    assert "not measured" in made.stderr.replace("\n", " ")
+
+
+def test_what_makes_no_plan_is_said(tmp_path: Path) -> None:
+    for words in (("nothing",), ("tiny", "--cpus", 0), ("tiny", "--bench", tmp_path / "none")):
+        refused = type_in("jobs.plan", *words)
+        assert refused.returncode == 2, words
+        assert "Traceback" not in refused.stderr

@@ -1,0 +1,137 @@
+"""The report of a run: finished, half finished, hostile; one file that needs nothing else."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from processes import Job
+
+from jobs.display import show_spent
+from wm.report import results
+from wm.report.contents import run_report
+from wm.report.making import changed, duration
+from wm.run import Run, must_open
+from wm.survey import survey
+
+PARTS = ("It drives", "Beside others", "Score against generation", "Score against steps", "Reconstructions")
+PARTS += ("What single numbers stand for", "Dreams at several temperatures", "M&#x27;s loss", "Where the time went")
+
+
+@pytest.fixture(autouse=True)
+def short_films(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "FILM_STEPS", 10)  # in this process alone: a job makes whole ones
+
+
+def test_a_report_holds_everything_in_one_small_file(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
+    uri = copy()
+    made = job("report", "--run", uri)
+    assert made.wait() == 0, made.stderr
+    path = Path(made.summary["report"])
+    assert path == uri / "report.html"
+    shown = path.read_text()
+    assert made.summary["bytes"] == path.stat().st_size < 8e6
+    assert str(path) in made.stderr
+    for part in PARTS:
+        assert part in shown
+    assert 'class="missing"' not in shown
+    assert not re.search(r"""(?:src|href|srcset)="(?!data:image/)""", shown)
+    assert "tau 1.3" in shown
+    assert f"jobs.pipeline tiny --run {uri}" in shown
+    assert "--evolve.sigma0" in shown
+
+
+@pytest.mark.parametrize(
+    ("without", "says"),
+    [
+        (("score",), "jobs.score"),
+        (("score", "evolve"), "jobs.evolve"),
+        (("score", "evolve", "memory"), "jobs.train_memory"),
+        (("score", "evolve", "memory", "latents", "vision"), "jobs.train_vision"),
+        (("score", "evolve", "memory", "latents", "vision", "collect"), "jobs.collect"),
+    ],
+)
+def test_of_a_half_finished_run_what_is_missing_is_said_with_its_command(
+    copy: Callable[..., Path], without: tuple[str, ...], says: str
+) -> None:
+    uri = copy(*without)
+    shown = run_report(must_open(str(uri)))
+    assert f"python -m {says} --run {uri}" in shown
+    lines = re.findall(r'<p class="missing">(.*?)</p>', shown)
+    assert lines
+    assert all(line.endswith(".") or "goes on" in line for line in lines)
+
+
+def test_an_evolution_under_way_is_shown_with_its_best_so_far(copy: Callable[..., Path]) -> None:
+    uri = copy("score")
+    for manifest in (uri / "evolve").rglob("manifest-*"):
+        manifest.unlink()
+    shown = run_report(must_open(str(uri)))
+    assert "validation so far" in shown
+    assert 'class="film"' in shown
+    assert "Score against generation" in shown
+
+
+def test_lost_rollouts_cost_the_pictures_that_need_them_and_nothing_else(copy: Callable[..., Path]) -> None:
+    uri = copy()
+    for shard in (uri / "collect").glob("*.parquet"):
+        shard.unlink()
+    shown = run_report(must_open(str(uri)))
+    assert "Reconstructions" not in shown
+    assert "Dreams at several temperatures" in shown
+    assert f"jobs.collect --run {uri}" in shown
+
+
+def test_names_and_values_are_escaped(copy: Callable[..., Path]) -> None:
+    uri = copy()
+    hostile = uri.parent / "<img src=x onerror=alert(1)>&\"'"
+    uri.rename(hostile)
+    frozen = json.loads((hostile / "config.json").read_text())
+    frozen["preset"] = "<script>alert(2)</script>"
+    frozen["config"]["evolve"]["init"] = "</td><script>alert(3)</script>"
+    (hostile / "config.json").write_text(json.dumps(frozen))
+    shown = run_report(must_open(str(hostile)))
+    assert "<script" not in shown
+    assert "<img src=x" not in shown
+    assert "&lt;script&gt;alert(2)" in shown
+    assert "alert(3)&lt;/script&gt;" in shown
+
+
+def test_mistakes(tmp_path: Path, copy: Callable[..., Path], job: Callable[..., Job]) -> None:
+    nowhere = job("report", "--run", tmp_path / "nowhere")
+    assert nowhere.wait() == 2
+    assert nowhere.stderr.startswith("no run in ")
+    uri = copy()
+    frozen = json.loads((uri / "config.json").read_text())
+    frozen["config"]["game"] = "<b>chess</b>"
+    (uri / "config.json").write_text(json.dumps(frozen))
+    unknown = job("report", "--run", uri)
+    assert unknown.wait() == 2
+    assert unknown.stderr.count("\n") == 1
+
+
+def test_flags_that_differ_from_the_preset_are_named(tiny: Run) -> None:
+    assert changed("tiny", tiny.config) == []
+    config = replace(
+        tiny.config,
+        seed=7,
+        memory=replace(tiny.config.memory, reward=False, done=True),
+        evolve=replace(tiny.config.evolve, generations=9),
+    )
+    words = ["--seed", "7", "--memory.no-reward", "--memory.done", "--evolve.generations", "9"]
+    assert changed("tiny", config) == words
+
+
+def test_durations() -> None:
+    assert [duration(x) for x in (4.2, 278, 11130, 400_000)] == ["4 s", "4:38 min", "3:05 h", "4.6 days"]
+
+
+def test_at_its_end_a_job_says_what_each_stage_took(tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    show_spent([station.manifest for station in survey(tiny) if station.manifest], tiny.uri)
+    head, *rows, last = capsys.readouterr().err.splitlines()
+    assert head.split() == ["stage", "time", "steps", "CPU", "hours", "GPU", "hours"]
+    assert [row.split()[0] for row in rows] == ["collect", "vision", "latents", "memory", "evolve", "score"]
+    assert all(float(row.split()[-2]) > 0 for row in rows)  # CPU hours
+    assert last.endswith(f"python -m jobs.report --run {tiny.uri}")

@@ -1,0 +1,109 @@
+"""Films of an agent, in the real game and in the dream."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from processes import Job
+
+from wm.film import encoded
+from wm.mistakes import Mistake
+from wm.run import Run
+from wm.so_far import agent_so_far
+from wm.watching import dreamt, real
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    if path.suffix == ".mp4":
+        video, found = cv2.VideoCapture(str(path)), []
+        while (read := video.read())[0]:
+            found.append(read[1])
+        return found
+    good, animation = cv2.imreadanimation(str(path))
+    assert good
+    return list(animation.frames)
+
+
+def test_an_episode_of_the_game_goes_into_the_run(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
+    uri = copy()
+    made = job("watch", "--run", uri, "--seed", 3, "--steps", 12)
+    assert made.wait() == 0, made.stderr
+    path = uri / "films" / "real-3.mp4"
+    assert made.summary["film"] == str(path)
+    assert made.summary["bytes"] == path.stat().st_size
+    shown = pictures(path)
+    assert len(shown) == 6  # every second step
+    assert shown[0].shape[1] == 480
+    assert np.abs(shown[0].astype(float) - shown[-1]).mean() > 1  # something moves
+
+
+@pytest.mark.parametrize("suffix", ["webp", "gif"])
+def test_a_dream_goes_where_it_is_told_to(tiny: Run, tmp_path: Path, job: Callable[..., Job], suffix: str) -> None:
+    path = tmp_path / f"dream.{suffix}"
+    made = job("watch", "--run", tiny.uri, "--in", "dream", "--steps", 8, "--tau", 0.5, "--every", 1, "--to", path)
+    assert made.wait() == 0, made.stderr
+    assert len(pictures(path)) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--seed", "-1"], "--seed -1 is no test episode"),
+        (["--every", "0"], "--every has to be 1"),
+        (["--in", "dream", "--tau", "0"], "--tau 0.0 has to be above 0"),
+        (["--tau", "1"], "say --in dream"),
+        (["--to", "film.avi"], "let --to end in .mp4, .webp, .gif"),
+        (["--to", "no/such/folder/film.gif"], "no folder no/such/folder"),
+        (["--in", "sleep"], "invalid choice"),
+    ],
+)
+def test_mistakes(tiny: Run, job: Callable[..., Job], words: list[str], says: str) -> None:
+    made = job("watch", "--run", tiny.uri, *words)
+    assert made.wait() == 2
+    assert says in made.stderr
+    assert "Traceback" not in made.stderr
+
+
+def test_without_an_agent_the_missing_job_is_named(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
+    uri = copy("score", "evolve")
+    made = job("watch", "--run", uri)
+    assert made.wait() == 2
+    assert f"python -m jobs.evolve --run {uri}" in made.stderr
+
+
+def test_the_dream_beside_the_game_begins_with_what_is_seen_there(tiny: Run) -> None:
+    scenes = list(real(agent_so_far(tiny), seed=0, steps=8, awake=4))
+    names = [[name for name, _ in scene.views] for scene in scenes]
+    assert names[0] == ["the game", "V sees"]
+    assert names[3] == ["the game", "V sees", "M expected"]
+    assert names[4] == names[-1] == ["the game", "V sees", "M expected", "M dreams"]
+    views = dict(scenes[4].views)
+    assert np.array_equal(views["V sees"], views["M dreams"])
+    assert not np.array_equal(dict(scenes[5].views)["M dreams"], views["M dreams"])
+    assert views["the game"].shape == (400, 600, 3)  # the game's own picture
+
+
+def test_what_is_watched_is_what_is_scored(tiny: Run) -> None:
+    """The same agent on the same track: watching it changes nothing."""
+    from wm.rollout import play
+
+    agent = agent_so_far(tiny)
+    scenes = list(real(agent, seed=5, steps=20))
+    played: list[float] = []
+    driver = agent.agent()
+    play([agent.game.make(exact=True)], [5], driver, 20, record=lambda *step: played.append(step[3]))
+    assert [round(scene.score, 6) for scene in scenes] == [round(sum(played[:at]), 6) for at in range(20)]
+
+
+def test_the_same_dream_again(tiny: Run) -> None:
+    agent = agent_so_far(tiny)
+    one, again, other = (list(dreamt(agent, seed, 5)) for seed in (1, 1, 2))
+    assert np.array_equal(one[4].views[0][1], again[4].views[0][1])
+    assert not np.array_equal(one[4].views[0][1], other[4].views[0][1])
+
+
+def test_an_unknown_kind_of_film_is_refused() -> None:
+    with pytest.raises(Mistake, match="webp"):
+        encoded([np.zeros((8, 8, 3), np.uint8)], "avi", 25)

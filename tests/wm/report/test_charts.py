@@ -1,0 +1,81 @@
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from wm.report.charts import Bar, Series, bars, histogram, lines, short
+
+
+def numbers(chart, attribute):
+    """The numbers of an attribute, all finite."""
+    found = [float(x) for x in re.findall(rf'\b{attribute}="(-?[0-9.]+)"', chart)]
+    assert found
+    return found
+
+
+def parsed(chart):
+    assert "nan" not in chart
+    assert "inf" not in chart
+    return ElementTree.fromstring(chart)
+
+
+def test_lines_lie_within_the_picture():
+    one = Series("mine", [(1, 10.0), (2, 30.0), (3, 20.0)], errors=[1, 2, 3], dots=True)
+    other = Series("theirs", [(1, 5.0), (3, 50.0)], "other", band=[(0, 9), (40, 60)])
+    chart = lines([one, other], "step", "score", level=(25, "good"))
+    tree = parsed(chart)
+    assert all(0 <= x <= 420 for x in numbers(chart, "cx"))
+    assert all(0 <= y <= 260 for y in numbers(chart, "cy"))
+    assert len([node for node in tree.iter("circle") if node.find("title") is not None]) == 3
+    assert "mine" in chart
+    assert "good" in chart
+
+
+def test_a_logarithmic_axis_spreads_decades_evenly():
+    chart = lines([Series("s", [(1e4, 1.0), (1e6, 2.0), (1e8, 3.0)], dots=True)], "steps", "score", log_x=True)
+    first, middle, last = numbers(chart, "cx")
+    assert middle - first == pytest.approx(last - middle)
+    assert "100k" in chart
+    assert "10M" in chart
+
+
+def test_what_is_no_number_is_left_out():
+    points = [(0, 1.0), (1, math.nan), (2, math.inf), (3, 2.0)]
+    chart = lines([Series("s", points, errors=[math.nan, 1, 1, 1], dots=True)], "x", "y")
+    parsed(chart)
+    assert len(numbers(chart, "cx")) == 2
+    assert len(numbers(lines([Series("s", [(0, 1.0), (10, 1.0)], dots=True)], "x", "y", log_x=True), "cx")) == 1
+
+
+@pytest.mark.parametrize("points", [[], [(1, 5.0)], [(1, 5.0), (1, 5.0)], [(0, 0.0), (1, 0.0)]])
+def test_few_points_will_do(points):
+    parsed(lines([Series("s", points, dots=True)], "x", "y"))
+
+
+def test_bars_begin_at_zero_and_names_are_escaped():
+    chart = bars([Bar("<i>", -10.0, "-10", 5), Bar("b", 100.0, "100", 20, 3, strong=True)], "about")
+    boxes = list(parsed(chart).iter("rect"))
+    left, right = ((float(b.get("x")), float(b.get("x")) + float(b.get("width"))) for b in boxes)
+    assert left[1] == pytest.approx(right[0], abs=0.2)
+    assert "<i>" not in chart
+
+
+def test_a_histogram_counts_everything_once():
+    values = [1.0, 2.0, 2.5, 9.9, 10.0, math.nan]
+    said = [node.find("title").text for node in parsed(histogram(values, "score", 5.0)).iter("rect")]
+    assert sum(int(text.split()[0]) for text in said) == 5
+    parsed(histogram([3.0], "score"))
+    assert "No numbers" in histogram([], "score")
+
+
+def test_axes_say_numbers_briefly():
+    assert [short(x) for x in (0, 0.25, 150, 9000, 2e4, 1.5e6, 1e9)] == [
+        "0",
+        "0.25",
+        "150",
+        "9000",
+        "20k",
+        "1.5M",
+        "1G",
+    ]

@@ -1,0 +1,43 @@
+"""Plans: more machines take less time, more work more; rates come from what was measured."""
+
+from dataclasses import replace
+
+import pytest
+
+from wm.config import PRESETS
+from wm.estimate import Rates, estimate, rates_of
+
+PAPER, SMALL = PRESETS["car-racing"], PRESETS["car-racing-small"]
+
+
+def seconds(config=SMALL, cpus=2, gpus=0, rates=Rates()) -> dict[str, float]:  # noqa: B008
+    return {stage.stage: stage.seconds for stage in estimate(config, cpus, gpus, rates)}
+
+
+def test_more_workers_take_less_time_until_units_run_out() -> None:
+    few, many, most = (seconds(PAPER, cpus)["evolve"] for cpus in (16, 256, 4096))
+    assert few > 10 * many
+    assert many == pytest.approx(most, rel=0.05)  # 1,024 episodes in units of 4
+
+
+def test_a_gpu_helps_those_who_train() -> None:
+    without, with_one = seconds(PAPER, 64), seconds(PAPER, 64, 1)
+    assert with_one["vision"] < without["vision"] / 10
+    assert with_one["evolve"] == without["evolve"]
+
+
+def test_the_stages_are_those_of_the_pipeline() -> None:
+    assert list(seconds()) == ["collect", "vision", "latents", "memory", "evolve", "score"]
+    without = replace(SMALL, controller=replace(SMALL.controller, inputs="z"))
+    assert "memory" not in seconds(without)
+
+
+def test_the_dream_is_faster_than_the_game() -> None:
+    dream = replace(SMALL, evolve=replace(SMALL.evolve, where="dream"))
+    assert seconds(dream)["evolve"] < seconds()["evolve"] / 5
+
+
+def test_measured_rates_take_the_place_of_the_references() -> None:
+    rates = rates_of({"training V, 2 threads": 1.0, "something else": 5.0})
+    assert rates == replace(Rates(), vision=1.0)
+    assert seconds(rates=rates)["vision"] > 100 * seconds()["vision"]

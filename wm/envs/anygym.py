@@ -1,0 +1,133 @@
+"""Any environment of gymnasium that has pictures, by its id: `--game gym:CarRacing-v3?continuous=false`.
+
+A module that registers it goes before the id (`gym:ale_py:ALE/Pong-v5`), what it is made with after it. The picture
+is the observation where that is one, else what it renders. M and C see a discrete action as numbers of which one is
+1, so everything downstream stays as it is.
+"""
+
+import json
+from functools import cache
+from typing import Any
+from urllib.parse import parse_qsl
+
+import cv2
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor
+
+from wm.envs import FRAME, Game
+from wm.mistakes import Mistake
+
+MAX_STEPS = 1000  # where the environment has no limit of its own
+HELD = 10  # steps for which a random policy keeps going, at most
+
+
+@cache
+def any_game(name: str) -> "AnyGame":
+    """One for each name: the environment has to be made to know its actions."""
+    return AnyGame(name)
+
+
+class AnyGame(Game):
+    explorations = ("mixture", "held", "independent")
+
+    def __init__(self, name: str):
+        self.name = name
+        env = _make(name)
+        self.version = f"gymnasium {gymnasium.__version__}"
+        self.max_steps = (env.spec.max_episode_steps if env.spec else None) or MAX_STEPS
+        space = env.action_space
+        self.discrete = isinstance(space, Discrete)
+        if isinstance(space, Discrete):
+            self.actions = int(space.n)
+        elif isinstance(space, Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all():
+            self.actions = int(np.prod(space.shape))
+            self.low, self.high = (torch.tensor(x.reshape(-1), dtype=torch.float32) for x in (space.low, space.high))
+        else:
+            raise Mistake(f"{name} takes actions in {space}, not in a Discrete or bounded Box: wrap it so that it does")
+        env.close()
+
+    def make(self, exact: bool = False) -> gymnasium.Env:
+        return Framed(_make(self.name), self.discrete)
+
+    def squash(self, raw: Tensor) -> Tensor:
+        if self.discrete:
+            return torch.nn.functional.one_hot(raw.argmax(-1), self.actions).to(raw.dtype)
+        low, high = self.low.to(raw.device), self.high.to(raw.device)
+        return low + (raw.tanh() + 1) / 2 * (high - low)
+
+    def explore(self, kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
+        if kind == "mixture":
+            kind = str(rng.choice(self.explorations[1:]))
+        if kind not in self.explorations:
+            raise ValueError(f"{self.name} explores as {', '.join(self.explorations)}, not as {kind!r}")
+        if self.discrete:
+            actions = np.eye(self.actions)[rng.integers(self.actions, size=steps)]
+        else:
+            actions = rng.uniform(self.low.numpy(), self.high.numpy(), (steps, self.actions))
+        if kind == "held":
+            actions = actions.repeat(rng.integers(1, HELD + 1, steps), axis=0)[:steps]
+        return actions.astype(np.float32)
+
+
+class Framed(gymnasium.Wrapper):
+    """The environment with a 64x64 picture for V, and actions as C gives them."""
+
+    def __init__(self, env: gymnasium.Env, discrete: bool):
+        super().__init__(env)
+        self.discrete = discrete
+        self.seen = _is_picture(env.observation_space)
+        space = env.action_space
+        self.shape = space.shape or ()
+        self.observation_space = Box(0, 255, FRAME, np.uint8)
+        if isinstance(space, Discrete):
+            self.first = int(space.start)
+            self.action_space = Box(0, 1, (int(space.n),), np.float32)
+        elif isinstance(space, Box):
+            self.action_space = Box(space.low.reshape(-1), space.high.reshape(-1), dtype=np.float32)
+
+    def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        observation, info = self.env.reset(**options)
+        return self._frame(observation), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        taken = self.first + int(np.argmax(action)) if self.discrete else np.reshape(action, self.shape)
+        observation, reward, terminated, truncated, info = self.env.step(taken)
+        return self._frame(observation), reward, terminated, truncated, info
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        picture = np.asarray(observation if self.seen else self.env.render())
+        if picture.ndim == 2 or picture.shape[-1] == 1:
+            picture = np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=-1)
+        return cv2.resize(picture[..., :3], FRAME[:2], interpolation=cv2.INTER_AREA)
+
+
+def _make(name: str) -> gymnasium.Env:
+    """`gym:ID?key=value&key=value`; values are JSON, or text where they aren't."""
+    id_, _, query = name.removeprefix("gym:").partition("?")
+    options = {key: _value(text) for key, text in parse_qsl(query)}
+    try:
+        env = gymnasium.make(id_, render_mode="rgb_array", **options)  # it draws only when asked to
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Mistake(
+            f"can't make {name} ({said}): say --game gym:ID with an id that gymnasium knows and can draw,"
+            " or gym:MODULE:ID where a module registers it"
+        ) from None
+    modes = env.metadata.get("render_modes") or []
+    if not _is_picture(env.observation_space) and "rgb_array" not in modes:
+        raise Mistake(f"{name} has no pictures: its observation is none, and it does not render to rgb_array")
+    return env
+
+
+def _is_picture(space: gymnasium.Space) -> bool:
+    return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        return text

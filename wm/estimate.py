@@ -1,0 +1,134 @@
+"""How long a config takes on so many machines: the work of each stage, divided by measured rates."""
+
+from dataclasses import dataclass, fields
+
+from wm.config import Config
+from wm.envs import load
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What machines do a second. The defaults: one core of an AMD EPYC with AVX2 (`python -m jobs.bench`)."""
+
+    collect: float = 2_000.0
+    """Frames of random play, stored; one core."""
+    vision: float = 333.0
+    """Frames in training V; two threads."""
+    vision_gpu: float = 8_000.0
+    """The same on a GPU: assumed, not measured."""
+    encode: float = 2_600.0
+    """Frames through V's encoder; one core."""
+    memory: float = 27_000.0
+    """Steps in training M; two threads."""
+    memory_gpu: float = 400_000.0
+    """The same on a GPU: assumed, not measured."""
+    agent: float = 1_000.0
+    """Steps of the agent in the real game, units of 32 episodes; one core."""
+    agent_small: float = 700.0
+    """The same in units of 4 episodes."""
+    exact: float = 75.0
+    """Steps of the unmodified game that scores are taken on; one core."""
+    dream: float = 80_000.0
+    """Steps of the agent in the dream; one core."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one stage takes."""
+
+    stage: str
+    seconds: float
+    cpus: int  # that it keeps busy
+    gpus: int
+    bytes: int
+    work: str  # in words
+
+
+START = 8.0  # seconds: workers come up, networks are built, the first batch is slow
+DRIVER = 0.06  # seconds a generation: CMA-ES and the checkpoint
+LIVED = 0.6  # share of the game's time limit that an episode of evolution lasts, given up early or driven well
+LATENTS = 235  # bytes of a step as V sees it, with z = 32
+FRAME = 870  # bytes of a stored frame
+
+
+def estimate(config: Config, cpus: int, gpus: int, rates: Rates) -> list[Estimate]:
+    """Every stage of the pipeline on that many CPU workers and GPUs."""
+    game, collect, evolve = load(config.game), config.collect, config.evolve
+    frames = collect.episodes * min(collect.steps, game.max_steps)
+    shards = -(-collect.episodes // collect.unit_episodes)
+    on_gpu = gpus > 0
+    stages = [
+        _mapped("collect", shards, frames / rates.collect, cpus, frames * FRAME, f"{frames:,} frames"),
+        _trained("vision", config.vision.steps * config.vision.batch, (rates.vision, rates.vision_gpu), on_gpu, 40e6),
+        _mapped("latents", shards, frames / rates.encode, cpus, frames * LATENTS, f"{frames:,} frames"),
+    ]
+    if config.controller.inputs != "z" or evolve.where == "dream":
+        steps = config.memory.steps * config.memory.batch * config.memory.sequence
+        cost = (config.memory.hidden / 256) ** 2  # nearly all is matrix products of H by H
+        speeds = (rates.memory / cost, rates.memory_gpu / cost)
+        stages.append(_trained("memory", steps, speeds, on_gpu, 20e6))
+    stages.append(_evolved(config, cpus, rates))
+    played = config.score.episodes * game.max_steps
+    units = -(-config.score.episodes // config.score.unit_episodes)
+    stages.append(_mapped("score", units, played / rates.exact, cpus, 1e5, f"{config.score.episodes:,} episodes"))
+    return stages
+
+
+def _mapped(stage: str, units: int, core_seconds: float, cpus: int, size: float, work: str) -> Estimate:
+    """Units in waves over the workers: the last wave may leave some of them idle."""
+    waves = -(-units // cpus)
+    return Estimate(stage, START + waves * core_seconds / units, min(cpus, units), 0, int(size), work)
+
+
+def _trained(stage: str, items: int, speeds: tuple[float, float], on_gpu: bool, size: float) -> Estimate:
+    return Estimate(
+        stage,
+        START + items / speeds[on_gpu],
+        0 if on_gpu else 2,
+        int(on_gpu),
+        int(size),
+        f"{items:,} {'frames' if stage == 'vision' else 'steps'} in batches",
+    )
+
+
+def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
+    section, limit = config.evolve, load(config.game).max_steps
+    episodes = section.population * section.episodes
+    units = -(-episodes // section.unit_episodes)
+    waves = -(-units // cpus)
+    if section.where == "dream":
+        lived, speed = LIVED * section.dream_steps, rates.dream * (256 / config.memory.hidden) ** 2
+    else:
+        lived = LIVED * limit if section.patience else 0.9 * limit
+        speed = rates.agent if section.unit_episodes >= 16 else rates.agent_small
+    generation = waves * section.unit_episodes * lived / speed + DRIVER
+    rounds = 1 + (section.generations - 1) // section.validate_every
+    unit = min(section.unit_episodes, section.validation_episodes)
+    validation = -(-section.validation_episodes // unit // cpus) * unit * limit / rates.agent
+    seconds = START + section.generations * generation + rounds * validation
+    steps = section.generations * episodes * lived
+    return Estimate(
+        "evolve",
+        seconds,
+        min(cpus, units),
+        0,
+        int(30e6 + 7e3 * rounds),
+        f"{steps:,.0f} steps in the {'dream' if section.where == 'dream' else 'real game'}",
+    )
+
+
+def rates_of(figures: dict[str, float]) -> Rates:
+    """From what `python -m jobs.bench` measured: what it says -> the figure. The rest stays as it is."""
+    names = {
+        "collecting, frames stored, one core": "collect",
+        "training V, 2 threads": "vision",
+        "encoding, shard to shard, one core": "encode",
+        "training M, 2 threads": "memory",
+        "agent in the real game, units of 32 episodes, one core": "agent",
+        "agent in the real game, units of 4 episodes, one core": "agent_small",
+        "unmodified CarRacing, one core": "exact",
+        "dream, 64 candidates x 16 episodes, one core": "dream",
+    }
+    known = {field.name for field in fields(Rates)}
+    found = {names[what]: figure for what, figure in figures.items() if names.get(what) in known}
+    return Rates(**found)

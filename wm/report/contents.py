@@ -1,0 +1,68 @@
+"""The report of one run: each part from what is there, or one line with the command that makes it."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from wm.mistakes import Mistake
+from wm.report import making, models, results
+from wm.report.findings import Findings
+from wm.report.page import Html, columns, missing, page, section, tag
+from wm.run import Run
+
+log = logging.getLogger(__name__)
+
+Part = Callable[[Findings], Any]
+
+
+def run_report(run: Run) -> str:
+    """The whole page."""
+    found = Findings(run)
+    name = run.uri.rstrip("/").rpartition("/")[2]
+    done = sum(station.complete for station in found.stations.values())
+    state = "complete" if done == len(found.stations) else f"{done} of {len(found.stations)} stages complete"
+    return page(
+        f"{name} · World Models",
+        tag("h1", f"{name}: World Models plays {found.config.game}"),
+        tag("p", f"Preset {run.preset}, seed {found.config.seed}; {state}.", class_="sub"),
+        tag(
+            "div",
+            _part(results.headline, found),
+            _part(results.film, found),
+            _part(results.beside_others, found),
+            class_="top",
+        ),
+        section(
+            "How it learned",
+            "C is evolved; every few generations the mean of the search distribution is validated on whole"
+            " episodes that evolution does not see, and the best-validated mean is the one that is scored.",
+            columns(_part(results.by_generation, found), _part(results.by_steps, found)),
+            columns(_part(results.episodes, found), _part(results.step_size, found)),
+            _part(results.temperatures, found),
+        ),
+        section(
+            "V: what it sees",
+            "The variational autoencoder reduces a frame to a few numbers, z, and back. Frames from held-out episodes.",
+            _part(models.reconstructions, found),
+            _part(models.traversal, found),
+            _part(models.vision_curves, found),
+        ),
+        section(
+            "M: what it expects",
+            "The recurrent mixture-density network predicts the next z from z, the action and its memory."
+            " Sampled from its own predictions, it dreams; the temperature tau says how wildly.",
+            _part(models.filmstrips, found),
+            columns(_part(models.memory_curves, found), _part(models.memory_numbers, found)),
+        ),
+        section("Where the time went", None, _part(making.time, found)),
+        section("How to make it again", None, _part(making.again, found)),
+    )
+
+
+def _part(part: Part, found: Findings) -> Html:
+    """What is missing or damaged is said in one line, and the rest of the report stands."""
+    try:
+        return part(found)
+    except Mistake as mistake:
+        log.info("report: %s", mistake)
+        return missing(str(mistake))

@@ -1,0 +1,158 @@
+"""Iterative training (section 5): the agent collects what its world model learns from next.
+
+The first round is the pipeline on random rollouts. In each further one the agent of the round before drives, with some
+noise; V is refined and M trained further on all rollouts so far, so that neither forgets; C goes on in the new M. Each
+round is an ordinary run, `round-000`, `round-001`, ..., and can be looked at, continued and built upon as such.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from wm.card import env_steps
+from wm.config import Config, Rounds
+from wm.envs import load
+from wm.learner import split
+from wm.measures import standardised
+from wm.memory import nll
+from wm.pipeline import STAGES
+from wm.pool import Pool
+from wm.run import Manifest, Progress, Run, start_run, to_json
+from wm.seeds import derive
+from wm.shards import DataSet
+from wm.stages.score import score
+from wm.stages.sharded import rollouts
+from wm.trained import Trained, of_run
+from wm.vision import draw
+
+PREPARING = STAGES[:-1]  # all but the score, which is taken once, of the best round
+HELD = 8  # held-out episodes of each round that M is measured on, at most
+
+
+def iterate(config: Config, run: Run, pool: Pool) -> list[Manifest]:
+    """Round after round, until the target, the budget or the number of rounds is reached; then the best one's score."""
+    table: list[dict[str, Any]] = []
+    for number in range(config.rounds.count):
+        part = a_round(config, run, number)
+        for stage in PREPARING:
+            stage(part.config, part, pool)
+        table.append(_row(run, part, number))
+        run.place.put("rounds.json", to_json(table))
+        if _enough(config.rounds, table):
+            break
+    best = max(table, key=lambda row: row["validation"])
+    part = a_round(config, run, best["round"])
+    return [score(part.config, part, pool)]
+
+
+def a_round(config: Config, run: Run, number: int) -> Run:
+    """The run of this round, begun if need be."""
+    part = start_run(f"{run.uri}/round-{number:03}", run.preset, round_config(config, run.uri, number))
+    part.tell = _numbered(run.tell, number)
+    part.cpus = run.cpus
+    return part
+
+
+def round_config(config: Config, uri: str, number: int) -> Config:
+    """The config of one round: the first is as given, each other one builds on the one before."""
+    if number == 0:
+        return replace(config, rounds=Rounds())
+    rounds, before = config.rounds, f"{uri}/round-{number - 1:03}"
+    unit = math.gcd(config.collect.unit_episodes, rounds.episodes)
+    vision = replace(config.vision, init=before, steps=rounds.vision_steps or 1, frozen=rounds.vision_steps == 0)
+    return replace(
+        config,
+        collect=replace(
+            config.collect,
+            agent=before,
+            episodes=rounds.episodes,
+            steps=load(config.game).max_steps,
+            unit_episodes=unit,
+        ),
+        vision=vision,
+        memory=replace(config.memory, init=before, steps=rounds.memory_steps),
+        evolve=replace(
+            config.evolve,
+            init="" if rounds.fresh else before,
+            generations=rounds.generations,
+            seed=config.evolve.seed + number,
+        ),
+        rounds=Rounds(),
+    )
+
+
+def _numbered(tell: Callable[[Progress], None], number: int) -> Callable[[Progress], None]:
+    return lambda progress: tell(replace(progress, stage=f"round {number} {progress.stage}"))
+
+
+def _enough(rounds: Rounds, table: list[dict[str, Any]]) -> bool:
+    last = table[-1]
+    reached = rounds.target and last["validation"] >= rounds.target
+    spent = rounds.env_steps and last["env_steps"] >= rounds.env_steps
+    return bool(reached or spent)
+
+
+def _row(run: Run, part: Run, number: int) -> dict[str, Any]:
+    """What there is to say of a round: how C drives, and how well M foresees each round's driving."""
+    known = part.place.get("round.json")
+    if known is not None:
+        return json.loads(known)
+    trained = of_run(part)
+    vision = part.stage("vision").manifest()
+    assert vision is not None
+    made = {
+        "collect": part.need("collect", part.config.collect.episodes, "collect"),
+        "memory": part.need("memory", part.config.memory.steps, "train_memory", of=vision.digest),
+    }
+    evolved = part.stage("evolve", of=made["memory"].digest).manifest()
+    assert evolved is not None
+    data = rollouts(made["collect"])
+    row = {
+        "round": number,
+        "env_steps": env_steps(part),
+        "validation": evolved.metrics["best_validation"],
+        "validation_se": evolved.metrics["best_validation_se"],
+        "driven": made["collect"].metrics["score"],  # by who collected, with all the noise
+        "dream": evolved.metrics.get("dream_score"),
+        "nll": {
+            f"round-{other:03}": held_out_nll(trained, data, episodes) for other, episodes in _held(data, part.config)
+        },
+    }
+    part.place.put("round.json", to_json(row))
+    return row
+
+
+def _held(data: DataSet, config: Config) -> list[tuple[int, np.ndarray]]:
+    """Held-out episodes by the round that they were collected in."""
+    rounds = {uri: number for number, uri in enumerate(dict.fromkeys(file.place.uri for file in data.files))}
+    number_of = np.array([rounds[file.place.uri] for file, _ in data.episodes])
+    _, test = split(len(data.lengths), config.memory.held_out)
+    found = [(number, test[number_of[test] == number][:HELD]) for number in rounds.values()]
+    return [(number, episodes) for number, episodes in found if len(episodes)]
+
+
+@torch.inference_mode()
+def held_out_nll(trained: Trained, data: DataSet, episodes: np.ndarray) -> dict[str, float]:
+    """M's NLL a dimension on these episodes, mean and error; z scaled to unit variance, to compare between V's."""
+    assert trained.memory is not None
+    values, seen = [], []
+    for episode in episodes:
+        found = data.read(int(episode), ["frame", "action"])
+        parts = [trained.vision.encode(part) for part in torch.from_numpy(found["frame"].copy()).split(64)]
+        mu, logvar = (torch.cat(part) for part in zip(*parts, strict=True))  # (T, Z)
+        generator = torch.Generator().manual_seed(derive("held out", int(episode)) % 2**63)
+        z = draw(mu, logvar, torch.randn(mu.shape, generator=generator))
+        a = torch.from_numpy(found["action"].copy())
+        going_on = torch.zeros(1, len(z)) if trained.memory.previous_done else None
+        prediction, _ = trained.memory(z[None], a[None], previous_done=going_on)
+        values.append(float(nll(prediction, torch.roll(z, -1, dims=0)[None])[0, :-1].mean()))
+        seen.append((mu, logvar))
+    mu, logvar = (torch.cat(part) for part in zip(*seen, strict=True))
+    scaled = np.array([standardised(value, mu, logvar) for value in values])
+    error = scaled.std(ddof=1) / np.sqrt(len(scaled)) if len(scaled) > 1 else 0.0
+    return {"mean": float(scaled.mean()), "se": float(error)}

@@ -1,0 +1,44 @@
+"""The agent that a run has come to so far, an evolution that is still under way included."""
+
+from wm.checkpoints import unpack
+from wm.dream import Starts
+from wm.mistakes import Mistake
+from wm.run import Manifest, Run
+from wm.stages.evolve import load_theta
+from wm.stages.train_memory import load_memory
+from wm.stages.train_vision import load_vision
+from wm.survey import Station, survey
+from wm.trained import Trained
+
+
+def agent_so_far(run: Run) -> Trained:
+    """V and M as far as they got, and the best-validated C. M comes along even where C doesn't need it."""
+    stations = {station.stage: station for station in survey(run)}
+    vision = load_vision(need(run, stations["vision"]))
+    memory, starts = None, None
+    if stations["memory"].manifest is not None or run.config.controller.inputs != "z":
+        memory = load_memory(need(run, stations["memory"]), vision.z)
+    if (latents := stations["latents"].manifest) is not None:
+        tensors = unpack(latents.read(latents.content["starts"]))[0]
+        starts = Starts(tensors["mu"].numpy(), tensors["logvar"].numpy())
+    evolve = stations["evolve"]
+    if evolve.manifest is not None:
+        theta, digest = load_theta(evolve.manifest), evolve.manifest.digest
+        return Trained(run.config, vision, memory, theta, starts, {}, "evolve", digest)
+    validated = [row for row in evolve.rows(run) if "validation" in row]
+    for row in sorted(validated, key=lambda row: row["validation"], reverse=True):
+        data = run.place.get(f"{evolve.folder}/means/{int(row['generation']):06d}.safetensors")
+        if data is not None:
+            theta = unpack(data)[0]["theta"].numpy()
+            return Trained(run.config, vision, memory, theta, starts, {}, "evolve", row["theta_sha256"])
+    raise Mistake(
+        f"no validated C in {run.uri} yet: run `python -m jobs.{evolve.job} --run {run.uri}`, at least until its first"
+        " validation"
+    )
+
+
+def need(run: Run, station: Station) -> Manifest:
+    """The furthest that this stage got, or the Mistake that names the job which gets there."""
+    if station.manifest is None:
+        raise Mistake(f"no complete {station.stage} in {run.uri}: run `python -m jobs.{station.job} --run {run.uri}`")
+    return station.manifest
