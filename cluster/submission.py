@@ -45,6 +45,7 @@ CHATTY = (
     "ray.dashboard.modules.job.sdk",
 )
 LOST_SECONDS = 60.0  # without an answer of the job server, after which nobody waits any longer
+START_SECONDS = 180.0  # for a head that has only just started to be ready for jobs
 POLL_SECONDS = 1.0
 AUTHENTICATE = "start every node with RAY_AUTH_MODE=token (docs/aws.md)"
 
@@ -58,6 +59,7 @@ class Submission:
     stage: str
     words: list[str]
     at: str
+    code: bool  # sent along, or that of the nodes' image
 
     @property
     def command(self) -> list[str]:
@@ -128,15 +130,15 @@ def _loopback(host: str) -> bool:
 
 
 def submit(
-    client: JobSubmissionClient, place: Place, stage: str, words: list[str], metadata: dict[str, str]
+    client: JobSubmissionClient, place: Place, stage: str, words: list[str], metadata: dict[str, str], code: bool
 ) -> Submission:
-    """Record it in the run, then send it with the code that is here."""
+    """Record it in the run, then send it, with the code that is here or without."""
     newest = max((_number(key) for key in place.sizes(FOLDER)), default=0)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", place.uri.rpartition("/")[2]).strip("-") or "run"
     while True:
         newest += 1
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        one = Submission(f"{name}-{stage}-{newest}", newest, stage, words, at)
+        one = Submission(f"{name}-{stage}-{newest}", newest, stage, words, at, code)
         key = f"{FOLDER}/{newest:04d}.json"
         if not place.put_new(key, to_json(asdict(one))):
             continue  # somebody else sends one at this moment
@@ -151,19 +153,19 @@ def submit(
 
 def _send(client: JobSubmissionClient, one: Submission, metadata: dict[str, str]) -> bool:
     """False where the cluster has a job of that id already: another run's of the same name."""
-    end = time.monotonic() + LOST_SECONDS
+    end = time.monotonic() + START_SECONDS
     while True:
         try:
             client.submit_job(
                 entrypoint=f"exec {shlex.join(one.command)}",  # no shell in between: signals have to reach the job
                 submission_id=one.id,
-                runtime_env=_code(),
+                runtime_env=_code() if one.code else {},
                 metadata=metadata,
             )
         except (RuntimeError, ValueError, OSError) as error:
             if "already exists" in str(error):
                 return False
-            if "No available agent" not in str(error) or time.monotonic() > end:  # the head has only just started
+            if "No available agent" not in str(error) or time.monotonic() > end:
                 raise Mistake(f"the cluster does not take the job: {_line(error)}") from None
             time.sleep(POLL_SECONDS)
         else:

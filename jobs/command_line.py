@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from wm.config import PRESETS, Config
+from wm.config import Config
 from wm.mistakes import Mistake
+from wm.presets import PRESETS
 from wm.run import open_run
 
 SHORT = {("evolve", "in"): "where"}  # --in dream: what one would say, but no name that Python allows

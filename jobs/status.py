@@ -8,12 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.manners import guard
-from wm.run import must_open
+from wm.rounds import PREPARING, begun, enough, row_of
+from wm.run import Run, must_open
 from wm.survey import Station, survey
 
 
 def status(uri: str) -> dict[str, Any]:
     run = must_open(uri)
+    if parts := begun(run):
+        return rounds(run, parts)
     stations = survey(run)
     table = Table(
         title=f"{run.uri} · {run.preset}{f' · base {run.base.uri}' if run.base else ''}", title_justify="left"
@@ -42,6 +45,31 @@ def status(uri: str) -> dict[str, Any]:
             for station in stations
         },
     }
+
+
+def rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
+    """Of a run that goes in rounds: each is an ordinary run, and its own status says more."""
+    table = Table(title=f"{run.uri} · {run.preset} · {len(parts)} of {run.config.rounds.count} rounds begun")
+    rows = [row for row in map(row_of, parts) if row]
+    for column in ("round", "state", "steps", "validation", "dream"):
+        table.add_column(column)
+    found = []
+    for part in parts:
+        row, stations = row_of(part), survey(part)[: len(PREPARING)]
+        waiting = next((station for station in stations if not station.complete), None)
+        state = f"{waiting.stage}: {_state(waiting)}" if waiting else "complete" if row else "to be measured"
+        shown = [f"{row['env_steps']:,}", f"{row['validation']:,.1f}"] if row else ["", ""]
+        dream = f"{row['dream']['mean']:,.1f}" if row.get("dream") else ""
+        table.add_row(part.uri.rpartition("/")[2], state, *shown, dream)
+        found.append({"run": part.uri, "state": state} | row)
+    console = Console(stderr=True)
+    console.print(table)
+    last = len(rows) == run.config.rounds.count or (len(rows) == len(parts) and enough(run.config.rounds, rows))
+    best = parts[max(rows, key=lambda row: row["validation"])["round"]] if rows else None
+    complete = last and best is not None and all(station.complete for station in survey(best))  # its score, too
+    following = None if complete else f"python -m jobs.iterate --run {run.uri}"
+    console.print(f"next: {following}" if following else "complete", soft_wrap=True)
+    return {"job": "status", "run": run.uri, "next": following, "rounds": found}
 
 
 def _state(station: Station) -> str:

@@ -36,7 +36,7 @@ SECTIONS = {
 ENDS = {"SUCCEEDED": 0, "STOPPED": 130}
 
 
-def submit(stage: str, words: list[str], address: str, watch: bool) -> dict[str, Any]:
+def submit(stage: str, words: list[str], address: str, watch: bool, code: bool) -> dict[str, Any]:
     if stage not in SECTIONS:
         raise Mistake(f"no stage {stage!r}: say one of {', '.join(SECTIONS)}")
     preset, where, config = parse(stage, __doc__ or "", words, SECTIONS[stage])
@@ -49,7 +49,7 @@ def submit(stage: str, words: list[str], address: str, watch: bool) -> dict[str,
         logging.warning(
             "%s is a folder: every node has to have the same one there; else say s3://bucket/prefix", place.uri
         )
-    return _send(submission.connect(address), place, stage, words, preset, watch)
+    return _send(submission.connect(address), place, stage, words, preset, watch, code)
 
 
 def resume(uri: str, address: str, watch: bool) -> dict[str, Any]:
@@ -67,16 +67,18 @@ def resume(uri: str, address: str, watch: bool) -> dict[str, Any]:
         return _watch(client, before, place, watch)
     print(f"{before.id} {_fate(status)}: sent again", file=sys.stderr)
     run = open_run(uri)
-    return _send(client, place, before.stage, before.words, run.preset if run else "", watch)
+    return _send(client, place, before.stage, before.words, run.preset if run else "", watch, before.code)
 
 
 def _fate(status: Any) -> str:
     return "went with its head" if status is None else f"has {'failed' if status == 'FAILED' else 'been stopped'}"
 
 
-def _send(client: Any, place: Place, stage: str, words: list[str], preset: str, watch: bool) -> dict[str, Any]:
-    metadata = {"preset": preset, "code": circumstances()["code"]}
-    sent = submission.submit(client, place, stage, words, metadata)
+def _send(
+    client: Any, place: Place, stage: str, words: list[str], preset: str, watch: bool, code: bool
+) -> dict[str, Any]:
+    metadata = {"preset": preset, "code": circumstances()["code"] if code else "the image's"}
+    sent = submission.submit(client, place, stage, words, metadata, code)
     print(f"sent as {sent.id}", file=sys.stderr)
     return _watch(client, sent, place, watch)
 
@@ -148,7 +150,9 @@ def main(argv: list[str]) -> int:
         "--address", default="", help="the job server; else RAY_API_SERVER_ADDRESS, else localhost:8265"
     )
     parser.add_argument("--no-wait", action="store_true", help="send it and don't watch")
-    if not stage:
+    if stage:
+        parser.add_argument("--no-code", action="store_true", help="send no code: the nodes have it in their image")
+    else:
         parser.add_argument("--resume", action="store_true", help="watch or send again what was last sent for the run")
         parser.add_argument("--run", required=True, help="the run: s3://bucket/prefix")
     said, words = parser.parse_known_args(argv[1:] if stage else argv)
@@ -158,7 +162,7 @@ def main(argv: list[str]) -> int:
 
     def job() -> dict[str, Any]:
         if stage:
-            summaries.append(submit(stage, words, said.address, not said.no_wait))
+            summaries.append(submit(stage, words, said.address, not said.no_wait, not said.no_code))
         else:
             summaries.append(resume(said.run, said.address, not said.no_wait))
         return summaries[0]

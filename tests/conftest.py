@@ -75,6 +75,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return must_open(str(uri))
 
 
+@pytest.fixture(scope="session")
+def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole run on somebody else's game, by its id, with C evolved in the dream. Read only; seconds."""
+    uri = tmp_path_factory.mktemp("runs") / "cartpole"
+    words = "--game gym:CartPole-v1 --collect.steps 20 --evolve.generations 1 --evolve.where dream --memory.done"
+    words += " --evolve.dream-steps 16 --evolve.dream-done sample --evolve.tau-high 1.5 --evolve.dream-dropout 0.1"
+    made = type_in("jobs.pipeline", "tiny", "--run", uri, "--local", *words.split())
+    assert made.returncode == 0, made.stderr
+    return must_open(str(uri))
+
+
 @pytest.fixture
 def copy(tiny: Run, tmp_path: Path) -> Callable[..., Path]:
     """A copy of the finished run that a test may spoil, without some of its stages."""

@@ -79,12 +79,20 @@ def type_in(*words: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
+def _read_again() -> None:
+    """Ray has read its settings when the server imported it: those of authentication may be others for this job."""
+    from ray._private.authentication_test_utils import reset_auth_token_state
+
+    reset_auth_token_state()
+
+
 def _main(module: str, argv: list[str], out: str, err: str, environment: dict[str, str]) -> None:
     for path, number in ((out, 1), (err, 2)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
     os.environ.clear()
     os.environ.update(environment)
+    _read_again()
     os.chdir(ROOT)
     sys.argv = ["", *argv]
     try:

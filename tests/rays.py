@@ -22,10 +22,12 @@ class Rays:
         self.folder = Path(tempfile.mkdtemp(prefix="wm-", dir="/tmp"))  # short: sockets lie below it
         programs = str(Path(sys.executable).parent)
         clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        # With PYTHONPATH, the nodes have the code in their image, so to speak.
+        usual = {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
         self.log = (self.folder / "log").open("w")
         self.process = subprocess.Popen(
             [sys.executable, __file__, str(self.folder), str(nodes), str(cpus)],
-            env=clean | {"PATH": f"{programs}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"} | environment,
+            env=clean | usual | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

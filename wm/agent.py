@@ -32,8 +32,8 @@ class Agent:
     is drawn for every episode at every step, so that it doesn't depend on who is still alive: what happens in
     a batch is a pure function of the arguments.
 
-    Who watches reads `z`, `a` (what was seen and done last) and `state` (what M made of it: `memory.predict(state.h)`
-    is what it expects next), all with one row an episode.
+    Who watches reads `z`, `a` (what was seen and done last; `logvar` is V's doubt) and `state` (what M made of it:
+    `memory.predict(state.h)` is what it expects next), all with one row an episode.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Agent:
             self.noise = None if noise is None else torch.tensor(noise, device=self.device)[:, None]  # (E, 1)
             self.theta = controller.tensor(theta, self.device)[owners]  # (E, N)
             self.z = torch.zeros(len(owners), controller.z, device=self.device)
+            self.logvar = torch.zeros_like(self.z)
             self.a = torch.zeros(len(owners), controller.actions, device=self.device)
             self.state = memory.initial(len(owners), self.device) if memory else None
 
@@ -82,7 +83,7 @@ class Agent:
             raw = raw + (self.noise * self._normal(self.a))[rows]
         a = self.squash(raw)  # (R, A)
 
-        self.z[kept], self.a[kept] = z[:live], a[:live]
+        self.z[kept], self.logvar[kept], self.a[kept] = z[:live], logvar[:live], a[:live]
         if self.memory is not None and self.state is not None and h is not None and c is not None:
             going_on = torch.zeros(len(rows), device=self.device) if self.memory.previous_done else None
             state = self.memory.advance(z, a, State(h, c), going_on)

@@ -7,8 +7,10 @@ import numpy as np
 from wm.run import Manifest, Run, must_open
 from wm.survey import survey
 
-KEPT = ("frames", "steps", "generation", "best_generation", "env_steps", "best_validation", "held_out_loss")
-KEPT += ("held_out_nll", "score", "se", "std", "episodes")
+KEPT = (
+    *("frames", "steps", "generation", "best_generation", "env_steps", "best_validation"),
+    *("held_out_loss", "held_out_nll", "score", "se", "std", "episodes"),
+)
 BARS = 24  # characters of the longest bar
 
 

@@ -1,4 +1,4 @@
-"""What a run is made with: frozen dataclasses, one section a stage, and the presets.
+"""What a run is made with: frozen dataclasses, one section a stage.
 
 Each field knows its kind:
 
@@ -8,7 +8,7 @@ Each field knows its kind:
 """
 
 import dataclasses
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
 from wm.mistakes import Mistake
@@ -49,11 +49,13 @@ class Collect:
     """How an agent explores: deviation added to C's output, of which each episode draws its share."""
     weight_noise: float = bits(0.03)
     """The same for C's weights."""
+    curiosity: float = bits(0.0)
+    """Weight of an agent's surprise, M's NLL a dimension above its held-out one, in the rewards that M learns from."""
 
     def check(self) -> None:
         _positive(self, "collect", "episodes", "steps", "unit_episodes")
-        if not (self.action_noise >= 0 and self.weight_noise >= 0):
-            raise Mistake("--collect.action-noise and --collect.weight-noise can't be negative")
+        if not (self.action_noise >= 0 and self.weight_noise >= 0 and self.curiosity >= 0):
+            raise Mistake("--collect.action-noise, --collect.weight-noise and --collect.curiosity can't be negative")
         if self.episodes % self.unit_episodes:
             nearest = -(-self.episodes // self.unit_episodes) * self.unit_episodes
             raise Mistake(
@@ -122,9 +124,9 @@ class Vision(Training):
     """Numbers that a frame is reduced to."""
     frozen: bool = bits(False)
     """Take over the V of `init` as it is."""
-    gamma: float = bits(0.02)
+    gamma: float = bits(0.1)
     """vaegan: weight of the likeness of features beside the GAN loss in the decoder's gradient."""
-    gan_layer: int = bits(3)
+    gan_layer: int = bits(2)
     """vaegan: the convolution of the discriminator, 1 to 4, whose output are the features."""
     gan_ramp: int = bits(500)
     """vaegan: steps in which the GAN loss grows to its full weight."""
@@ -236,6 +238,8 @@ class Evolve:
     """Each dream draws its temperature between tau and this; 0 is tau for all."""
     dream_steps: int = bits(1_000)
     """Steps after which a dream ends."""
+    dream_starts: Literal["first", "any"] = bits("first")
+    """Dreams begin with the first frame of a real episode, or amid one, with what M remembers of it."""
     dream_done: Literal["threshold", "sample", "never"] = bits("never")
     """When M ends a dream: its done logit above 0, with its probability, or not at all."""
     dream_dropout: float = bits(0.0)
@@ -289,8 +293,10 @@ class Rounds:
     """Updates that refine the V of the round before; 0 takes it over as it is."""
     memory_steps: int = bits(1_000)
     """Updates of M, which goes on from that of the round before."""
-    generations: int = bits(60)
-    """Generations of C."""
+    generations: int = extent(60)
+    """Generations of C; raise it later to take the last round further."""
+    evolve_episodes: int = bits(0)
+    """Episodes that a candidate's score is the mean of; 0 is as many as in the first round."""
     fresh: bool = bits(False)
     """Let C begin anew in each round, not from the last round's distribution."""
     target: float = free(0.0)
@@ -300,8 +306,8 @@ class Rounds:
 
     def check(self) -> None:
         _positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
-        if self.vision_steps < 0 or self.env_steps < 0:
-            raise Mistake("--rounds.vision-steps and --rounds.env-steps can't be negative")
+        if self.vision_steps < 0 or self.env_steps < 0 or self.evolve_episodes < 0:
+            raise Mistake("--rounds.vision-steps, evolve-episodes and env-steps can't be negative")
 
 
 @dataclass(frozen=True)
@@ -367,99 +373,6 @@ class Config:
                 " --evolve.dream-done never"
             )
         return self
-
-
-PAPER = Config(
-    vision=Vision(steps=500_000, decay_steps=50_000, evaluate_steps=5_000, precision="bfloat16"),
-    memory=Memory(steps=40_000, batch=100, decay_steps=10_000, evaluate_steps=500),
-    controller=Controller(latent="z"),
-    evolve=Evolve(unit_episodes=4),
-)
-
-SMALL = replace(
-    PAPER,
-    collect=replace(PAPER.collect, episodes=160, steps=700),
-    vision=Vision(steps=2_000, decay_steps=1_000, evaluate_steps=200),
-    memory=Memory(steps=2_000, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=200),
-    controller=Controller(),
-    evolve=Evolve(
-        generations=60,
-        population=32,
-        episodes=2,
-        unit_episodes=16,
-        sigma0=0.03,
-        patience=100,
-        validate_every=5,
-    ),
-    score=Score(episodes=32),
-)
-
-DEMO = replace(
-    SMALL,
-    collect=replace(SMALL.collect, episodes=48, steps=500),
-    vision=replace(SMALL.vision, steps=500, evaluate_steps=100),
-    memory=replace(SMALL.memory, steps=500, evaluate_steps=100),
-    evolve=replace(SMALL.evolve, generations=12, population=16, validation_episodes=8),
-    score=Score(episodes=16),
-)
-
-TINY = replace(
-    DEMO,
-    collect=replace(DEMO.collect, episodes=4, steps=40, unit_episodes=2),
-    vision=replace(DEMO.vision, steps=6, batch=16, evaluate_steps=3, threads=1),
-    memory=replace(DEMO.memory, steps=6, batch=4, sequence=16, hidden=32, evaluate_steps=3, threads=1),
-    evolve=replace(
-        DEMO.evolve, generations=3, population=4, unit_episodes=4, patience=20, validate_every=2, validation_episodes=2
-    ),
-    score=Score(episodes=2, unit_episodes=1),
-)
-
-DOOM = Config(
-    game="doom",
-    collect=Collect(steps=2_100),
-    vision=replace(PAPER.vision, z=64),
-    memory=replace(PAPER.memory, hidden=512, sequence=500, reward=False, done=True, previous_done=True),
-    controller=Controller(inputs="zhc", bias=False, latent="z"),
-    evolve=Evolve(where="dream", unit_episodes=64, tau=1.15, dream_steps=2_100, dream_done="threshold"),
-)
-
-DOOM_SMALL = replace(
-    DOOM,
-    collect=replace(DOOM.collect, episodes=600),
-    vision=replace(SMALL.vision, z=64),
-    memory=replace(DOOM.memory, steps=1_200, batch=16, decay_steps=600, evaluate_steps=200),
-    evolve=replace(DOOM.evolve, generations=100, population=32, episodes=8, unit_episodes=128),
-)
-
-DOOM_TINY = replace(
-    DOOM,
-    collect=replace(TINY.collect, steps=60),
-    vision=replace(TINY.vision, z=64),
-    memory=replace(
-        DOOM.memory, steps=6, batch=4, sequence=32, hidden=32, decay_steps=1_000, evaluate_steps=3, threads=1
-    ),
-    evolve=replace(
-        DOOM.evolve,
-        generations=2,
-        population=4,
-        episodes=2,
-        unit_episodes=4,
-        dream_steps=32,
-        validate_every=2,
-        validation_episodes=1,
-    ),
-    score=Score(episodes=2, unit_episodes=1),
-)
-
-PRESETS: dict[str, Config] = {
-    "car-racing": PAPER,  # the paper's scale: a cluster, days
-    "car-racing-small": SMALL,  # one machine, about an hour
-    "demo": DEMO,  # one machine, minutes
-    "tiny": TINY,  # seconds: shows that everything runs, learns nothing
-    "doom": DOOM,  # the paper's scale
-    "doom-small": DOOM_SMALL,  # one machine, under two hours
-    "doom-tiny": DOOM_TINY,  # seconds, like tiny
-}
 
 
 def _positive(section: Any, prefix: str, *names: str) -> None:

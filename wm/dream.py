@@ -48,18 +48,25 @@ class Rules:
 
 
 class Starts:
-    """Where dreams begin: (mu, logvar) of first frames of real episodes, each (S, Z)."""
+    """Where dreams begin: (mu, logvar) of frames of real episodes, each (S, Z).
 
-    def __init__(self, mu: np.ndarray, logvar: np.ndarray):
+    Those from amid an episode come with what M made of it so far, h and c side by side (S, 2H); first frames have
+    nothing behind them.
+    """
+
+    def __init__(self, mu: np.ndarray, logvar: np.ndarray, memories: np.ndarray | None = None):
         assert mu.shape == logvar.shape, (mu.shape, logvar.shape)
+        assert memories is None or len(memories) == len(mu), (memories.shape, mu.shape)
         if len(mu) == 0:
             raise Mistake("a dream needs at least one stored first frame to begin with")
         self.mu, self.sigma = mu.astype(np.float32), np.exp(0.5 * logvar).astype(np.float32)
+        self.memories = None if memories is None else memories.astype(np.float32)
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """z[0] of one episode. (Z,)"""
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | float]:
+        """z of one episode's beginning (Z,), and its h and c (2H,), which are 0 at first frames."""
         start = rng.integers(len(self.mu))
-        return self.mu[start] + self.sigma[start] * rng.standard_normal(self.mu.shape[1], dtype=np.float32)
+        z = self.mu[start] + self.sigma[start] * rng.standard_normal(self.mu.shape[1], dtype=np.float32)
+        return z, 0.0 if self.memories is None else self.memories[start]
 
 
 class Sleepers:
@@ -131,9 +138,12 @@ class World:
         return np.concatenate((uniform, rng.standard_normal((steps, self.memory.z), dtype=np.float32)), axis=1)
 
     def begin(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """z[0] and the temperature of one episode."""
+        """The state that one episode begins in, z, h and c (Z + 2H,), and its temperature."""
         low, high = self.rules.taus
-        return self.starts.draw(rng), float(rng.uniform(low, high))
+        z, memories = self.starts.draw(rng)
+        state = np.zeros(self.memory.z + 2 * self.memory.hidden, np.float32)
+        state[: self.memory.z], state[self.memory.z :] = z, memories
+        return state, float(rng.uniform(low, high))
 
     def step(self, s: Sleepers, noise: Tensor) -> None:
         """From z, a, h, c to what comes next, in place; noise is (B, W)."""
@@ -252,7 +262,7 @@ class Dream:
     def _fill(self, players: Players, population: Tensor, rngs: list[np.random.Generator]) -> None:
         device, count = self.world.device, len(population) * len(rngs)
         begun = [self.world.begin(rng) for rng in rngs]
-        z = torch.from_numpy(np.stack([z for z, _ in begun])).to(device)  # (E, Z)
+        states = torch.from_numpy(np.stack([state for state, _ in begun])).to(device)  # (E, Z + 2H)
         tau = torch.tensor([tau for _, tau in begun], device=device)  # (E,)
         for buffer in (players.x, players.returns, players.lengths):
             buffer.zero_()
@@ -260,7 +270,7 @@ class Dream:
         real = players.row.clamp(max=count - 1)  # padding repeats the last dream, but dead
         torch.remainder(real, len(rngs), out=players.episode)
         players.theta.copy_(population[real // len(rngs)])
-        players.z.copy_(z[players.episode])
+        players.state.copy_(states[players.episode])
         players.tau.copy_(tau[players.episode, None])
         players.alive.copy_(players.row < count)
 

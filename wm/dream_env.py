@@ -90,9 +90,9 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """New episodes where `which` says so."""
         s, device = self.sleepers, self.world.device
         for place in np.flatnonzero(which):
-            z, tau = self.world.begin(self.np_random)
+            state, tau = self.world.begin(self.np_random)
             s.x[place] = 0
-            s.z[place] = torch.from_numpy(z).to(device)
+            s.state[place] = torch.from_numpy(state).to(device)
             s.tau[place] = tau
         self.age[which] = 0
 

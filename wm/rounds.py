@@ -7,7 +7,7 @@ round is an ordinary run, `round-000`, `round-001`, ..., and can be looked at, c
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,22 +16,28 @@ import torch
 
 from wm.card import env_steps
 from wm.config import Config, Rounds
+from wm.coverage import Eyes, coverage
+from wm.dream import Dream
 from wm.envs import load
 from wm.learner import split
 from wm.measures import standardised
 from wm.memory import nll
 from wm.pipeline import STAGES
 from wm.pool import Pool
-from wm.run import Manifest, Progress, Run, start_run, to_json
+from wm.run import Manifest, Progress, Run, must_open, open_run, start_run, to_json
 from wm.seeds import derive
 from wm.shards import DataSet
+from wm.so_far import agent_so_far
+from wm.stages.evolve import parts
 from wm.stages.score import score
 from wm.stages.sharded import rollouts
-from wm.trained import Trained, of_run
+from wm.stages.train_vision import load_vision
+from wm.trained import Trained
 from wm.vision import draw
 
 PREPARING = STAGES[:-1]  # all but the score, which is taken once, of the best round
 HELD = 8  # held-out episodes of each round that M is measured on, at most
+DREAMS = 32  # that C is given, to set beside its real score
 
 
 def iterate(config: Config, run: Run, pool: Pool) -> list[Manifest]:
@@ -43,7 +49,7 @@ def iterate(config: Config, run: Run, pool: Pool) -> list[Manifest]:
             stage(part.config, part, pool)
         table.append(_row(run, part, number))
         run.place.put("rounds.json", to_json(table))
-        if _enough(config.rounds, table):
+        if enough(config.rounds, table):
             break
     best = max(table, key=lambda row: row["validation"])
     part = a_round(config, run, best["round"])
@@ -51,17 +57,32 @@ def iterate(config: Config, run: Run, pool: Pool) -> list[Manifest]:
 
 
 def a_round(config: Config, run: Run, number: int) -> Run:
-    """The run of this round, begun if need be."""
-    part = start_run(f"{run.uri}/round-{number:03}", run.preset, round_config(config, run.uri, number))
+    """The run of this round, begun if need be. Only the last one is taken further: the others have been built upon."""
+    uri, wanted = f"{run.uri}/round-{number:03}", round_config(config, run.uri, number)
+    there = open_run(uri) if number + 1 < config.rounds.count else None
+    part = there or start_run(uri, run.preset, wanted)
     part.tell = _numbered(run.tell, number)
     part.cpus = run.cpus
     return part
 
 
+def begun(run: Run) -> list[Run]:
+    """Its rounds so far, the one under way included; none of a run that was made in one go."""
+    found: list[Run] = []
+    while (part := open_run(f"{run.uri}/round-{len(found):03}")) is not None:
+        found.append(part)
+    return found
+
+
+def row_of(part: Run) -> dict[str, Any]:
+    """What was found of a complete round."""
+    return json.loads(part.place.get("round.json") or b"{}")
+
+
 def round_config(config: Config, uri: str, number: int) -> Config:
     """The config of one round: the first is as given, each other one builds on the one before."""
-    if number == 0:
-        return replace(config, rounds=Rounds())
+    if number == 0:  # there is no M yet to be curious with
+        return replace(config, collect=replace(config.collect, curiosity=0.0), rounds=Rounds())
     rounds, before = config.rounds, f"{uri}/round-{number - 1:03}"
     unit = math.gcd(config.collect.unit_episodes, rounds.episodes)
     vision = replace(config.vision, init=before, steps=rounds.vision_steps or 1, frozen=rounds.vision_steps == 0)
@@ -80,6 +101,7 @@ def round_config(config: Config, uri: str, number: int) -> Config:
             config.evolve,
             init="" if rounds.fresh else before,
             generations=rounds.generations,
+            episodes=rounds.evolve_episodes or config.evolve.episodes,
             seed=config.evolve.seed + number,
         ),
         rounds=Rounds(),
@@ -90,7 +112,8 @@ def _numbered(tell: Callable[[Progress], None], number: int) -> Callable[[Progre
     return lambda progress: tell(replace(progress, stage=f"round {number} {progress.stage}"))
 
 
-def _enough(rounds: Rounds, table: list[dict[str, Any]]) -> bool:
+def enough(rounds: Rounds, table: Sequence[dict[str, Any]]) -> bool:
+    """Whether the last of these rows is good or dear enough to stop there."""
     last = table[-1]
     reached = rounds.target and last["validation"] >= rounds.target
     spent = rounds.env_steps and last["env_steps"] >= rounds.env_steps
@@ -98,33 +121,46 @@ def _enough(rounds: Rounds, table: list[dict[str, Any]]) -> bool:
 
 
 def _row(run: Run, part: Run, number: int) -> dict[str, Any]:
-    """What there is to say of a round: how C drives, and how well M foresees each round's driving."""
-    known = part.place.get("round.json")
-    if known is not None:
-        return json.loads(known)
-    trained = of_run(part)
-    vision = part.stage("vision").manifest()
-    assert vision is not None
-    made = {
-        "collect": part.need("collect", part.config.collect.episodes, "collect"),
-        "memory": part.need("memory", part.config.memory.steps, "train_memory", of=vision.digest),
-    }
-    evolved = part.stage("evolve", of=made["memory"].digest).manifest()
+    """What there is to say of a round: how C drives, what it dreams of, what was visited, what M foresees of it."""
+    evolved = parts(part.config, part)[0].manifest()
     assert evolved is not None
-    data = rollouts(made["collect"])
+    known, made = row_of(part), {"evolve": evolved.digest, "generations": evolved.extent}
+    if known.items() >= made.items():
+        return known
+    trained = agent_so_far(part)
+    collected = part.need("collect", part.config.collect.episodes, "collect")
+    data = rollouts(collected)
     row = {
         "round": number,
+        **made,
         "env_steps": env_steps(part),
         "validation": evolved.metrics["best_validation"],
         "validation_se": evolved.metrics["best_validation_se"],
-        "driven": made["collect"].metrics["score"],  # by who collected, with all the noise
-        "dream": evolved.metrics.get("dream_score"),
+        "driven": collected.metrics["score"],  # by who collected, with all the noise
+        "dream": dreamt(trained),
+        "coverage": coverage(collected, trained.game, _first_eyes(run)),
         "nll": {
             f"round-{other:03}": held_out_nll(trained, data, episodes) for other, episodes in _held(data, part.config)
         },
     }
     part.place.put("round.json", to_json(row))
     return row
+
+
+def dreamt(trained: Trained) -> dict[str, float]:
+    """What the same C gets in dreams as long as the game: far above the real score, it lives on what isn't so."""
+    world = trained.world(steps=trained.game.max_steps, dropout=0.0)
+    dream = Dream(world, trained.controller)
+    returns = dream.rollout(trained.theta[None], derive("round", "dream"), DREAMS)[0][0].astype(float)
+    return {"mean": float(returns.mean()), "se": float(returns.std(ddof=1) / np.sqrt(DREAMS))}
+
+
+def _first_eyes(run: Run) -> Eyes:
+    """The first round's: coverage counts in the same cells in all rounds."""
+    part = must_open(f"{run.uri}/round-000")
+    made = part.need("vision", part.config.vision.steps, "train_vision")
+    latents = part.need("latents", part.config.collect.episodes, "encode", of=made.digest)
+    return Eyes.of(load_vision(made), latents)
 
 
 def _held(data: DataSet, config: Config) -> list[tuple[int, np.ndarray]]:

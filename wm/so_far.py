@@ -1,10 +1,10 @@
 """The agent that a run has come to so far, an evolution that is still under way included."""
 
 from wm.checkpoints import unpack
-from wm.dream import Starts
 from wm.mistakes import Mistake
 from wm.run import Manifest, Run
 from wm.stages.evolve import load_theta
+from wm.stages.starts import starts_in
 from wm.stages.train_memory import load_memory
 from wm.stages.train_vision import load_vision
 from wm.survey import Station, survey
@@ -19,8 +19,7 @@ def agent_so_far(run: Run) -> Trained:
     if stations["memory"].manifest is not None or run.config.controller.inputs != "z":
         memory = load_memory(need(run, stations["memory"]), vision.z)
     if (latents := stations["latents"].manifest) is not None:
-        tensors = unpack(latents.read(latents.content["starts"]))[0]
-        starts = Starts(tensors["mu"].numpy(), tensors["logvar"].numpy())
+        starts = starts_in(latents, run.config, memory)
     evolve = stations["evolve"]
     if evolve.manifest is not None:
         theta, digest = load_theta(evolve.manifest), evolve.manifest.digest

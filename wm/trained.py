@@ -24,14 +24,15 @@ from wm.envs import Game, load
 from wm.memory import MDNRNN
 from wm.mistakes import Mistake
 from wm.run import Run, sha256
-from wm.stages.evolve import load_theta, parts, starts_of
+from wm.stages.evolve import load_theta, parts
 from wm.stages.games import controller_of, rules_of
+from wm.stages.starts import starts_of
 from wm.stages.train_memory import untrained_memory
 from wm.stages.train_vision import untrained_vision
 from wm.vision import Vision
 
 SHIPPED = Path(__file__).parent / "agents"  # those that come with the project
-STARTS = 64  # first frames that dreams begin from
+STARTS = 64  # frames that dreams begin from
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def of_run(run: Run) -> Trained:
     made = stage.manifest()
     if made is None:
         raise Mistake(f"no complete evolve in {run.uri}: run `python -m jobs.evolve --run {run.uri}`")
-    starts = starts_of(config, run) if memory else None
+    starts = starts_of(config, run, memory) if memory else None
     return Trained(config, vision, memory, load_theta(made), starts, {}, "evolve", made.digest)
 
 
@@ -104,6 +105,8 @@ def export(trained: Trained, half: bool) -> tuple[bytes, bytes]:
     if trained.starts is not None:
         tensors["starts.mu"] = torch.from_numpy(trained.starts.mu[:STARTS])
         tensors["starts.sigma"] = torch.from_numpy(trained.starts.sigma[:STARTS])
+        if trained.starts.memories is not None:
+            tensors["starts.memories"] = torch.from_numpy(trained.starts.memories[:STARTS])
     info = {"format": FORMAT, "config": configs.to_dict(trained.config), "card": trained.card}
     return pack(tensors, info), pack(small({name: x for name, x in vision.items() if id(x) in decoder}), {})
 
@@ -137,7 +140,8 @@ def load_trained(name: str) -> Trained:
     starts = None
     if "starts.mu" in tensors:
         mu, sigma = tensors["starts.mu"].numpy(), tensors["starts.sigma"].numpy()
-        starts = Starts(mu, 2 * np.log(sigma))
+        memories = tensors["starts.memories"].numpy() if "starts.memories" in tensors else None
+        starts = Starts(mu, 2 * np.log(sigma), memories)
     return Trained(
         config,
         vision.eval(),

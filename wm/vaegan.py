@@ -42,16 +42,16 @@ class Coder(Protocol):
 class Discriminator(nn.Module):
     """Tells frames from what V makes; the convolutions are those of V's encoder.
 
-    Each is followed by a normalisation over the whole frame, which knows no other frame of the batch and no running
-    means: the same in training and in use.
+    Each but the first, which has to know colours as they are, is followed by a normalisation over the whole frame,
+    which knows no other frame of the batch and no running means: the same in training and in use.
     """
 
-    def __init__(self, layer: int = 3) -> None:
+    def __init__(self, layer: int = 2) -> None:
         super().__init__()
         self.layer = layer  # whose raw output are the features
         sizes = [3, 32, 64, 128, 256]
         self.convolutions = nn.ModuleList(nn.Conv2d(i, o, kernel_size=4, stride=2) for i, o in pairwise(sizes))
-        self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in sizes[1:])
+        self.norms = nn.ModuleList([nn.Identity(), *(nn.GroupNorm(1, size) for size in sizes[2:])])
         self.verdict = nn.Linear(1024, 1)
         nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
 

@@ -46,8 +46,9 @@ def real(agent: Trained, seed: int, steps: int = 0, every: int = 1, awake: int =
             a = driver.act(frame[None], np.zeros(1, int))[0]  # (A,)
             z = driver.z.clone()  # (1, Z)
             if agent.memory is not None and step == awake:
-                here = Starts(z.numpy(), np.full(z.shape, -np.inf, np.float32))  # nothing left to chance
-                dream = Asleep(agent, here, derive("watch", "dream", seed), remembered)
+                memories = torch.cat(remembered, dim=1).numpy() if remembered else None  # (1, 2H)
+                here = Starts(z.numpy(), np.full(z.shape, -np.inf, np.float32), memories)  # nothing left to chance
+                dream = Asleep(agent, here, derive("watch", "dream", seed))
             if step % every == 0:
                 imagined = {"V sees": z, "M expected": expected, "M dreams": dream.z if dream else None}
                 views = (("the game", _picture(environment, frame)), *_decoded(agent, imagined))
@@ -85,7 +86,7 @@ def dreamt(agent: Trained, seed: int, steps: int = 0, every: int = 1, tau: float
 class Asleep:
     """One dream, in which C acts on what it dreams."""
 
-    def __init__(self, agent: Trained, starts: Starts, seed: int, state: State | None = None, tau: float | None = None):
+    def __init__(self, agent: Trained, starts: Starts, seed: int, tau: float | None = None):
         assert agent.memory is not None
         rules = replace(rules_of(agent.config), dropout=0.0)
         rules = rules if tau is None else replace(rules, tau=tau)
@@ -93,12 +94,9 @@ class Asleep:
         self.controller, self.rng, self.over = agent.controller, np.random.default_rng(seed), False
         self.theta = self.controller.tensor(agent.theta)  # (1, N)
         self.sleepers = self.world.sleepers(1)
-        z, self.tau = self.world.begin(self.rng)
-        self.sleepers.z[0] = torch.from_numpy(z)
+        state, self.tau = self.world.begin(self.rng)
+        self.sleepers.state[0] = torch.from_numpy(state)
         self.sleepers.tau[0] = self.tau
-        if state is not None:
-            self.sleepers.h.copy_(state.h)
-            self.sleepers.c.copy_(state.c)
 
     @property
     def z(self) -> Tensor:

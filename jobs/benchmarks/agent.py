@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from jobs.benchmarks.measure import Row, one_core, rates
-from wm.config import PRESETS, Config, of_kind
+from wm.config import Config, of_kind
 from wm.controller import Controller
 from wm.dream import Dream, Rules, Starts, World
 from wm.envs import load
 from wm.memory import MDNRNN, sample
+from wm.presets import PRESETS
 from wm.stages.games import Evaluating, Games, controller_of
 from wm.stages.train_memory import untrained_memory
 from wm.vision import VAE

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from jobs.benchmarks.measure import Row, one_core, rate, rates
-from wm.config import PRESETS, Config
+from wm.config import Config
 from wm.envs import load
 from wm.place import Folder
+from wm.presets import PRESETS
 from wm.shards import DataSet, File, FrameStream, Shard
 from wm.stages.collect import Collecting
 

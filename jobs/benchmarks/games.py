@@ -13,16 +13,22 @@ def games(seconds: float) -> list[Row]:
     game = load("car-racing")
     with one_core():
         fast, exact = rates([driver(game.make(), 1000), driver(game.make(exact=True), 100)], 4 * seconds, turns=2)
+    doom = load("doom").make()
+    try:
+        (tics,) = rates([driver(doom, 50, "doom")], seconds, turns=1)
+    finally:
+        doom.close()
     return [
+        Row("Doom at 640x480, in a process of its own, resets included", tics, "steps/s"),
         Row("CarRacing, one core, resets included", fast, "steps/s", exact),
         Row("unmodified CarRacing, one core", exact, "steps/s"),
     ]
 
 
-def driver(env: Any, steps: int) -> Callable[[], int]:
+def driver(env: Any, steps: int, game: str = "car-racing") -> Callable[[], int]:
     """Plays so many steps at a time, a new track each 1,000."""
     rng = np.random.default_rng(1)
-    scripts = load("car-racing").explore("mixture", 1000, rng)
+    scripts = load(game).explore("mixture", 1000, rng)
     position = {"step": 1000, "seed": 0}
 
     def play() -> int:

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from jobs.benchmarks.measure import Row, elsewhere, one_core, rate, rates
-from wm.config import PRESETS, Config
+from wm.config import Config
 from wm.learner import Learner
 from wm.place import Folder
 from wm.pool import settle
+from wm.presets import PRESETS
 from wm.shards import DataSet, File, Shard
 from wm.stages.collect import Collecting
 from wm.stages.encode import Encoding

@@ -32,8 +32,8 @@ def test_the_clusters_file_says_what_there_may_be() -> None:
 
 
 def test_a_file_that_is_not_one_is_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for content in ("[", "a: 1", "1"):
-        path = tmp_path / f"{len(content)}.yaml"
+    for number, content in enumerate(("[", "a: 1", "1")):
+        path = tmp_path / f"{number}.yaml"
         path.write_text(content)
         assert runtime._types(str(path)) == []
     assert caplog.text.count("can't be read") == 3

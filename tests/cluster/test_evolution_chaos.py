@@ -15,8 +15,8 @@ from processes import Job
 
 from cluster import runtime
 from cluster.pool import RayPool
-from wm.config import PRESETS
 from wm.pool import LocalPool
+from wm.presets import PRESETS
 from wm.run import Progress, Run, must_open, start_run
 from wm.stages.collect import collect
 from wm.stages.evolve import evolve

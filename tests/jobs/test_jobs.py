@@ -9,8 +9,8 @@ from processes import Job, type_in
 
 from jobs.command_line import parse
 from jobs.display import clock, describe
-from wm.config import PRESETS
 from wm.mistakes import Mistake
+from wm.presets import PRESETS
 from wm.run import Progress, Run, must_open
 
 STAGES = ["collect", "vision", "latents", "memory", "evolve", "score"]

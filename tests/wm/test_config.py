@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from wm.config import PRESETS, Config, completed, flag, from_dict, grown, leaves, of_kind, to_dict
+from wm.config import Config, completed, flag, from_dict, grown, leaves, of_kind, to_dict
 from wm.mistakes import Mistake
+from wm.presets import PRESETS
 
 TINY = PRESETS["tiny"]
 
@@ -48,6 +49,8 @@ def test_flags_are_spelled_as_on_the_command_line() -> None:
         "memory.steps": 6,
         "evolve.generations": 3,
         "score.episodes": 2,
+        "rounds.count": 3,
+        "rounds.generations": 60,
     }
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wm.config import PRESETS, Config, of_kind
+from wm.config import Config, of_kind
 from wm.mistakes import Mistake
+from wm.presets import PRESETS
 from wm.seeds import VALIDATION
 from wm.stages.evolve import validation_games
 from wm.stages.games import controller_of, rules_of

@@ -52,8 +52,8 @@ def plainly(d: Dream, theta: np.ndarray, seed: int, episode: int) -> tuple[float
     """One episode of one candidate, step by step, with M's own methods."""
     m, rules, controller = d.world.memory, d.world.rules, d.controller
     rng = np.random.default_rng((seed, episode))
-    z, tau = d.world.begin(rng)
-    z, state = torch.from_numpy(z)[None], m.initial(1)
+    begun, tau = d.world.begin(rng)
+    z, *state = torch.from_numpy(begun)[None].split((Z, m.hidden, m.hidden), dim=1)
     total, steps = 0.0, 0
     while steps < rules.steps:
         if steps % 16 == 0:
@@ -201,15 +201,30 @@ def test_a_cold_dream_is_certain_and_a_warm_one_is_not():
 def test_episodes_begin_with_stored_frames_and_temperatures_of_the_range():
     world = dream(memory(), Rules(steps=1, tau=(0.5, 1.5)), start=starts(1e-6)).world
     begun = [world.begin(np.random.default_rng((1, episode))) for episode in range(200)]
-    drawn = {tuple(z.round(3)) for z, _ in begun}
+    drawn = {tuple(state[:Z].round(3)) for state, _ in begun}
+    assert not any(state[Z:].any() for state, _ in begun)  # nothing lies behind a first frame
     assert drawn == {tuple(mu.round(3)) for mu in world.starts.mu}
     taus = np.array([tau for _, tau in begun])
     assert 0.5 <= taus.min() < 0.6
     assert 1.4 < taus.max() <= 1.5
     wide = dream(memory(), Rules(steps=1), start=starts(2.0)).world
-    z = np.array([wide.begin(np.random.default_rng(episode))[0] for episode in range(2000)])
+    z = np.array([wide.begin(np.random.default_rng(episode))[0][:Z] for episode in range(2000)])
     distance = (z[:, None] - wide.starts.mu).std()
     assert distance == pytest.approx(np.sqrt(4 + 2 * wide.starts.mu.var(axis=0).mean()), rel=0.2)
+
+
+def test_a_dream_from_amid_an_episode_begins_with_what_m_remembers_of_it():
+    m, rng = memory(), np.random.default_rng(4)
+    mu, memories = rng.standard_normal((3, Z)), rng.standard_normal((3, 2 * H))
+    amid = Starts(mu, np.full((3, Z), -60), memories)
+    d = dream(m, Rules(steps=24, done="never", reward="head"), inputs="zhc", start=amid)
+    state, _ = d.world.begin(np.random.default_rng(1))
+    place = int(np.abs(state[:Z] - mu).sum(axis=1).argmin())
+    np.testing.assert_allclose(state, np.concatenate((mu[place], memories[place])), rtol=1e-5, atol=1e-5)
+    theta = thetas(d, 2)
+    returns, _ = d.rollout(theta, 5, 4)
+    expected = [[plainly(d, one, 5, episode)[0] for episode in range(4)] for one in theta]
+    np.testing.assert_allclose(returns, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_what_one_dream_breaks_stays_its_own():

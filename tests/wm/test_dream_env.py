@@ -43,9 +43,9 @@ def test_steps_as_m_does():
     env = gymnasium.make(ID, world=w, sees="zhc")
     seen, _ = env.reset(seed=3)
     rng = np.random.default_rng(3)
-    z, _ = w.begin(rng)
-    np.testing.assert_array_equal(seen, [*z, *np.zeros(2 * H)])
-    z, state = torch.from_numpy(z)[None], w.memory.initial(1)
+    begun, _ = w.begin(rng)
+    np.testing.assert_array_equal(seen, begun)
+    z, state = torch.from_numpy(begun[None, :Z]), w.memory.initial(1)
     env.action_space.seed(1)
     for step in range(1, CAP + 1):
         u = env.action_space.sample()

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from wm.config import PRESETS
 from wm.estimate import Rates, estimate, rates_of
+from wm.presets import PRESETS
 
 PAPER, SMALL = PRESETS["car-racing"], PRESETS["car-racing-small"]
 

@@ -11,10 +11,10 @@ import pytest
 from faults import FAULTS, Faults
 
 from wm import place as places
-from wm.config import PRESETS
 from wm.mistakes import Mistake
 from wm.pipeline import pipeline
 from wm.pool import LocalPool
+from wm.presets import PRESETS
 from wm.run import Progress, Run, start_run
 from wm.shards import DataSet
 from wm.stages.sharded import data_set

@@ -38,7 +38,7 @@ def other(uri: str) -> Iterator[Callable[..., Any]]:
         process = processes.Process(target=_hold_for_good, args=(uri,))
         process.start()
         started.append(process)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 200
         while not places.at(uri).sizes("lease"):
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -88,7 +88,7 @@ def test_who_died_here_is_followed_at_once(
 ) -> None:
     dead = other()
     os.kill(dead.pid, signal.SIGKILL)  # and nobody asks how it went: until then the system still knows the pid
-    end = time.monotonic() + 30
+    end = time.monotonic() + 200
     while Lease(places.at(uri))._newest()[1].alive():  # type: ignore[union-attr]
         assert time.monotonic() < end
     start = time.monotonic()
@@ -133,7 +133,7 @@ def test_who_is_elsewhere_and_silent_is_waited_for(
 
 def test_take_over_does_not_wait_and_the_other_is_told(uri: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with hold(places.at(uri)) as first, hold(places.at(uri), take_over=True):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 200
         while not first.lost:
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -156,7 +156,7 @@ def test_it_is_renewed_and_trouble_with_that_is_outlived(
     monkeypatch.setattr(place, "put", breaking)
     with hold(place):
         before = json.loads((tmp_path / "lease/0001.json").read_text())["until"]
-        end = time.monotonic() + 20
+        end = time.monotonic() + 200
         while json.loads((tmp_path / "lease/0001.json").read_text())["until"] == before:
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -171,17 +171,15 @@ def test_what_is_no_lease_is_a_mistake(uri: str) -> None:
 
 def test_of_many_processes_at_once_exactly_one_works(uri: str) -> None:
     """Fifty times, some of them after a holder that was killed. Each notes when it worked."""
-    logging.disable(logging.WARNING)
     place, teams, rounds = places.at(uri), 4, 50
     barrier, answers = processes.Barrier(teams), processes.Queue()
     workers = [processes.Process(target=_compete, args=(uri, rounds, barrier, answers)) for _ in range(teams)]
     for one in workers:
         one.start()
-    said = [answers.get(timeout=100) for _ in range(teams * rounds)]
+    said = [answers.get(timeout=200) for _ in range(teams * rounds)]
     for one in workers:
-        one.join(30)
+        one.join(200)
         assert one.exitcode == 0
-    logging.disable(logging.NOTSET)
     for number in range(rounds):
         assert sorted(word for of, word in said if of == number) == ["told"] * (teams - 1) + ["worked"], number
     assert place.sizes("lease") == {}

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from wm.config import PRESETS
+from wm.presets import PRESETS
 from wm.rollout import Fleet, Played, Scripted, play
 from wm.seeds import TRAINING
 from wm.stages.collect import script, tracks

@@ -1,17 +1,22 @@
 """Rounds: each builds on the one before, any of them may be cut off, and more may follow."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from processes import Job
 
-from wm.config import PRESETS, Rounds
+from wm.config import Rounds
 from wm.mistakes import Mistake
 from wm.pool import LocalPool
-from wm.rounds import iterate
+from wm.presets import PRESETS
+from wm.report import results
+from wm.report.contents import run_report
+from wm.rounds import iterate, round_config
 from wm.run import Run, must_open, start_run
 from wm.trained import of_run
 
@@ -43,12 +48,55 @@ def test_each_round_builds_on_the_one_before(two: Run) -> None:
     assert len(list(Path(two.uri).glob("round-*/score/*/manifest-*.json"))) == 1  # test tracks judge one agent alone
 
 
-def test_more_rounds_may_follow(two: Run) -> None:
-    more = replace(TWO, rounds=replace(TWO.rounds, count=3))
+def test_each_round_says_how_dreams_and_coverage_are(two: Run) -> None:
+    first, second = table(two)
+    for row in (first, second):
+        assert np.isfinite([row["dream"]["mean"], row["dream"]["se"]]).all()
+        assert {"cells", "cells_entropy", "tiles", "track_share", "speed", "speed_entropy"} <= set(row["coverage"])
+    assert first["coverage"]["frames"] == 4 * 5  # every eighth of the frames that this round collected itself
+
+
+def test_a_report_and_the_status_show_rounds(
+    two: Run, job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(results, "FILM_STEPS", 10)
+    run = tmp_path / "two"
+    shutil.copytree(two.uri, run)  # its rounds still name the first one's place
+    shown = run_report(must_open(str(run)))
+    for part in ("Round by round", "What M foresees", "What was visited", "jobs.iterate tiny", "It drives"):
+        assert part in shown
+    assert "under way" not in shown
+    whole = job("status", "--run", run)
+    assert whole.wait() == 0, whole.stderr
+    assert [row["state"] for row in whole.summary["rounds"]] == ["complete"] * 2
+    assert whole.summary["next"] is None
+    (run / "round-001" / "round.json").unlink()
+    for manifest in (run / "round-001" / "evolve").rglob("manifest-*"):
+        manifest.unlink()
+    assert "Round 1 is under way, 4 of 5 stages" in run_report(must_open(str(run)))
+    half = job("status", "--run", run)
+    assert half.wait() == 0, half.stderr
+    assert half.summary["rounds"][1]["state"].startswith("evolve: ")
+    assert half.summary["next"] == f"python -m jobs.iterate --run {run}"
+
+
+def test_the_first_round_is_the_same_with_curiosity_and_the_next_one_is_not(two: Run) -> None:
+    curious = replace(TWO, collect=replace(TWO.collect, curiosity=0.5))
+    first, second = (round_config(curious, two.uri, number) for number in (0, 1))
+    assert first == round_config(TWO, two.uri, 0)
+    assert second.collect.curiosity == 0.5
+
+
+def test_more_rounds_may_follow_and_the_last_one_be_taken_further(two: Run) -> None:
     before = table(two)
+    more = replace(TWO, rounds=replace(TWO.rounds, count=3))
     iterate(more, start_run(two.uri, "tiny", more), LocalPool())
+    three = table(two)
+    assert three[:2] == before
+    further = replace(more, rounds=replace(more.rounds, generations=3))
+    iterate(further, start_run(two.uri, "tiny", further), LocalPool())
     assert table(two)[:2] == before
-    assert len(table(two)) == 3
+    assert table(two)[2]["env_steps"] > three[2]["env_steps"]
 
 
 def test_a_frozen_v_stays_as_it_is(two: Run, tmp_path: Path) -> None:

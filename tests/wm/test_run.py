@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from wm import place as places
-from wm.config import FORMAT, PRESETS, Config
+from wm.config import FORMAT, Config
 from wm.mistakes import Mistake
+from wm.presets import PRESETS
 from wm.run import Manifest, Run, _compare, must_open, open_run, sha256, start_run, to_json
 
 TINY = PRESETS["tiny"]
@@ -109,7 +110,7 @@ def test_a_manifest_vouches_for_a_stage(uri: str) -> None:
     assert found == made
     assert found.digest == made.digest
     assert found.read("vision/weights") == b"data"
-    assert {"code", "python", "versions", "processor", "seconds", "at"} == found.made.keys()
+    assert {"code", "python", "versions", "processor", "cpus", "seconds", "at"} == found.made.keys()
     assert {"torch", "numpy", "gymnasium", "pyarrow"} <= found.made["versions"].keys()
     with pytest.raises(Mistake, match="no complete vision"):
         run.need("vision", 7, "train_vision")

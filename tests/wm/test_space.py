@@ -9,10 +9,10 @@ import pytest
 from processes import Job
 
 from wm import place as places
-from wm.config import PRESETS
 from wm.mistakes import Mistake
 from wm.pipeline import pipeline
 from wm.pool import LocalPool
+from wm.presets import PRESETS
 from wm.run import Progress, Run, must_open, start_run
 from wm.space import ESTIMATES, look_for_room, size
 from wm.survey import survey

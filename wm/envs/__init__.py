@@ -45,6 +45,10 @@ class Game(ABC):
         """How well V keeps what matters in this game: its own measures, if it has any."""
         return {}
 
+    def visited(self, seed: int, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """What an episode got to see, played again without a picture, if the game can tell. (T, A) to arrays."""
+        return {}
+
     def state(self, env: Any) -> dict[str, float]:
         """What one of its environments knows and a frame shows, if anything: V's z should tell it."""
         return {}

@@ -8,6 +8,7 @@ from wm.mistakes import Mistake
 from wm.report import making, models, results
 from wm.report.findings import Findings
 from wm.report.page import Html, columns, missing, page, section, tag
+from wm.report.rounds import Rounds, shown
 from wm.run import Run
 
 log = logging.getLogger(__name__)
@@ -16,11 +17,14 @@ Part = Callable[[Findings], Any]
 
 
 def run_report(run: Run) -> str:
-    """The whole page."""
-    found = Findings(run)
+    """The whole page; where a run has rounds, they come first, then what there is to say of the best one."""
+    rounds = Rounds(run)
+    found = Findings(rounds.parts[rounds.best] if rounds.parts else run)
     name = run.uri.rstrip("/").rpartition("/")[2]
     done = sum(station.complete for station in found.stations.values())
     state = "complete" if done == len(found.stations) else f"{done} of {len(found.stations)} stages complete"
+    if rounds.parts:
+        state = rounds.state
     return page(
         f"{name} · World Models",
         tag("h1", f"{name}: World Models plays {found.config.game}"),
@@ -32,6 +36,7 @@ def run_report(run: Run) -> str:
             _part(results.beside_others, found),
             class_="top",
         ),
+        shown(rounds) if rounds.parts else None,
         section(
             "How it learned",
             "C is evolved; every few generations the mean of the search distribution is validated on whole"

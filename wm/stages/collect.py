@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from wm import place as places
 from wm.agent import Agent
 from wm.config import Config
 from wm.controller import Controller
+from wm.curiosity import Curious
 from wm.envs import FRAME, Game, load
 from wm.memory import MDNRNN
 from wm.mistakes import Mistake
@@ -32,7 +34,11 @@ from wm.vision import Vision
 def collect(config: Config, run: Run, pool: Pool) -> Manifest:
     """As many episodes as the config says; those that are there already are left as they are."""
     section, stage = config.collect, run.stage("collect")
+    if section.curiosity and not section.agent:
+        raise Mistake("--collect.curiosity is an agent's, for it needs an M to surprise: say --collect.agent URI")
     driver = Driver.of(section.agent) if section.agent else None
+    if driver and section.curiosity and driver.nll is None:
+        raise Mistake(f"the agent in {section.agent} has no M to surprise: leave --collect.curiosity out")
     work = Collecting(config, run.uri, stage.folder, driver)
     done = stage.complete(section.episodes)
     if done is not None:
@@ -64,6 +70,7 @@ class Driver:
     controller: Controller
     theta: np.ndarray  # (N,)
     latent: Literal["mu", "z"]
+    nll: float | None  # M's, held out, a dimension
     digest: str  # of the evolution that made it
     rollouts: str  # digest of its run's collect
 
@@ -71,13 +78,22 @@ class Driver:
     def of(uri: str) -> "Driver":
         run = must_open(uri)
         config = run.config
-        stage, _, vision, memory = parts(config, run)
+        stage, inputs, vision, memory = parts(config, run)
         made, rollouts = stage.manifest(), run.need("collect", config.collect.episodes, "collect")
         if made is None:
             raise Mistake(f"no complete evolve in {uri}, so nobody to drive: run `python -m jobs.evolve --run {uri}`")
-        controller = controller_of(config)
+        nll = None
+        if memory is not None:
+            nll = run.need("memory", config.memory.steps, "train_memory", of=inputs["vision"]).metrics["held_out_nll"]
         return Driver(
-            vision, memory, controller, load_theta(made), config.controller.latent, made.digest, rollouts.digest
+            vision,
+            memory,
+            controller_of(config),
+            load_theta(made),
+            config.controller.latent,
+            nll,
+            made.digest,
+            rollouts.digest,
         )
 
     def agent(self, config: Config, episodes: range, game: Game) -> Agent:
@@ -86,7 +102,11 @@ class Driver:
         rngs = [generator(config.seed, "explore", episode) for episode in episodes]
         noise = [section.action_noise * rng.random() for rng in rngs]
         spread = [section.weight_noise * rng.random() * rng.standard_normal(self.theta.size) for rng in rngs]
-        return Agent(
+        kind: Callable[..., Agent] = Agent
+        if section.curiosity:
+            assert self.nll is not None, "no M to surprise"
+            kind = partial(Curious, weight=section.curiosity, usual=self.nll)
+        return kind(
             self.vision,
             self.memory,
             self.controller,
@@ -121,19 +141,22 @@ class Collecting:
             numbers = range(first, first + section.unit_episodes)
             seeds = tracks(self.config, numbers, self.driver)
             episodes = [Recording(section.steps, game.actions) for _ in seeds]
-            played = play(
-                fleet.of(len(seeds)),
-                seeds,
-                self.driver.agent(self.config, numbers, game) if self.driver else script(self.config, numbers),
-                section.steps,
-                record=lambda episode, *step: episodes[episode].add(*step),
-            )
+            policy = self.driver.agent(self.config, numbers, game) if self.driver else script(self.config, numbers)
+
+            def remember(episode: int, *step: Any) -> None:
+                if isinstance(policy, Curious):
+                    episodes[episode].add_reward(policy.bonus[episode])
+                episodes[episode].add(*step)
+
+            played = play(fleet.of(len(seeds)), seeds, policy, section.steps, record=remember)
             about = {
                 "game": game.name,
                 "frames": game.version,
                 "policy": f"agent {self.driver.digest[:12]}" if self.driver else section.policy,
                 "seeds": json.dumps(seeds),
             }
+            if isinstance(policy, Curious):
+                about["reward"] = str(policy)
             writer = ShardWriter(rollout_schema(game.actions, about))
             for episode, recording in enumerate(episodes, first):
                 writer.add(recording.columns(episode))
@@ -176,6 +199,11 @@ class Recording:
         self.frames[at], self.actions[at], self.rewards[at] = frame, action, reward
         self.ends[:, at] = terminated, truncated
         self.length += 1
+
+    def add_reward(self, more: float) -> None:
+        """To the last step, if there was one: what it was worth beside the game's reward shows a step later."""
+        if self.length:
+            self.rewards[self.length - 1] += more
 
     def columns(self, episode: int) -> dict[str, Any]:
         length = self.length

@@ -11,7 +11,6 @@ import torch
 
 from wm.checkpoints import Checkpoints, pack, unpack
 from wm.config import Config
-from wm.dream import Starts
 from wm.envs import load
 from wm.events import event_file
 from wm.evolution import Evolution
@@ -21,6 +20,7 @@ from wm.pool import Crew, Pool
 from wm.run import Manifest, Progress, Run, Stage, must_open, sha256
 from wm.seeds import derive, training_episode, validation_episode
 from wm.stages.games import Dreams, Evaluating, Games, controller_of
+from wm.stages.starts import starts_of
 from wm.stages.train_memory import load_memory
 from wm.stages.train_vision import load_vision
 from wm.vision import Vision
@@ -37,7 +37,7 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
     if done is not None:
         return done
     start = time.monotonic()
-    starts = starts_of(config, run) if config.evolve.where == "dream" else None
+    starts = starts_of(config, run, memory) if memory and config.evolve.where == "dream" else None
     with pool.crew(Evaluating(config, vision, memory, starts)) as crew:
         history = _generations(config, run, stage, crew)
     best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
@@ -79,14 +79,6 @@ def parts(config: Config, run: Run) -> tuple[Stage, dict[str, str], Vision, MDNR
 def load_theta(manifest: Manifest) -> np.ndarray:
     """The C that a manifest vouches for. (N,) float64"""
     return unpack(manifest.read(manifest.content["theta"]))[0]["theta"].numpy()
-
-
-def starts_of(config: Config, run: Run) -> Starts:
-    """First frames of real episodes, from which dreams begin."""
-    vision = run.need("vision", config.vision.steps, "train_vision")
-    latents = run.need("latents", config.collect.episodes, "encode", of=vision.digest)
-    starts = unpack(latents.read(latents.content["starts"]))[0]
-    return Starts(starts["mu"].numpy(), starts["logvar"].numpy())
 
 
 def _generations(config: Config, run: Run, stage: Stage, crew: Crew) -> list[dict[str, Any]]:

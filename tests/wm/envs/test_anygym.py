@@ -1,6 +1,5 @@
 """Any environment of gymnasium by its id: its picture, its actions, and clear words where it has none."""
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -8,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary
-from processes import Job
 
 from wm.envs import load
 from wm.mistakes import Mistake
+from wm.run import Run
+from wm.survey import survey
 
 DISCRETE, CONTINUOUS = "gym:CarRacing-v3?continuous=false", "gym:Pendulum-v1"
 
@@ -128,15 +128,13 @@ def test_what_can_not_be_played_says_why(name: str, message: str) -> None:
         load(name)
 
 
-def test_the_whole_method_on_somebody_else_s_game(tmp_path: Any, job: Callable[..., Job]) -> None:
+def test_the_whole_method_on_somebody_else_s_game(cartpole: Run) -> None:
     """Collected, seen, remembered, dreamt and scored, by its id on the command line."""
-    words = ["--game", "gym:CartPole-v1", "--collect.steps", 20, "--evolve.generations", 1, "--evolve.population", 4]
-    words += ["--evolve.where", "dream", "--evolve.dream-steps", 16, "--memory.done"]
-    words += ["--evolve.dream-done", "sample", "--evolve.tau-high", 1.5, "--evolve.dream-dropout", 0.1]
-    made = job("pipeline", "tiny", "--run", tmp_path / "run", "--local", *words)
-    assert made.wait() == 0, made.stderr
-    stages = made.summary["stages"]
-    assert stages["collect"]["score"] > 5
-    assert stages["score"]["score"] > 5
-    assert stages["score"]["dream_episodes"] == stages["score"]["episodes"]
-    assert 0 <= stages["memory"]["done_auc"] <= 1
+    stages = {station.stage: station.manifest for station in survey(cartpole)}
+    metrics = {name: manifest.metrics for name, manifest in stages.items() if manifest}
+    assert len(metrics) == 6
+    assert metrics["collect"]["score"] > 5
+    assert metrics["score"]["score"] > 5
+    assert metrics["score"]["dream_episodes"] == metrics["score"]["episodes"]
+    assert 0 <= metrics["memory"]["done_auc"] <= 1
+    assert sum(row["steps"] for row in metrics["memory"]["done_reliability"]) > 10

@@ -14,11 +14,11 @@ import pytest
 from processes import Job
 
 from wm import place as places
-from wm.config import PRESETS
 from wm.envs import load
 from wm.mistakes import Mistake
 from wm.place import Place
 from wm.pool import LocalPool
+from wm.presets import PRESETS
 from wm.run import Manifest, Run, must_open, start_run
 from wm.seeds import TRAINING
 from wm.stages.collect import collect
@@ -220,6 +220,31 @@ def test_an_agent_drives_another_round(copy: Callable[..., Path], tmp_path: Path
     shutil.rmtree(agent / "collect")
     with pytest.raises(Mistake, match="no complete collect"):
         all_rollouts(made)
+
+
+def test_what_surprises_m_is_worth_something_to_m_and_changes_nothing_else(
+    tiny: Run, tmp_path: Path, pool: LocalPool
+) -> None:
+    made = []
+    for weight in (0.0, 0.5):
+        section = replace(TINY.collect, agent=tiny.uri, episodes=2, steps=12, curiosity=weight)
+        config = replace(TINY, collect=section)
+        made.append(collect(config, start_run(str(tmp_path / str(weight)), "tiny", config), pool))
+    plain, curious = (data_set(manifest, "collect") for manifest in made)
+    for episode in range(2):
+        mine, theirs = (data.read(episode, ["frame", "action", "reward"]) for data in (plain, curious))
+        assert np.array_equal(mine["frame"], theirs["frame"])
+        assert np.array_equal(mine["action"], theirs["action"])
+        more = theirs["reward"] - mine["reward"]
+        assert len(np.unique(more[:-1])) == 11
+        assert more[-1] == 0  # nobody saw what came of the last step
+    assert made[0].metrics["score"] == made[1].metrics["score"]  # the game's
+    about = [pq.read_schema(Path(one.place.uri, one.content["shards"][0]["key"])).metadata for one in made]
+    assert b"reward" not in about[0]
+    assert about[1][b"reward"].startswith(b"the game's + 0.5 x (M's NLL a dimension - ")
+    alone = replace(TINY, collect=replace(TINY.collect, curiosity=0.5))
+    with pytest.raises(Mistake, match=r"say --collect\.agent URI"):
+        collect(alone, start_run(str(tmp_path / "alone"), "tiny", alone), pool)
 
 
 def test_nobody_drives_before_there_is_an_agent(copy: Callable[..., Path], tmp_path: Path, pool: LocalPool) -> None:

@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from processes import Job
 
-from wm.config import PRESETS
 from wm.envs.carracing import CarRacing
 from wm.mistakes import Mistake
 from wm.pool import LocalPool
+from wm.presets import PRESETS
 from wm.run import Manifest, Run, must_open, start_run
 from wm.seeds import TEST, TRAINING, VALIDATION
-from wm.stages.evolve import _begin, _games, load_theta, parts, validation_games
+from wm.stages.evolve import _begin, _games, evolve, load_theta, parts, validation_games
 from wm.stages.games import controller_of
 from wm.stages.score import score
+from wm.stages.sharded import data_set
+from wm.stages.starts import starts_of
+from wm.trained import of_run
 
 TINY = PRESETS["tiny"]
 
@@ -128,6 +132,43 @@ def test_it_evolves_in_the_dream(tiny: Run, tmp_path: Path, job: Callable[..., J
     assert rows[2]["theta_sha256"] != history(tiny.uri)[2]["theta_sha256"]
     assert {key.split("/")[0] for key in must_open(str(uri)).place.sizes()} == {"config.json", "evolve"}
     assert evolved(uri).inputs == evolved(tiny.uri).inputs  # the base's V and M
+
+
+def test_dreams_may_begin_anywhere_as_the_agent_would_stand_there(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
+    section = replace(
+        TINY.evolve, where="dream", dream_starts="any", dream_steps=20, generations=1, validation_episodes=1
+    )
+    config = replace(TINY, evolve=section)
+    trained = of_run(tiny)
+    vision = tiny.stage("vision").manifest()
+    data = data_set(tiny.stage("latents", of=vision.digest).manifest(), "encode")
+    starts = starts_of(config, tiny, trained.memory)
+    assert len(starts.mu) == data.lengths.sum()  # there are no more
+    for frame, (episode, step) in {0: (0, 0), 7: (0, 7), 3 * 40 + 39: (3, 39)}.items():
+        found = data.read(episode, ["mu", "action"])
+        state = trained.memory.initial(1)
+        for z, a in zip(found["mu"][:step], found["action"][:step], strict=True):
+            state = trained.memory.advance(torch.tensor(z)[None], torch.tensor(a)[None], state)
+        assert np.array_equal(starts.mu[frame], found["mu"][step])
+        np.testing.assert_allclose(starts.memories[frame], torch.cat(state, dim=1)[0].detach().numpy(), atol=1e-5)
+    first = starts_of(TINY, tiny, trained.memory)
+    assert first.memories is None
+    assert len(first.mu) == 4
+    made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
+    assert made.metrics["env_steps"] == 4 * 2 * 20
+
+
+def test_what_was_dreamt_goes_on_in_the_real_game(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
+    """Evolved in the dream first, then, from its mean and sigma, in the game."""
+    short = replace(TINY.evolve, validation_episodes=1)
+    dream = replace(TINY, evolve=replace(short, where="dream", dream_steps=20, generations=2))
+    dreamt = evolve(dream, start_run(str(tmp_path / "dream"), "tiny", dream, base=tiny.uri), pool)
+    section = replace(short, init=str(tmp_path / "dream"), generations=1, validate_every=1)
+    real = replace(TINY, evolve=section)
+    tuned = evolve(real, start_run(str(tmp_path / "real"), "tiny", real, base=tiny.uri), pool)
+    assert tuned.inputs == dreamt.inputs  # the same V and M
+    moved = np.linalg.norm(load_theta(tuned) - load_theta(dreamt))
+    assert 0 < moved < 5 * dreamt.metrics["sigma"] * np.sqrt(len(load_theta(dreamt)))
 
 
 def scored(run: Run) -> Manifest:

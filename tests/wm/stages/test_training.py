@@ -14,9 +14,10 @@ from processes import Job
 
 from wm import place as places
 from wm.checkpoints import Checkpoints, unpack
-from wm.config import PRESETS, Config
+from wm.config import Config
 from wm.mistakes import Mistake
 from wm.pool import LocalPool
+from wm.presets import PRESETS
 from wm.run import Manifest, Run, must_open, start_run
 from wm.stages.encode import encode
 from wm.stages.evolve import evolve

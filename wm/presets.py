@@ -1,0 +1,97 @@
+"""The presets: configs worth starting from, each a value."""
+
+from dataclasses import replace
+
+from wm.config import Collect, Config, Controller, Evolve, Memory, Score, Vision
+
+PAPER = Config(
+    vision=Vision(steps=500_000, decay_steps=50_000, evaluate_steps=5_000, precision="bfloat16"),
+    memory=Memory(steps=40_000, batch=100, decay_steps=10_000, evaluate_steps=500),
+    controller=Controller(latent="z"),
+    evolve=Evolve(unit_episodes=4),
+)
+
+SMALL = replace(
+    PAPER,
+    collect=replace(PAPER.collect, episodes=160, steps=700),
+    vision=Vision(steps=2_000, decay_steps=1_000, evaluate_steps=200),
+    memory=Memory(steps=2_000, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=200),
+    controller=Controller(),
+    evolve=Evolve(
+        generations=60,
+        population=32,
+        episodes=2,
+        unit_episodes=16,
+        sigma0=0.03,
+        patience=100,
+        validate_every=5,
+    ),
+    score=Score(episodes=32),
+)
+
+DEMO = replace(
+    SMALL,
+    collect=replace(SMALL.collect, episodes=48, steps=500),
+    vision=replace(SMALL.vision, steps=500, evaluate_steps=100),
+    memory=replace(SMALL.memory, steps=500, evaluate_steps=100),
+    evolve=replace(SMALL.evolve, generations=12, population=16, validation_episodes=8),
+    score=Score(episodes=16),
+)
+
+TINY = replace(
+    DEMO,
+    collect=replace(DEMO.collect, episodes=4, steps=40, unit_episodes=2),
+    vision=replace(DEMO.vision, steps=6, batch=16, evaluate_steps=3, threads=1),
+    memory=replace(DEMO.memory, steps=6, batch=4, sequence=16, hidden=32, evaluate_steps=3, threads=1),
+    evolve=replace(
+        DEMO.evolve, generations=3, population=4, unit_episodes=4, patience=20, validate_every=2, validation_episodes=2
+    ),
+    score=Score(episodes=2, unit_episodes=1),
+)
+
+DOOM = Config(
+    game="doom",
+    collect=Collect(steps=2_100),
+    vision=replace(PAPER.vision, z=64),
+    memory=replace(PAPER.memory, hidden=512, sequence=500, reward=False, done=True, previous_done=True),
+    controller=Controller(inputs="zhc", bias=False, latent="z"),
+    evolve=Evolve(where="dream", unit_episodes=64, tau=1.15, dream_steps=2_100, dream_done="threshold"),
+)
+
+DOOM_SMALL = replace(
+    DOOM,
+    collect=replace(DOOM.collect, episodes=600),
+    vision=replace(SMALL.vision, z=64),
+    memory=replace(DOOM.memory, steps=1_200, batch=16, decay_steps=600, evaluate_steps=200),
+    evolve=replace(DOOM.evolve, generations=100, population=32, episodes=8, unit_episodes=128),
+)
+
+DOOM_TINY = replace(
+    DOOM,
+    collect=replace(TINY.collect, steps=60),
+    vision=replace(TINY.vision, z=64),
+    memory=replace(
+        DOOM.memory, steps=6, batch=4, sequence=32, hidden=32, decay_steps=1_000, evaluate_steps=3, threads=1
+    ),
+    evolve=replace(
+        DOOM.evolve,
+        generations=2,
+        population=4,
+        episodes=2,
+        unit_episodes=4,
+        dream_steps=32,
+        validate_every=2,
+        validation_episodes=1,
+    ),
+    score=Score(episodes=2, unit_episodes=1),
+)
+
+PRESETS: dict[str, Config] = {
+    "car-racing": PAPER,  # the paper's scale: a cluster, days
+    "car-racing-small": SMALL,  # one machine, about an hour
+    "demo": DEMO,  # one machine, minutes
+    "tiny": TINY,  # seconds: shows that everything runs, learns nothing
+    "doom": DOOM,  # the paper's scale
+    "doom-small": DOOM_SMALL,  # one machine, under two hours
+    "doom-tiny": DOOM_TINY,  # seconds, like tiny
+}

@@ -1,0 +1,52 @@
+"""Where a run's dreams begin: with first frames of its rollouts, or amid them, as the agent would stand there."""
+
+import numpy as np
+import torch
+
+from wm.checkpoints import unpack
+from wm.config import Config
+from wm.dream import Starts
+from wm.memory import MDNRNN
+from wm.run import Manifest, Run
+from wm.seeds import generator
+from wm.shards import DataSet
+from wm.stages.sharded import data_set
+
+COUNT = 512  # frames amid episodes that dreams may begin with; some seconds of M's time
+
+
+def starts_of(config: Config, run: Run, memory: MDNRNN) -> Starts:
+    """The starts that its config asks for."""
+    vision = run.need("vision", config.vision.steps, "train_vision")
+    return starts_in(run.need("latents", config.collect.episodes, "encode", of=vision.digest), config, memory)
+
+
+def starts_in(latents: Manifest, config: Config, memory: MDNRNN | None) -> Starts:
+    """The same of latents at hand; without an M all that there is are first frames."""
+    if config.evolve.dream_starts == "any" and memory is not None:
+        return amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "starts"))
+    starts = unpack(latents.read(latents.content["starts"]))[0]
+    return Starts(starts["mu"].numpy(), starts["logvar"].numpy())
+
+
+@torch.inference_mode()
+def amid(data: DataSet, memory: MDNRNN, count: int, rng: np.random.Generator) -> Starts:
+    """So many frames, each as likely as any other, with h and c after all that came before it in its episode."""
+    ends = np.cumsum(data.lengths)
+    frames = np.sort(rng.choice(ends[-1], min(count, ends[-1]), replace=False))
+    episodes = np.searchsorted(ends, frames, side="right")
+    mu, logvar, memories = [], [], []
+    for episode in np.unique(episodes):
+        found = data.read(int(episode), ["mu", "logvar", "action"])
+        z, a = (torch.from_numpy(found[name].copy())[None] for name in ("mu", "action"))  # (1, T, ...)
+        state, at = memory.initial(1), 0
+        for frame in frames[episodes == episode]:
+            step = int(frame - ends[episode] + data.lengths[episode])
+            if step > at:
+                going_on = torch.zeros(1, step - at) if memory.previous_done else None
+                _, state = memory(z[:, at:step], a[:, at:step], state, going_on)
+            at = step
+            mu.append(found["mu"][step])
+            logvar.append(found["logvar"][step])
+            memories.append(torch.cat(state, dim=1)[0].numpy())
+    return Starts(np.stack(mu), np.stack(logvar), np.stack(memories))
