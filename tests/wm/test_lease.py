@@ -1,7 +1,6 @@
 """One writer per run: of many that start at once one works, the dead are followed at once, the far ones waited for."""
 
 import json
-import logging
 import multiprocessing
 import os
 import signal
