@@ -24,7 +24,8 @@ format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 
 chaos: $(VENV)/.tested
-	$(BIN)/python -m pytest -m slow tests/cluster/test_chaos.py tests/cluster/test_evolution_chaos.py --timeout=3600
+	$(BIN)/python -m pytest -m slow tests/cluster/test_chaos.py tests/cluster/test_evolution_chaos.py tests/jobs/test_sweep.py \
+		tests/wm/test_rounds.py tests/wm/test_lease.py --timeout=3600
 
 cluster-test: $(VENV)/.tested
 	$(BIN)/python -m pytest -m slow tests/cluster/test_aws_cluster.py tests/jobs/test_submit.py \

@@ -95,6 +95,7 @@ def _main(module: str, argv: list[str], out: str, err: str, environment: dict[st
     _read_again()
     os.chdir(ROOT)
     sys.argv = ["", *argv]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts with &
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

@@ -66,6 +66,7 @@ def test_a_stage_is_sent_and_watched_to_its_end(
     assert "is done: nothing to resume" in again.stderr
 
 
+@pytest.mark.slow
 def test_who_stops_watching_leaves_the_job_alone_and_may_come_back(
     rays: Rays, with_token: None, s3: Callable[[str], str], job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:

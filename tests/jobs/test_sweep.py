@@ -24,6 +24,7 @@ def base(cartpole: Run, tmp_path: Path) -> Path:
     return Path(shutil.copytree(cartpole.uri, tmp_path / "base"))
 
 
+@pytest.mark.slow
 def test_killed_mid_way_it_goes_on_and_repeats_nothing(cartpole: Run, base: Path, job: Callable[..., Job]) -> None:
     """And with Tune, two trials at a time, they come to the same as here, one after the other."""
     words = ("sweep", "--run", base, "--tau", 0.5, 1.15, "--seeds", 2)

@@ -168,9 +168,10 @@ def test_what_is_no_lease_is_a_mistake(uri: str) -> None:
         Lease(places.at(uri)).acquire()
 
 
-def test_of_many_processes_at_once_exactly_one_works(uri: str) -> None:
-    """Fifty times, some of them after a holder that was killed. Each notes when it worked."""
-    place, teams, rounds = places.at(uri), 4, 50
+@pytest.mark.parametrize("rounds", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_of_many_processes_at_once_exactly_one_works(uri: str, rounds: int) -> None:
+    """Again and again, some times after a holder that was killed. Each notes when it worked."""
+    place, teams = places.at(uri), 4
     barrier, answers = processes.Barrier(teams), processes.Queue()
     workers = [processes.Process(target=_compete, args=(uri, rounds, barrier, answers)) for _ in range(teams)]
     for one in workers:

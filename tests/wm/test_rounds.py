@@ -116,6 +116,7 @@ def test_enough_is_enough(limit: dict, tmp_path: Path) -> None:
     assert len(table(run)) == 1
 
 
+@pytest.mark.slow
 def test_a_driver_killed_in_any_round_leaves_no_trace(two: Run, job: Callable[..., Job], tmp_path: Path) -> None:
     words = ("tiny", "--run", tmp_path / "run", "--rounds", 2, *WORDS, "--local")
     for reached in ("round-000/vision/checkpoints", "round-001/collect", "round-001/evolve"):
