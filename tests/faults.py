@@ -49,10 +49,10 @@ class Faults:
                 if fault == "lost answer":  # it was done, and nobody hears of it
                     return self.answer(500, [], b"<Error><Code>InternalError</Code></Error>")
                 kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in DROPPED]
-                if fault == "half":
-                    self.answer(answer.status, kept, data, data[: len(data) // 2])
-                    return self.hang_up()
                 length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+                if fault == "half":
+                    self.answer(answer.status, kept, data, data[: len(data) // 2], length)
+                    return self.hang_up()
                 return self.answer(answer.status, kept, data, length=length)
 
             def answer(

@@ -45,6 +45,7 @@ def test_the_job_server_answers_nobody_without_the_token(rays: Rays) -> None:
         assert rays.ask(path, TOKEN) == 200
 
 
+@pytest.mark.slow
 def test_a_stage_is_sent_and_watched_to_its_end(
     rays: Rays, with_token: None, s3: Callable[[str], str], job: Callable[..., Job]
 ) -> None:
