@@ -46,8 +46,8 @@ def parse(
     """
     words = list(argv)
     preset = words.pop(0) if words and not words[0].startswith("-") else None
-    if preset is not None and preset not in PRESETS:
-        raise Mistake(f"no preset {preset!r}: say one of {', '.join(PRESETS)}")
+    if preset is not None:
+        _known(preset)
     words = [_with_section(word, section) for word in words]
     preset, config = _default(job, preset, value_of(words, "--run"), fallback)
     arguments = tyro.cli(
@@ -62,12 +62,14 @@ def parse(
 
 def configured(job: str, doc: str, preset: str, words: Sequence[str]) -> Config:
     """A preset changed by flags, for who needs no run."""
+    default = _known(preset)
+    return tyro.cli(Config, prog=f"python -m jobs.{job} {preset}", description=doc, args=words, default=default).check()
+
+
+def _known(preset: str) -> Config:
     if preset not in PRESETS:
         raise Mistake(f"no preset {preset!r}: say one of {', '.join(PRESETS)}")
-    config = tyro.cli(
-        Config, prog=f"python -m jobs.{job} {preset}", description=doc, args=words, default=PRESETS[preset]
-    )
-    return config.check()
+    return PRESETS[preset]
 
 
 def _default(job: str, preset: str | None, uri: str | None, fallback: Config | None) -> tuple[str, Config]:

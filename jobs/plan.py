@@ -48,9 +48,9 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
         ("time", "right"),
         ("holds", "right"),
         ("disk", "right"),
+        ("cost", "right"),
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("cost", justify="right")
     for row in rows:
         holds = " + ".join(f"{row[kind]} {kind[:-1].upper()}s" for kind in ("cpus", "gpus") if row[kind])
         table.add_row(

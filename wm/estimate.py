@@ -1,9 +1,10 @@
 """How long a config takes on so many machines: the work of each stage, divided by measured rates."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from wm.config import Config
 from wm.envs import load
+from wm.space import ESTIMATES
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,6 @@ class Estimate:
 START = 8.0  # seconds: workers come up, networks are built, the first batch is slow
 DRIVER = 0.06  # seconds a generation: CMA-ES and the checkpoint
 LIVED = 0.6  # share of the game's time limit that an episode of evolution lasts, given up early or driven well
-LATENTS = 235  # bytes of a step as V sees it, with z = 32
-FRAME = 870  # bytes of a stored frame
 
 
 def estimate(config: Config, cpus: int, gpus: int, rates: Rates) -> list[Estimate]:
@@ -58,35 +57,38 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates) -> list[Estimat
     shards = -(-collect.episodes // collect.unit_episodes)
     on_gpu = gpus > 0
     stages = [
-        _mapped("collect", shards, frames / rates.collect, cpus, frames * FRAME, f"{frames:,} frames"),
-        _trained("vision", config.vision.steps * config.vision.batch, (rates.vision, rates.vision_gpu), on_gpu, 40e6),
-        _mapped("latents", shards, frames / rates.encode, cpus, frames * LATENTS, f"{frames:,} frames"),
+        _mapped(config, "collect", shards, frames / rates.collect, cpus, f"{frames:,} frames"),
+        _trained(config, "vision", config.vision.steps * config.vision.batch, rates.vision, rates.vision_gpu, on_gpu),
+        _mapped(config, "latents", shards, frames / rates.encode, cpus, f"{frames:,} frames"),
     ]
     if config.controller.inputs != "z" or evolve.where == "dream":
         steps = config.memory.steps * config.memory.batch * config.memory.sequence
         cost = (config.memory.hidden / 256) ** 2  # nearly all is matrix products of H by H
-        speeds = (rates.memory / cost, rates.memory_gpu / cost)
-        stages.append(_trained("memory", steps, speeds, on_gpu, 20e6))
+        stages.append(_trained(config, "memory", steps, rates.memory / cost, rates.memory_gpu / cost, on_gpu))
     stages.append(_evolved(config, cpus, rates))
     played = config.score.episodes * game.max_steps
     units = -(-config.score.episodes // config.score.unit_episodes)
-    stages.append(_mapped("score", units, played / rates.exact, cpus, 1e5, f"{config.score.episodes:,} episodes"))
+    stages.append(_mapped(config, "score", units, played / rates.exact, cpus, f"{config.score.episodes:,} episodes"))
     return stages
 
 
-def _mapped(stage: str, units: int, core_seconds: float, cpus: int, size: float, work: str) -> Estimate:
+def _bytes(config: Config, stage: str) -> int:
+    return int(ESTIMATES[stage](config))
+
+
+def _mapped(config: Config, stage: str, units: int, core_seconds: float, cpus: int, work: str) -> Estimate:
     """Units in waves over the workers: the last wave may leave some of them idle."""
     waves = -(-units // cpus)
-    return Estimate(stage, START + waves * core_seconds / units, min(cpus, units), 0, int(size), work)
+    return Estimate(stage, START + waves * core_seconds / units, min(cpus, units), 0, _bytes(config, stage), work)
 
 
-def _trained(stage: str, items: int, speeds: tuple[float, float], on_gpu: bool, size: float) -> Estimate:
+def _trained(config: Config, stage: str, items: int, rate: float, rate_gpu: float, on_gpu: bool) -> Estimate:
     return Estimate(
         stage,
-        START + items / speeds[on_gpu],
+        START + items / (rate_gpu if on_gpu else rate),
         0 if on_gpu else 2,
         int(on_gpu),
-        int(size),
+        _bytes(config, stage),
         f"{items:,} {'frames' if stage == 'vision' else 'steps'} in batches",
     )
 
@@ -112,7 +114,7 @@ def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
         seconds,
         min(cpus, units),
         0,
-        int(30e6 + 7e3 * rounds),
+        _bytes(config, "evolve"),
         f"{steps:,.0f} steps in the {'dream' if section.where == 'dream' else 'real game'}",
     )
 
@@ -129,6 +131,4 @@ def rates_of(figures: dict[str, float]) -> Rates:
         "unmodified CarRacing, one core": "exact",
         "dream, 64 candidates x 16 episodes, one core": "dream",
     }
-    known = {field.name for field in fields(Rates)}
-    found = {names[what]: figure for what, figure in figures.items() if names.get(what) in known}
-    return Rates(**found)
+    return Rates(**{names[what]: figure for what, figure in figures.items() if what in names})
