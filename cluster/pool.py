@@ -143,9 +143,8 @@ class _Crew:
             self.waiting.clear()
 
     def _draw(self, source: Iterator[Any]) -> None:
-        depth = self._depth()
-        able = sum(depth for hand in self.staff.hands if hand.ready and not hand.leaving)
-        while len(self.items) < max(able, self.staff.room):
+        most = max(len(self.staff.able) * self._depth(), self.staff.room)
+        while len(self.items) < most:
             try:
                 item = Item(next(source))
             except StopIteration:
@@ -159,16 +158,17 @@ class _Crew:
 
     def _give(self) -> None:
         """The idle first; then, of short units, a second one each and so on."""
-        for load in range(self._depth()):
-            free = [hand for hand in self._able() if len(hand.calls) == load] if self.waiting else []
-            for hand in free[: len(self.waiting)]:
+        depth = self._depth()
+        free = [hand for hand in self.staff.able if len(hand.calls) < depth] if self.waiting else []
+        for load in range(depth):
+            for hand in [hand for hand in free if len(hand.calls) == load][: len(self.waiting)]:
                 self.staff.call(hand, "do", self.waiting.popleft())
         if not self.waiting:
             self._give_again()
 
     def _give_again(self) -> None:
         """Idle workers may try what another is slow with, or won't finish since its node leaves."""
-        idle = [hand for hand in self._able() if not hand.calls]
+        idle = [hand for hand in self.staff.able if not hand.calls]
         if not idle:
             return
         now, slow = time.monotonic(), max(SLOW * (self.median or float("inf")), SLOW_SECONDS)
@@ -186,9 +186,6 @@ class _Crew:
             self.stats.reissued += 1
             self.staff.call(hand, "do", call.item)
 
-    def _able(self) -> list[Hand]:
-        return [hand for hand in self.staff.hands if hand.ready and not hand.leaving]
-
     @staticmethod
     def _began(call: Call) -> float:
         return call.hand.since if call.hand.calls[0] is call else call.sent
@@ -199,7 +196,7 @@ class _Crew:
         if not refs:
             time.sleep(0.1)
             return []
-        idle = any(not hand.calls for hand in self._able())
+        idle = any(not hand.calls for hand in self.staff.able)
         ready, _ = ray.wait(refs, timeout=0.1 if idle else min(1.0, self.pool.silent_seconds / 4))
         if ready and len(refs) > 1:
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
@@ -228,7 +225,7 @@ class _Crew:
         if call.kind == "hello":
             call.hand.node, call.hand.pid = answer
         else:
-            call.hand.ready = True
+            self.staff.prepared(call.hand)
             self.stillborn = 0
 
     def _settle(self, item: Item, answer: Any) -> list[tuple[Any, Any]]:

@@ -113,8 +113,8 @@ class Hand:
     labelled: bool = False  # asked for a node with our label
     node: str = ""  # where it is; nowhere yet while Ray looks for room
     pid: int = 0
-    ready: bool = False
-    leaving: bool = False  # gets no more units
+    ready: bool = False  # set by Staff.prepare and Staff.prepared
+    leaving: bool = False  # gets no more units; set by Staff.let_go
     drained: bool = False  # and its node will be gone soon
     units: int = 0
     since: float = 0.0  # when it began with the first of its calls
@@ -146,11 +146,20 @@ class Staff:
         self.work = ray.put(work)  # once, however many workers there will be
         self.limit, self.options, self.stats = limit, options, stats
         self.hands: set[Hand] = set()
+        self.leaving: set[Hand] = set()
+        self._able: list[Hand] | None = None  # looked at for every answer, so not gathered anew each time
         self.calls: dict[ray.ObjectRef, Call] = {}  # everything not answered yet
         self.room = 1  # workers that the cluster has room for
         self.labelled = False
         self.wanted, self.wanted_until = 0, 0.0  # the most that was needed lately
         self.next_poll, self.said = 0.0, time.monotonic()
+
+    @property
+    def able(self) -> list[Hand]:
+        """Those that may be given units."""
+        if self._able is None:
+            self._able = [hand for hand in self.hands if hand.ready and not hand.leaving]
+        return self._able
 
     def fit(self, needed: int) -> None:
         """Look at the cluster now and then; hire up to the need; let go of who should leave and is free."""
@@ -159,13 +168,13 @@ class Staff:
             self._poll(now)
         if needed >= self.wanted or now >= self.wanted_until:
             self.wanted, self.wanted_until = needed, now + LINGER_SECONDS
-        staying = sum(not hand.leaving for hand in self.hands)
+        staying = len(self.hands) - len(self.leaving)
         for _ in range(min(self.room, needed) - staying):
             self._hire()
         self._ask_for_less(staying - self.wanted)
-        for hand in [hand for hand in self.hands if hand.leaving and not hand.calls]:
+        for hand in [hand for hand in self.leaving if not hand.calls]:
             self.dismiss(hand)
-        self.stats.workers = sum(hand.ready for hand in self.hands)
+        self.stats.workers = len(self.able) + sum(hand.ready for hand in self.leaving)
         if self.stats.workers:
             self.said = now
         elif now - self.said > SILENCE_SECONDS:
@@ -202,13 +211,23 @@ class Staff:
 
     def prepare(self, hand: Hand) -> None:
         """Say hello and have it build: ready when both are answered."""
-        hand.ready = False
+        hand.ready, self._able = False, None
         self.call(hand, "hello")
         self.call(hand, "build")
+
+    def prepared(self, hand: Hand) -> None:
+        hand.ready, self._able = True, None
+
+    def let_go(self, hand: Hand) -> None:
+        """No more units: it is dismissed when it has answered its last call."""
+        hand.leaving, self._able = True, None
+        self.leaving.add(hand)
 
     def dismiss(self, hand: Hand) -> list[Item]:
         ray.kill(hand.actor)
         self.hands.discard(hand)
+        self.leaving.discard(hand)
+        self._able = None
         return self.drop_calls(hand)
 
     def close(self) -> None:
@@ -218,9 +237,9 @@ class Staff:
 
     def recycle(self, hand: Hand) -> None:
         """Let it go after its last call, unless many others are away at the moment."""
-        away = sum(not other.ready or other.leaving for other in self.hands)
+        away = len(self.hands) - len(self.able)
         if not hand.leaving and away <= len(self.hands) // 8:
-            hand.leaving = True
+            self.let_go(hand)
             self.stats.recycled += 1
 
     def _hire(self) -> None:
@@ -251,8 +270,9 @@ class Staff:
         for hand in self.hands:
             if hand.node in leaving and not hand.drained:
                 log.info("node %s is leaving: no new units for its worker", hand.node[:8])
-                hand.leaving = hand.drained = True
-        surplus = sum(not hand.leaving for hand in self.hands) - self.room
+                self.let_go(hand)
+                hand.drained = True
+        surplus = len(self.hands) - len(self.leaving) - self.room
         for hand in [hand for hand in self.hands if not hand.node]:
             if surplus > 0 or hand.labelled != self.labelled:  # nobody will make room for it where it asked
                 self.dismiss(hand)
