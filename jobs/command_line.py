@@ -11,7 +11,8 @@ from wm.mistakes import Mistake
 from wm.presets import PRESETS
 from wm.run import open_run
 
-SHORT = {("evolve", "in"): "where"}  # --in dream: what one would say, but no name that Python allows
+# What one would say, but the field can't be called: --in dream, --rounds 3.
+SHORT = {("evolve", "in"): "where", ("rounds", "rounds"): "count"}
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ SMALL = replace(
 DEMO = replace(
     SMALL,
     collect=replace(SMALL.collect, episodes=48, steps=500),
-    vision=replace(SMALL.vision, steps=500, evaluate_steps=100),
-    memory=replace(SMALL.memory, steps=500, evaluate_steps=100),
-    evolve=replace(SMALL.evolve, generations=12, population=16, validation_episodes=8),
+    vision=replace(SMALL.vision, steps=400, evaluate_steps=100),
+    memory=replace(SMALL.memory, steps=400, evaluate_steps=100),
+    evolve=replace(SMALL.evolve, generations=10, population=16, validation_episodes=8),
     score=Score(episodes=16),
 )
 

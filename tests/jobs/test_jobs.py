@@ -153,6 +153,8 @@ def test_a_stages_own_flags_need_no_section(tmp_path: Path) -> None:
     preset, where, config = parse("collect", "", ["tiny", "--run", uri, "--episodes=8", "--seed", "5"], "collect")
     assert (preset, where.run, where.local) == ("tiny", uri, False)
     assert (config.collect.episodes, config.seed) == (8, 5)
+    _, _, config = parse("iterate", "", ["tiny", "--run", uri, "--rounds", "7"], "rounds")
+    assert config.rounds.count == 7
     _, _, config = parse("score", "", ["tiny", "--run", uri, "--seed", "5", "--evolve.population", "8"], "score")
     assert (config.score.seed, config.seed, config.evolve.population) == (5, 1, 8)
 
