@@ -21,7 +21,7 @@ from ray.exceptions import (
 
 from cluster import runtime, training
 from cluster.metrics import DriverMetrics
-from cluster.workers import Call, Hand, Item, Staff, Stats, brief
+from cluster.workers import Call, Item, Staff, Stats, brief
 from wm.mistakes import Failure
 from wm.pool import Crew, Pool, Task, UnitFailed, Work
 from wm.run import Progress

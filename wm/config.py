@@ -228,6 +228,8 @@ class Evolve:
     """What CMA-ES learns of the landscape: N x N numbers or N."""
     patience: int = bits(0)
     """Give an episode up after so many steps without reward (in training alone); 0 never does."""
+    steps: int = bits(0)
+    """Cut episodes of the real game off after so many steps (in training alone); 0 plays whole ones."""
     validate_every: int = bits(10)
     """Generations between validations of the distribution's mean."""
     validation_episodes: int = bits(32)
@@ -254,8 +256,8 @@ class Evolve:
         _positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
         if self.population < 4:
             raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
-        if self.patience < 0 or self.seed < 0:
-            raise Mistake("--evolve.patience and --evolve.seed can't be negative")
+        if self.patience < 0 or self.steps < 0 or self.seed < 0:
+            raise Mistake("--evolve.patience, --evolve.steps and --evolve.seed can't be negative")
         if self.tau_high and not self.tau_high >= self.tau:
             raise Mistake(
                 f"--evolve.tau-high {self.tau_high} is below --evolve.tau {self.tau}: leave it out, or raise it"

@@ -101,7 +101,7 @@ def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
     if section.where == "dream":
         lived, speed = LIVED * section.dream_steps, rates.dream * (256 / config.memory.hidden) ** 2
     else:
-        lived = LIVED * limit if section.patience else 0.9 * limit
+        lived = (LIVED if section.patience else 0.9) * (section.steps or limit)
         speed = rates.agent if section.unit_episodes >= 16 else rates.agent_small
     generation = waves * section.unit_episodes * lived / speed + DRIVER
     rounds = 1 + (section.generations - 1) // section.validate_every

@@ -169,7 +169,7 @@ def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew
 
 def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[Games]:
     """All (candidate, track) pairs in a row, cut into units."""
-    section, limit = config.evolve, load(config.game).max_steps
+    section, limit = config.evolve, config.evolve.steps or load(config.game).max_steps
     tracks = [training_episode(seed, "evolve", generation, track) for track in range(section.episodes)]
     for first in range(0, len(thetas) * section.episodes, section.unit_episodes):
         pairs = range(first, min(first + section.unit_episodes, len(thetas) * section.episodes))

@@ -103,7 +103,9 @@ def test_a_generation_plays_the_same_fresh_tracks_for_all() -> None:
 
 
 def test_validation_plays_whole_episodes_of_its_own_range() -> None:
-    units = list(validation_games(TINY, np.zeros(2), "validation"))
+    cut = replace(TINY, evolve=replace(TINY.evolve, steps=500))
+    assert {unit.steps for unit in _games(cut, 1, 0, np.zeros((4, 2)))} == {500}
+    units = list(validation_games(cut, np.zeros(2), "validation"))
     assert [seed for unit in units for seed in unit.seeds] == [VALIDATION, VALIDATION + 1]
     assert {(unit.patience, unit.steps) for unit in units} == {(0, 1000)}
 
