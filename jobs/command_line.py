@@ -9,7 +9,7 @@ import tyro
 from wm.config import Config
 from wm.mistakes import Mistake
 from wm.presets import PRESETS
-from wm.run import open_run
+from wm.run import must_open, open_run
 
 # What one would say, but the field can't be called: --in dream, --rounds 3.
 SHORT = {("evolve", "in"): "where", ("rounds", "rounds"): "count"}
@@ -22,7 +22,7 @@ class Where:
     run: str
     """The run: a folder or s3://bucket/prefix."""
     base: str | None = None
-    """Another run, whose complete stages are used where their config is the same."""
+    """Another run, whose complete stages are used where their config is the same; it can stand for the preset."""
     address: str | None = None
     """A Ray cluster to work on; without it, RAY_ADDRESS, else a Ray of this job's own."""
     local: bool = False
@@ -42,7 +42,7 @@ def parse(
 ) -> tuple[str, Where, Config]:
     """The preset's name, where to work, and the config.
 
-    The defaults of the flags are the run's own config where it exists, else the preset's, else `fallback`. In a
+    The defaults of the flags are the run's own config where it exists, else the preset's, its base's, `fallback`. In a
     stage's own job its section's name may be left out: `--episodes` for `--collect.episodes`.
     """
     words = list(argv)
@@ -50,7 +50,7 @@ def parse(
     if preset is not None:
         _known(preset)
     words = [_with_section(word, section) for word in words]
-    preset, config = _default(job, preset, value_of(words, "--run"), fallback)
+    preset, config = _default(job, preset, value_of(words, "--run"), value_of(words, "--base"), fallback)
     arguments = tyro.cli(
         Arguments,
         prog=f"python -m jobs.{job} [{'|'.join(PRESETS)}]",
@@ -73,7 +73,9 @@ def _known(preset: str) -> Config:
     return PRESETS[preset]
 
 
-def _default(job: str, preset: str | None, uri: str | None, fallback: Config | None) -> tuple[str, Config]:
+def _default(
+    job: str, preset: str | None, uri: str | None, base: str | None, fallback: Config | None
+) -> tuple[str, Config]:
     run = open_run(uri) if uri else None
     if run is not None:
         if preset not in (None, run.preset):
@@ -82,6 +84,9 @@ def _default(job: str, preset: str | None, uri: str | None, fallback: Config | N
             )
         return run.preset, run.config
     if preset is None:
+        if base is not None:
+            other = must_open(base)
+            return other.preset, other.config
         if fallback is not None:
             return "", fallback
         if uri is None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,9 @@ def test_a_stages_own_flags_need_no_section(tmp_path: Path) -> None:
 
 def test_a_runs_own_config_is_the_default(tiny: Run) -> None:
     assert parse("evolve", "", ["--run", tiny.uri], "evolve")[2] == tiny.config
+    derived = ["--run", tiny.uri + "-derived", "--base", tiny.uri, "--episodes", "5"]
+    preset, _, config = parse("evolve", "", derived, "evolve")
+    assert (preset, config) == ("tiny", replace(tiny.config, evolve=replace(tiny.config.evolve, episodes=5)))
     with pytest.raises(Mistake, match="was started with the preset tiny"):
         parse("evolve", "", ["demo", "--run", tiny.uri], "evolve")
 
