@@ -39,7 +39,7 @@ GET_SECONDS = 60.0  # a result that was announced but can't be fetched is lost
 
 
 class RayPool(Pool):
-    """Crews of Ray actors, one CPU each. `runtime.connect` comes first."""
+    """Crews of Ray actors, a CPU or a GPU each. `runtime.connect` comes first."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class RayPool(Pool):
     ):
         """
         workers: how many at most; 0 is one for every CPU that the cluster has or, where it scales itself, may have:
-            as many of them are asked for as there are units to do.
+            as many of them are asked for as there are units to do. GPUs are not counted among them.
         retries: attempts that may raise before a unit fails the job.
         unit_seconds: a worker that is longer over one unit hangs, whatever the others take.
         silent_seconds: and so does one that takes longer than this and 10 times the median.
@@ -80,8 +80,8 @@ class RayPool(Pool):
         return self.limit or max(1, sum(node.cpus for node in runtime.rollout_nodes(runtime.nodes())))
 
     @contextmanager
-    def crew(self, work: Work) -> Iterator[Crew]:
-        crew = _Crew(self, work)
+    def crew(self, work: Work, gpu: bool = False) -> Iterator[Crew]:
+        crew = _Crew(self, work, gpu)
         self.open.append(crew)
         try:
             yield crew
@@ -107,9 +107,9 @@ class RayPool(Pool):
 class _Crew:
     """The dispatch: units are drawn as there is room, given to whoever is free; the first answer counts."""
 
-    def __init__(self, pool: RayPool, work: Work):
+    def __init__(self, pool: RayPool, work: Work, gpu: bool):
         self.pool, self.stats = pool, pool.stats
-        self.staff = Staff(work, pool.limit, pool.options, pool.stats)
+        self.staff = Staff(work, 0 if gpu else pool.limit, pool.options, pool.stats, gpu)
         self.items: set[Item] = set()  # of this map, not answered yet
         self.waiting: deque[Item] = deque()  # those that no worker has
         self.times: list[float] = []  # of this map's units, sorted

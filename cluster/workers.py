@@ -142,8 +142,11 @@ class Stats:
 class Staff:
     """As many workers as the cluster has room for and the units need, adapting as nodes come and go."""
 
-    def __init__(self, work: Work, limit: int, options: dict[str, Any], stats: Stats):
+    def __init__(self, work: Work, limit: int, options: dict[str, Any], stats: Stats, gpu: bool = False):
         self.work = ray.put(work)  # once, however many workers there will be
+        self.gpu = gpu  # a worker takes a GPU; its CPU is left to those who need one
+        if gpu:
+            options = {**options, "num_gpus": 1, "num_cpus": 0}
         self.limit, self.options, self.stats = limit, options, stats
         self.hands: set[Hand] = set()
         self.leaving: set[Hand] = set()
@@ -246,7 +249,7 @@ class Staff:
         # A row a unit in the dashboard would cost a fifth of the dispatch and drown everything else there.
         options = {"enable_task_events": False, **self.options}
         if self.labelled:
-            options.setdefault("label_selector", {runtime.ROLE: "rollout"})
+            options.setdefault("label_selector", {runtime.ROLE: "train" if self.gpu else "rollout"})
         hand = Hand(_Actor.options(**options).remote(self.work), labelled=self.labelled)
         self.hands.add(hand)
         self.stats.hired += 1
@@ -262,10 +265,14 @@ class Staff:
         alive = runtime.nodes()
         took = time.monotonic() - now
         self.next_poll = now + max(POLL_SECONDS, 30 * took)  # a few per cent of our time at most
-        places = runtime.rollout_nodes(alive)
-        planned = runtime.planned_cpus()
-        self.labelled = planned > 0 or any(node.role == "rollout" for node in places)
-        self.room = self.limit or max(1, planned, sum(node.cpus for node in places))
+        if self.gpu:
+            places, role = [node for node in alive if node.gpus and not node.draining], "train"
+            planned, there = runtime.planned_gpus(), sum(node.gpus for node in places)
+        else:
+            places, role = runtime.rollout_nodes(alive), "rollout"
+            planned, there = runtime.planned_cpus(), sum(node.cpus for node in places)
+        self.labelled = planned > 0 or any(node.role == role for node in places)
+        self.room = self.limit or max(1, planned, there)
         leaving = {node.id for node in alive if node.draining}
         for hand in self.hands:
             if hand.node in leaving and not hand.drained:

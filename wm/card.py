@@ -15,26 +15,40 @@ BARS = 24  # characters of the longest bar
 
 
 def card_of(run: Run) -> dict[str, Any]:
-    """What was done for the run's agent, the runs that it builds on included."""
-    stages = [station.manifest for station in survey(run) if station.manifest]
-    agent = run.config.collect.agent
-    return {
-        "preset": run.preset,
-        "made": [_made(manifest) for manifest in stages if manifest.stage != "score"],
-        "env_steps": env_steps(run),
-        **({"earlier": card_of(must_open(agent))} if agent else {}),
-    }
+    """What was done for the run's agent, in the runs that it builds on and in itself; each stage once."""
+    runs, seen = [], set[str]()
+    for one in lineage(run):
+        stages = [station.manifest for station in survey(one)]
+        new = [made for made in stages if made and made.stage != "score" and made.digest not in seen]
+        seen |= {made.digest for made in new}
+        runs.append({"preset": one.preset, "made": [_made(manifest) for manifest in new]})
+    return {"env_steps": env_steps(run), "runs": runs}
 
 
 def env_steps(run: Run) -> int:
-    """Steps of the game that all of it took: rollouts and evolution, those of earlier rounds included."""
-    own = sum(
-        int(manifest.metrics["frames"] if manifest.stage == "collect" else manifest.metrics["env_steps"])
-        for manifest in (station.manifest for station in survey(run))
-        if manifest and (manifest.stage == "collect" or (manifest.stage == "evolve" and _real(manifest)))
-    )
-    agent = run.config.collect.agent
-    return own + (env_steps(must_open(agent)) if agent else 0)
+    """Steps of the game that all of it took: rollouts and evolution, those of the runs it builds on included."""
+    played: dict[str, int] = {}  # by a stage's digest, so that none counts twice
+    for one in lineage(run):
+        for manifest in (station.manifest for station in survey(one)):
+            if manifest and manifest.stage == "collect":
+                played[manifest.digest] = int(manifest.metrics["frames"])
+            elif manifest and manifest.stage == "evolve" and _real(manifest):
+                played[manifest.digest] = int(manifest.metrics["env_steps"])
+    return sum(played.values())
+
+
+def lineage(run: Run) -> list[Run]:
+    """The run, last, after those that drove for it and those that its C began from, and theirs."""
+    found: dict[str, Run] = {}
+
+    def visit(one: Run, on_the_way: frozenset[str]) -> None:
+        for uri in (one.config.collect.agent, one.config.evolve.init):
+            if uri and uri not in found and uri not in on_the_way:
+                visit(must_open(uri), on_the_way | {uri})
+        found[one.uri] = one
+
+    visit(run, frozenset({run.uri}))
+    return list(found.values())
 
 
 def _real(manifest: Manifest) -> bool:
@@ -90,8 +104,7 @@ def scored(manifest: Manifest) -> str:
 def markdown(name: str, card: dict[str, Any]) -> str:
     """How it was made."""
     lines = [f"# {name}", "", f"Environment steps, all rounds and rollouts included: **{card['env_steps']:,}**.", ""]
-    part: dict[str, Any] | None = card
-    while part is not None:
+    for part in card["runs"]:
         lines += [
             f"## Preset {part['preset']}",
             "",
@@ -102,5 +115,4 @@ def markdown(name: str, card: dict[str, Any]) -> str:
             found = ", ".join(f"{key} {value:,.4g}" for key, value in made["metrics"].items())
             lines.append(f"| {made['stage']} | {found} | {made['seconds'] / 60:.1f} min | {made['code']} |")
         lines += ["", f"Processor: {part['made'][0]['processor']}.", ""] if part["made"] else [""]
-        part = part.get("earlier")
     return "\n".join(lines)

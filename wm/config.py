@@ -244,6 +244,8 @@ class Evolve:
     """Dreams begin with the first frame of a real episode, or amid one, with what M remembers of it."""
     dream_done: Literal["threshold", "sample", "never"] = bits("never")
     """When M ends a dream: its done logit above 0, with its probability, or not at all."""
+    device: Literal["cpu", "cuda"] = bits("cpu")
+    """Where dreams are computed, on CPUs or on GPUs; games are played on CPUs."""
     dream_dropout: float = bits(0.0)
     """Dropout on the h that M's heads see in the dream."""
     seed: int = bits(0)
@@ -262,6 +264,8 @@ class Evolve:
             raise Mistake(
                 f"--evolve.tau-high {self.tau_high} is below --evolve.tau {self.tau}: leave it out, or raise it"
             )
+        if self.device == "cuda" and self.where == "real":
+            raise Mistake("--evolve.device cuda is for dreams alone: say --evolve.where dream, too, or leave it out")
         if not 0 <= self.dream_dropout < 1:
             raise Mistake(f"--evolve.dream-dropout {self.dream_dropout} is no share: say 0 or more and less than 1")
 

@@ -64,8 +64,8 @@ class Pool(ABC):
         """How many units are done at the same time, as far as is known now."""
 
     @abstractmethod
-    def crew(self, work: Work) -> AbstractContextManager[Crew]:
-        """Workers for this work; gone when the context ends."""
+    def crew(self, work: Work, gpu: bool = False) -> AbstractContextManager[Crew]:
+        """Workers for this work, each with a CPU or a GPU to itself; gone when the context ends."""
 
     @abstractmethod
     def stream(self, task: Task) -> Iterator[Any]:
@@ -80,7 +80,8 @@ class Pool(ABC):
         """cpu or cuda, for a config that may say auto."""
         if wanted == "cuda" and not self.gpus:
             raise Mistake(
-                "the config asks for cuda, but there is no GPU here: say --vision.device cpu (or memory's), or auto"
+                "the config asks for cuda, but there is no GPU here: say --vision.device cpu (memory's and evolve's"
+                " alike), or auto where that is known"
             )
         return ("cuda" if self.gpus else "cpu") if wanted == "auto" else wanted
 
@@ -148,7 +149,7 @@ class LocalPool(Pool):
         return torch.cuda.device_count()
 
     @contextmanager
-    def crew(self, work: Work) -> Iterator[Crew]:
+    def crew(self, work: Work, gpu: bool = False) -> Iterator[Crew]:
         yield _LocalCrew(work, self.retries)
 
     def stream(self, task: Task) -> Iterator[Any]:

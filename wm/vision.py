@@ -1,7 +1,9 @@
 """V, the vision: a frame becomes z and back (Ha & Schmidhuber, 2018, section 2.1 and appendix A.1)."""
 
+import copy
 from abc import ABC, abstractmethod
 from itertools import pairwise
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +36,13 @@ class Vision(nn.Module, ABC):
     @abstractmethod
     def decoder(self) -> list[nn.Parameter]:
         """What `decode` uses: who only plays can do without."""
+
+    def encoder_only(self) -> Self:
+        """A copy that can't decode, a sixth of the size: what travels to those who play."""
+        copied = copy.deepcopy(self)
+        for parameter in copied.decoder():
+            parameter.data = parameter.data.new_empty(0)
+        return copied
 
 
 def draw(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:

@@ -70,6 +70,24 @@ def test_a_training_asks_for_the_nodes_that_are_made_for_it(grows: None) -> None
     assert training._place(Task()) == {"num_cpus": 6}
 
 
+def test_a_crew_on_gpus_leaves_the_cpus_to_the_others(do: Any, node: Callable[..., Any]) -> None:
+    gpu_node = node(num_cpus=1, num_gpus=2, labels={runtime.ROLE: "train"})
+
+    def where(unit: int) -> Any:
+        import ray
+
+        time.sleep(0.2)
+        return ray.get_runtime_context().get_node_id(), ray.get_runtime_context().get_accelerator_ids()["GPU"]
+
+    pool = RayPool(workers=5)  # all CPUs, those beside the GPU included
+    with pool.crew(do(where), gpu=True) as dreams, pool.crew(do(where)) as games:
+        played = [answer for _, answer in games.map(range(20))]
+        dreamt = [answer for _, answer in dreams.map(range(20))]
+    assert {node_id for node_id, _ in dreamt} == {gpu_node.node_id}
+    assert {tuple(gpus) for _, gpus in dreamt} == {("0",), ("1",)}
+    assert all(not gpus for _, gpus in played)
+
+
 def test_what_can_not_grow_is_used_as_it_is() -> None:
     assert runtime.planned() == []
     assert RayPool().gpus == 0

@@ -11,8 +11,13 @@ import torch
 
 from wm.card import card_of, env_steps, markdown, scored
 from wm.mistakes import Mistake
-from wm.run import Run, must_open
+from wm.pool import LocalPool
+from wm.presets import PRESETS
+from wm.run import Run, must_open, start_run
+from wm.stages.evolve import evolve
 from wm.trained import Trained, export, load_trained, of_run
+
+TINY = PRESETS["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +88,21 @@ def test_what_is_no_agent_is_refused(tmp_path: Path, content: bytes | None) -> N
 
 def test_the_card_says_how_it_was_made(tiny: Run) -> None:
     card = card_of(tiny)
-    assert [made["stage"] for made in card["made"]] == ["collect", "vision", "latents", "memory", "evolve"]
-    frames, evolution = card["made"][0]["metrics"]["frames"], card["made"][-1]["metrics"]["env_steps"]
+    (run,) = card["runs"]
+    assert [made["stage"] for made in run["made"]] == ["collect", "vision", "latents", "memory", "evolve"]
+    frames, evolution = run["made"][0]["metrics"]["frames"], run["made"][-1]["metrics"]["env_steps"]
     assert card["env_steps"] == env_steps(tiny) == frames + evolution
     text = markdown("it", card)
     assert f"{frames + evolution:,}" in text
     assert "| evolve |" in text
+
+
+def test_steps_count_once_however_many_runs_share_them(tiny: Run, tmp_path: Path) -> None:
+    config = replace(TINY, evolve=replace(TINY.evolve, init=tiny.uri, seed=5, generations=1))
+    run = start_run(str(tmp_path / "further"), "tiny", config, base=tiny.uri)
+    own = evolve(config, run, LocalPool()).metrics["env_steps"]
+    assert env_steps(run) == env_steps(tiny) + own
+    assert [len(one["made"]) for one in card_of(run)["runs"]] == [5, 1]
 
 
 def test_the_score_is_shown_with_its_worst_tracks(tiny: Run) -> None:

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 
@@ -147,3 +149,11 @@ def test_frames_of_another_kind_are_refused(vae):
         vae.encode(torch.rand(1, 64, 64, 3))
     with pytest.raises(AssertionError, match="96"):
         vae.encode(torch.zeros(1, 96, 96, 3, dtype=torch.uint8))
+
+
+def test_who_only_plays_gets_the_encoder_alone(vae):
+    light = pickle.loads(pickle.dumps(vae.encoder_only()))
+    assert len(pickle.dumps(light)) < len(pickle.dumps(vae)) / 5
+    for ours, theirs in zip(vae.encode(frames(5)), light.encode(frames(5)), strict=True):
+        assert torch.equal(ours, theirs)
+    assert vae.decode(torch.zeros(1, 32)).shape == (1, 64, 64, 3)  # it has kept its own decoder

@@ -86,7 +86,7 @@ class Driver:
         if memory is not None:
             nll = run.need("memory", config.memory.steps, "train_memory", of=inputs["vision"]).metrics["held_out_nll"]
         return Driver(
-            vision,
+            vision.encoder_only(),
             memory,
             controller_of(config),
             load_theta(made),

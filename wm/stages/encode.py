@@ -25,7 +25,7 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     made = run.need("collect", config.collect.episodes, "collect")
     stage = run.stage("latents", of=vision.digest)
     data = rollouts(made)
-    work = Encoding(config, run.uri, stage.folder, load_vision(vision), data)
+    work = Encoding(config, run.uri, stage.folder, load_vision(vision).encoder_only(), data)
     done = stage.complete(made.extent)
     if done is not None:
         restore(done, run, stage, work, pool)

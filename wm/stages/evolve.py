@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,15 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
         return done
     start = time.monotonic()
     starts = starts_of(config, run, memory) if memory and config.evolve.where == "dream" else None
-    with pool.crew(Evaluating(config, vision, memory, starts)) as crew:
-        history = _generations(config, run, stage, crew)
+    vision = vision.encoder_only()
+    dreaming = Evaluating(config, vision, memory, starts, device=config.evolve.device)
+    with ExitStack() as crews:
+        if starts and pool.device(config.evolve.device) == "cuda":
+            dreams = crews.enter_context(pool.crew(dreaming, gpu=True))
+            games = crews.enter_context(pool.crew(Evaluating(config, vision, memory)))
+        else:
+            dreams = games = crews.enter_context(pool.crew(dreaming))
+        history = _generations(config, run, stage, dreams, games)
     best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
     theta = unpack(run.place.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
     data = pack({"theta": theta}, {})
@@ -81,7 +89,7 @@ def load_theta(manifest: Manifest) -> np.ndarray:
     return unpack(manifest.read(manifest.content["theta"]))[0]["theta"].numpy()
 
 
-def _generations(config: Config, run: Run, stage: Stage, crew: Crew) -> list[dict[str, Any]]:
+def _generations(config: Config, run: Run, stage: Stage, players: Crew, validators: Crew) -> list[dict[str, Any]]:
     """From the last complete generation to the last one; each ends with a checkpoint."""
     section, seed = config.evolve, config.seed + config.evolve.seed
     evolution = _begin(config, seed)
@@ -97,7 +105,7 @@ def _generations(config: Config, run: Run, stage: Stage, crew: Crew) -> list[dic
     while evolution.generation < section.generations:
         began = time.monotonic()
         thetas = evolution.ask()
-        scores, steps = _scores(config, seed, evolution.generation, thetas, crew)
+        scores, steps = _scores(config, seed, evolution.generation, thetas, players)
         evolution.tell(thetas, scores)
         finite = scores[np.isfinite(scores)]
         row: dict[str, Any] = {
@@ -111,7 +119,7 @@ def _generations(config: Config, run: Run, stage: Stage, crew: Crew) -> list[dic
             "time": round(time.time(), 3),
         }
         if evolution.generation % section.validate_every == 0 or evolution.generation == section.generations:
-            row |= _validate(config, evolution, crew)
+            row |= _validate(config, evolution, validators)
             mean = pack({"theta": torch.from_numpy(evolution.mean)}, {})
             run.place.put(_mean_key(stage, evolution.generation), mean)
             _report_decline(history, row)

@@ -56,6 +56,7 @@ class Evaluating:
     memory: MDNRNN | None
     starts: Starts | None = None
     exact: bool = False
+    device: str = "cpu"  # of the dream; games are played on CPUs
 
     @property
     def threads(self) -> int:
@@ -96,7 +97,9 @@ class Evaluating:
         assert self.memory is not None, "no M to dream with"
         assert self.starts is not None
         rules = rules_of(self.config)
-        return Dream(World(self.memory, self.starts, rules, load(self.config.game).squash), controller_of(self.config))
+        squash = load(self.config.game).squash
+        world = World(self.memory, self.starts, rules, squash, device=self.device)
+        return Dream(world, controller_of(self.config))
 
 
 def rules_of(config: Config) -> Rules:

@@ -45,7 +45,7 @@ def score_of(trained: Trained, config: Config, run: Run, pool: Pool) -> Manifest
 
     tell()
     starts = trained.starts if config.evolve.where == "dream" else None
-    with pool.crew(Evaluating(config, trained.vision, trained.memory, starts, exact=True)) as crew:
+    with pool.crew(Evaluating(config, trained.vision.encoder_only(), trained.memory, starts, exact=True)) as crew:
         for unit, episodes in crew.map(_games(config, trained.theta, played)):
             first = unit.first
             records = {first + index: asdict(episode) for index, episode in enumerate(episodes)}
