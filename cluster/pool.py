@@ -33,7 +33,7 @@ QUEUE = 8  # and no more calls than this
 SLOW = 2.0  # times the median: a second worker may try
 SLOW_SECONDS = 0.5  # but not for less than this
 SILENT = 10.0  # times the median: the worker hangs
-START_SECONDS = 300.0  # for building the work, however crowded the node
+START_SECONDS = 120.0  # for a worker to start and build the work; twice as long each time in a row that none did
 GONE = (RayActorError, WorkerCrashedError, OutOfMemoryError)  # said of the worker; others, of one result
 GET_SECONDS = 60.0  # a result that was announced but can't be fetched is lost
 
@@ -116,6 +116,7 @@ class _Crew:
         self.median: float | None = None  # of this map or, until there are some, the one before
         self.failure: Exception | None = None
         self.stillborn = 0  # workers that died before they were ready, in a row
+        self.unstarted = 0  # those that were given up for not getting ready, in a row
         self.next_look = 0.0
 
     def map(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -226,7 +227,7 @@ class _Crew:
             call.hand.node, call.hand.pid = answer
         else:
             self.staff.prepared(call.hand)
-            self.stillborn = 0
+            self.stillborn = self.unstarted = 0
 
     def _settle(self, item: Item, answer: Any) -> list[tuple[Any, Any]]:
         """What a unit came to: its result, another try, or the end."""
@@ -301,23 +302,26 @@ class _Crew:
             return
         self.next_look = now + min(1.0, self.pool.silent_seconds / 4)
         self.pool.metrics.crew(self.stats, len(self.waiting), len(self.items) - len(self.waiting))
-        for hand in [hand for hand in self.staff.hands if hand.calls and hand.node]:
+        unstarted = self.unstarted
+        for hand in [hand for hand in self.staff.hands if hand.calls]:
             item = hand.calls[0].item
             silence, patience = now - hand.since, self._patience(item)
             if silence < patience:
                 continue
-            unit = item.unit if item else "its start"
-            log.warning("worker %d is silent for %.0f s over %s: killed", hand.pid, silence, unit)
-            self.stats.hung += 1
             self._requeue(self.staff.dismiss(hand))
-            if item:
-                item.hangs += 1
-                self._blame(item, f"the last one was silent for {silence:.0f} s")
+            if not item:  # it hangs; or there is no machine for it yet, and asking again does no harm
+                log.warning("a worker has not started in %.0f s: another is asked for", silence)
+                self.unstarted = unstarted + 1
+                continue
+            log.warning("worker %d is silent for %.0f s over %s: killed", hand.pid, silence, item.unit)
+            self.stats.hung += 1
+            item.hangs += 1
+            self._blame(item, f"the last one was silent for {silence:.0f} s")
 
     def _patience(self, item: Item | None) -> float:
         """Longer each time, so that a unit which is only slow gets done in the end."""
         if item is None:
-            return START_SECONDS
+            return START_SECONDS * 2 ** min(self.unstarted, 6)
         if self.median is None:
             return self.pool.unit_seconds
         silent = max(self.pool.silent_seconds, SILENT * self.median)

@@ -223,7 +223,7 @@ class Evolve:
     unit_episodes: int = bits(32)
     """Episodes played side by side as one unit of work: 32 on a laptop, 4 on a large cluster."""
     sigma0: float = bits(0.1)
-    """How far around the start CMA-ES looks at first; with `init`, the other run's last sigma counts instead."""
+    """How far around the start CMA-ES looks at first; with `init`, `init_sigma` counts instead."""
     covariance: Literal["full", "diagonal"] = bits("full")
     """What CMA-ES learns of the landscape: N x N numbers or N."""
     patience: int = bits(0)
@@ -252,14 +252,18 @@ class Evolve:
     """Added to the run's seed for this stage alone."""
     init: str = bits("")
     """Start from the mean and sigma of the run at this URI."""
+    init_sigma: float = bits(0.0)
+    """With `init`: begin with this sigma; 0 is that of the other run."""
 
     def check(self) -> None:
         _positive(self, "evolve", "generations", "episodes", "unit_episodes", "sigma0", "validate_every")
         _positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
         if self.population < 4:
             raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
-        if self.patience < 0 or self.steps < 0 or self.seed < 0:
-            raise Mistake("--evolve.patience, --evolve.steps and --evolve.seed can't be negative")
+        if self.patience < 0 or self.steps < 0 or self.seed < 0 or self.init_sigma < 0:
+            raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
+        if self.init_sigma and not self.init:
+            raise Mistake("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
         if self.tau_high and not self.tau_high >= self.tau:
             raise Mistake(
                 f"--evolve.tau-high {self.tau_high} is below --evolve.tau {self.tau}: leave it out, or raise it"

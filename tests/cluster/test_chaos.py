@@ -126,6 +126,29 @@ def test_a_hung_worker_is_replaced_within_a_bounded_time(do, tmp_path, how):
     assert pool.stats.hung == 1
 
 
+def test_a_worker_that_hangs_before_it_has_started_is_replaced(cluster, tmp_path, monkeypatch):
+    class Hanging:
+        threads = 0
+
+        def __init__(self, path):
+            self.path = path
+
+        def __setstate__(self, state):
+            self.__dict__.update(state)
+            if not self.path.exists():
+                self.path.touch()
+                time.sleep(1000)
+
+        def build(self):
+            return lambda unit: unit
+
+    monkeypatch.setattr("cluster.pool.START_SECONDS", 3.0)
+    pool = RayPool(workers=1)
+    with pool.crew(Hanging(tmp_path / "began")) as crew:
+        checked(crew, range(4))
+    assert pool.stats.hired >= 2
+
+
 def test_a_worker_that_hangs_over_the_first_unit_is_replaced(do, tmp_path):
     def play(unit):
         if not (tmp_path / "hung").exists():

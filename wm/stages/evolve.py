@@ -150,7 +150,7 @@ def _begin(config: Config, seed: int) -> Evolution:
             raise Mistake(
                 f"no complete evolve in {section.init} to start from: complete it, or leave --evolve.init out"
             )
-        mean, sigma = load_theta(manifest), manifest.metrics["sigma"]
+        mean, sigma = load_theta(manifest), section.init_sigma or manifest.metrics["sigma"]
         if mean.shape != (size,):
             raise Mistake(
                 f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"

@@ -116,6 +116,7 @@ def test_it_can_begin_where_another_run_ended(tiny: Run, tmp_path: Path) -> None
     assert np.array_equal(begun.mean, load_theta(evolved(tiny.uri)))
     assert begun.sigma == evolved(tiny.uri).metrics["sigma"] != TINY.evolve.sigma0
     assert not _begin(TINY, 1).mean.any()
+    assert _begin(replace(config, evolve=replace(config.evolve, init_sigma=0.01)), 1).sigma == 0.01
     larger = replace(config, controller=replace(TINY.controller, layer=4))
     with pytest.raises(Mistake, match="start from a run of the same sizes"):
         _begin(larger, 1)
