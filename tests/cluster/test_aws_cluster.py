@@ -227,7 +227,7 @@ def autoscaler(brought: Brought, tmp_path: Path) -> Iterator[Callable[[int], sub
         started.append(subprocess.Popen(driver, env=environment, stdout=log, stderr=log, start_new_session=True))
         return started[-1]
 
-    until(lambda: b"Ray runtime started" in (tmp_path / "head.log").read_bytes(), 60)
+    until(lambda: b"Ray runtime started" in (tmp_path / "head.log").read_bytes())
     yield demand
     for process in reversed(started):
         process.terminate()
@@ -249,7 +249,7 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def until(ready: Callable[[], Any], seconds: float) -> None:
+def until(ready: Callable[[], Any], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, "took too long"
@@ -265,7 +265,7 @@ def test_demand_starts_the_right_nodes_and_its_end_ends_them(
 
     brought.account.asked.clear()
     drivers = [autoscaler(40), autoscaler(0)]
-    until(lambda: len(workers()) >= 4, 90)
+    until(lambda: len(workers()) >= 4)
     time.sleep(5)
     assert Counter(one["InstanceType"] for one in workers()) == {"c6i.4xlarge": 3, "g5.2xlarge": 1}
     for one in workers():
@@ -275,13 +275,13 @@ def test_demand_starts_the_right_nodes_and_its_end_ends_them(
     given = [one for one in workers() if "IamInstanceProfile" in one]  # moto gives it to the first of a batch only
     assert {one["InstanceType"] for one in given} == {"c6i.4xlarge", "g5.2xlarge"}
     assert {one["IamInstanceProfile"]["Arn"].rpartition("/")[2] for one in given} == {"world-models-worker"}
-    until(lambda: len(brought.told("cluster.spot --address=")) >= 4, 90)
+    until(lambda: len(brought.told("cluster.spot --address=")) >= 4)
     config = yaml.safe_load((brought.folder / "ray_cluster.yaml").read_text())
     assert len(brought.told("docker pull", config["metadata"]["image_gpu"])) == 1
     assert len(brought.told("docker run", "RAY_AUTH_MODE=token", "auth_token:/home/ray/.ray/auth_token")) == 5
     for driver in drivers:
         driver.kill()
-    until(lambda: not workers(), 120)
+    until(lambda: not workers())
     # What the head's profile allows it: the policy is tested in test_aws_prerequisites.py.
     allowed = {"DescribeInstances", "DescribeInstanceTypes", "DescribeImages"}
     assert set(brought.account.asked) <= allowed | {"RunInstances", "CreateTags", "TerminateInstances"}
@@ -306,7 +306,7 @@ def test_where_ec2_has_run_out_of_a_type_the_next_one_is_started(
 
     monkeypatch.setattr(InstanceBackend, "run_instances", short)
     autoscaler(40)
-    until(lambda: len(brought.account.instances()) >= 4, 90)
+    until(lambda: len(brought.account.instances()) >= 4)
     workers = [one for one in brought.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
     assert Counter(one["InstanceType"] for one in workers) == {"c6id.4xlarge": 3}
     assert {one["InstanceLifecycle"] for one in workers} == {"spot"}
