@@ -1,4 +1,7 @@
-"""Write a run's agent as one file: `python -m jobs.export --run URI --to FILE.safetensors [--half]`."""
+"""Write a run's agent as one file: `python -m jobs.export --run URI --to FILE.safetensors [--half]`.
+
+The card beside it says how it was made and, given again with `--scored`, how the file scores.
+"""
 
 import argparse
 import sys
@@ -7,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs.manners import guard
-from wm.card import card_of, markdown
+from wm.card import card_of, markdown, scored
 from wm.mistakes import Mistake
-from wm.run import must_open
+from wm.run import Manifest, must_open, sha256
 from wm.trained import export, of_run
 
 
-def job(uri: str, to: str, half: bool) -> dict[str, Any]:
+def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
     path = Path(to)
     if path.suffix != ".safetensors":
         raise Mistake(f"--to {to} is no name for an agent: say {path.with_suffix('.safetensors')}")
@@ -21,14 +24,14 @@ def job(uri: str, to: str, half: bool) -> dict[str, Any]:
     card = card_of(run)
     agent, decoder = export(replace(of_run(run), card=card), half)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files = {
-        path: agent,
-        path.with_name(f"{path.stem}-decoder.safetensors"): decoder,
-        path.with_suffix(".md"): markdown(path.stem, card).encode(),
-    }
+    files = {path: agent, path.with_name(f"{path.stem}-decoder.safetensors"): decoder}
     for file, data in files.items():
         if file.exists() and file.read_bytes() != data:
             raise Mistake(f"{file} is there already and holds something else: remove it, or export --to another name")
+    text = markdown(path.stem, card)
+    if scores:
+        text += f"\n## Score\n\n{scored(_score(scores, agent, path))}"
+    files[path.with_suffix(".md")] = text.encode()
     for file, data in files.items():
         file.write_bytes(data)
         print(f"{file}: {len(data) / 1e6:.1f} MB", file=sys.stderr)
@@ -36,10 +39,19 @@ def job(uri: str, to: str, half: bool) -> dict[str, Any]:
     return {"job": "export", "run": run.uri, "files": {str(file): len(data) for file, data in files.items()}}
 
 
+def _score(uri: str, agent: bytes, path: Path) -> Manifest:
+    """What `jobs.score --agent` has kept in this run, of this very file."""
+    made = must_open(uri).stage("score", of=sha256(agent)).manifest()
+    if made is None:
+        raise Mistake(f"{uri} has no score of {path} as it would be written: run `python -m jobs.score --agent {path}`")
+    return made
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m jobs.export", description=__doc__)
     parser.add_argument("--run", required=True, help="the run: a folder or s3://bucket/prefix")
     parser.add_argument("--to", required=True, help="the file to write; V's decoder and the card go beside it")
     parser.add_argument("--half", action="store_true", help="store the weights in half precision")
+    parser.add_argument("--scored", metavar="URI", help="the run in which jobs.score --agent FILE kept what it played")
     arguments = parser.parse_args()
-    sys.exit(guard(lambda: job(arguments.run, arguments.to, arguments.half)))
+    sys.exit(guard(lambda: job(arguments.run, arguments.to, arguments.half, arguments.scored)))

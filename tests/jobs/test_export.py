@@ -23,6 +23,9 @@ def test_the_file_scores_as_the_run_does(tiny: Run, tmp_path: Path) -> None:
     assert scored.returncode == 0, scored.stderr
     made = tiny.stage("score", of=of_run(tiny).digest).manifest()
     assert json.loads(scored.stdout)["stages"]["score"]["score"] == made.metrics["score"]
+    carded = type_in("jobs.export", "--run", tiny.uri, "--to", path, "--scored", tmp_path / "run")
+    assert carded.returncode == 0, carded.stderr
+    assert f"**{made.metrics['score']:.1f} ± " in path.with_suffix(".md").read_text()
     watched = type_in("jobs.watch", "--agent", path, "--steps", 4, "--to", tmp_path / "film.webp")
     assert watched.returncode == 0, watched.stderr
     assert (tmp_path / "film.webp").read_bytes()[8:12] == b"WEBP"
