@@ -16,25 +16,31 @@ BARS = 24  # characters of the longest bar
 
 def card_of(run: Run) -> dict[str, Any]:
     """What was done for the run's agent, in the runs that it builds on and in itself; each stage once."""
-    runs, seen = [], set[str]()
-    for one in lineage(run):
-        stages = [station.manifest for station in survey(one)]
-        new = [made for made in stages if made and made.stage != "score" and made.digest not in seen]
-        seen |= {made.digest for made in new}
-        runs.append({"preset": one.preset, "made": [_made(manifest) for manifest in new]})
+    runs = [
+        {"preset": one.preset, "made": [_made(manifest) for manifest in new if manifest.stage != "score"]}
+        for one, new in _stages(run)
+    ]
     return {"env_steps": env_steps(run), "runs": runs}
 
 
 def env_steps(run: Run) -> int:
     """Steps of the game that all of it took: rollouts and evolution, those of the runs it builds on included."""
-    played: dict[str, int] = {}  # by a stage's digest, so that none counts twice
+    made = [manifest for _, new in _stages(run) for manifest in new]
+    frames = sum(int(manifest.metrics["frames"]) for manifest in made if manifest.stage == "collect")
+    return frames + sum(
+        int(manifest.metrics["env_steps"]) for manifest in made if manifest.stage == "evolve" and _real(manifest)
+    )
+
+
+def _stages(run: Run) -> list[tuple[Run, list[Manifest]]]:
+    """What each run of the lineage has made that none before it had."""
+    found, seen = [], set[str]()
     for one in lineage(run):
-        for manifest in (station.manifest for station in survey(one)):
-            if manifest and manifest.stage == "collect":
-                played[manifest.digest] = int(manifest.metrics["frames"])
-            elif manifest and manifest.stage == "evolve" and _real(manifest):
-                played[manifest.digest] = int(manifest.metrics["env_steps"])
-    return sum(played.values())
+        made = [station.manifest for station in survey(one)]
+        new = [manifest for manifest in made if manifest and manifest.digest not in seen]
+        seen |= {manifest.digest for manifest in new}
+        found.append((one, new))
+    return found
 
 
 def lineage(run: Run) -> list[Run]:

@@ -249,8 +249,8 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def until(ready: Callable[[], Any], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
+def until(ready: Callable[[], Any]) -> None:
+    end = time.monotonic() + 240
     while not ready():
         assert time.monotonic() < end, "took too long"
         time.sleep(0.5)
