@@ -1,6 +1,7 @@
-"""A film of a run's agent, with what it sees and dreams: `python -m jobs.watch --run URI [--in real|dream]`.
+"""A film of a run's agent, with what it sees and dreams: `python -m jobs.watch --run URI [--in real|dream|both]`.
 
-Or of an agent that comes with the project or lies in a file: `python -m jobs.watch --agent car-racing`.
+Both, the dream beside the real game, shows whether C has learned to play or to cheat. Or of an agent
+that comes with the project or lies in a file: `python -m jobs.watch --agent car-racing`.
 """
 
 import argparse
@@ -9,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jobs.display import Display
 from jobs.manners import guard
-from wm.film import SUFFIXES, encoded, films
+from wm.film import SUFFIXES, beside, encoded, films
 from wm.mistakes import Mistake
 from wm.place import Place, at
 from wm.pool import settle
@@ -24,19 +27,25 @@ PER_SECOND = 25  # pictures; with every second step a game of 50 steps a second 
 
 
 def watch(agent: Trained, where: str, seed: int, steps: int, every: int, tau: float | None, suffix: str) -> bytes:
-    """The film of one episode: a test episode of the unmodified game, or a dream."""
-    if where == "dream":
-        scenes, room, total = dreamt(agent, seed, steps, every, tau), 0, steps or agent.config.evolve.dream_steps
-    else:
-        scenes, room, total = real(agent, seed, steps, every), 3 if agent.memory else 1, steps or agent.game.max_steps
-    with Display(10.0, 1) as display:
-        return encoded(films(_told(scenes, display, total), room), suffix, PER_SECOND)
+    """The film of one episode: a test episode of the unmodified game, a dream, or both side by side."""
+    with Display(10.0, 2) as display:
 
+        def told(name: str, scenes: Iterator[Scene], total: int) -> Iterator[Scene]:
+            for scene in scenes:
+                display.tell(Progress(name, scene.step, steps or total, "steps", {"score": scene.score}))
+                yield scene
 
-def _told(scenes: Iterator[Scene], display: Display, total: int) -> Iterator[Scene]:
-    for scene in scenes:
-        display.tell(Progress("watch", scene.step, total, "steps", {"score": scene.score}))
-        yield scene
+        def game(room: int) -> Iterator[np.ndarray]:
+            return films(told("watch", real(agent, seed, steps, every), agent.game.max_steps), room)
+
+        def dream() -> Iterator[np.ndarray]:
+            return films(told("dream", dreamt(agent, seed, steps, every, tau), agent.config.evolve.dream_steps), 0)
+
+        if where == "real":
+            pictures = game(3 if agent.memory else 1)
+        else:
+            pictures = dream() if where == "dream" else beside(dream(), game(0))
+        return encoded(pictures, suffix, PER_SECOND)
 
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -81,8 +90,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise Mistake("--steps can't be negative (0 is the whole episode), and --every has to be 1 or more")
     if arguments.tau is not None and not arguments.tau > 0:
         raise Mistake(f"--tau {arguments.tau} has to be above 0")
-    if arguments.tau is not None and arguments.where != "dream":
-        raise Mistake("--tau is the dream's temperature: say --in dream as well")
+    if arguments.tau is not None and arguments.where == "real":
+        raise Mistake("--tau is the dream's temperature: say --in dream or --in both as well")
 
 
 if __name__ == "__main__":
@@ -90,7 +99,7 @@ if __name__ == "__main__":
     whose = parser.add_mutually_exclusive_group(required=True)
     whose.add_argument("--run", help="the run: a folder or s3://bucket/prefix")
     whose.add_argument("--agent", help="an agent: one that comes with the project, or the file that jobs.export wrote")
-    parser.add_argument("--in", dest="where", choices=("real", "dream"), default="real", help="default: real")
+    parser.add_argument("--in", dest="where", choices=("real", "dream", "both"), default="real", help="default: real")
     parser.add_argument("--seed", type=int, help="which test episode or dream; default: the first that was scored")
     parser.add_argument("--steps", type=int, default=0, help="stop after so many; 0 plays the whole episode")
     parser.add_argument("--every", type=int, default=2, help="show one step in so many (default 2)")

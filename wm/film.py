@@ -5,7 +5,7 @@ WebP and GIF are animations that play in any page. MP4 (VP9) is several times sm
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import cv2
@@ -42,6 +42,19 @@ def composed(scene: Scene, room: int) -> np.ndarray:
 
 def films(scenes: Iterable[Scene], room: int) -> Iterator[np.ndarray]:
     return (composed(scene, room) for scene in scenes)
+
+
+def beside(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Two films in one; the one that ends first shows its last picture while the other goes on."""
+    last: list[np.ndarray] = []
+    for pair in zip_longest(left, right):
+        last = [picture if picture is not None else before for picture, before in zip_longest(pair, last)]
+        height = max(len(picture) for picture in last)
+        yield np.hstack([_grown(last[0], height), np.full((height, GAP, 3), NIGHT, np.uint8), _grown(last[1], height)])
+
+
+def _grown(picture: np.ndarray, height: int) -> np.ndarray:
+    return np.vstack([picture, np.full((height - len(picture), *picture.shape[1:]), NIGHT, np.uint8)])
 
 
 def encoded(pictures: Iterable[np.ndarray], suffix: str, per_second: float) -> bytes:

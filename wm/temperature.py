@@ -136,17 +136,22 @@ def data(rows: Sequence[Row], game: str) -> dict[str, Any]:
     }
 
 
-def plot(rows: Sequence[Row], game: str) -> str:
-    """Both scores over tau with the standard error of each mean, and the paper's beside them: an SVG file."""
-    paper = paper_of(game)
-    series = []
+def curves(table: dict[str, Any]) -> list[Series]:
+    """Both scores over tau with the standard error of each mean, and the paper's beside them; of what `data` gives."""
+    rows, series = table["rows"], []
     for name, colour in (("dream", "two"), ("real", "one")):
-        points = [(row.tau, getattr(row, name).mean) for row in rows]
-        errors = [getattr(row, name).std / math.sqrt(getattr(row, name).episodes) for row in rows]
+        points = [(row["tau"], row[name]["mean"]) for row in rows]
+        errors = [row[name]["std"] / math.sqrt(row[name]["episodes"]) for row in rows]
         series.append(Series(f"in the {_place(name)}", points, colour, errors=errors, dots=True))  # type: ignore[arg-type]
-        if paper:
-            theirs = [(tau, known[name][0]) for tau, known in sorted(paper.items())]
+        theirs = [(tau, known[name][0]) for tau, known in sorted(paper_of(table["game"]).items())]
+        if theirs:
             series.append(Series(f"paper: {_place(name)}", theirs, colour, dashed=True, quiet=True))  # type: ignore[arg-type]
+    return series
+
+
+def plot(rows: Sequence[Row], game: str) -> str:
+    """The curves as an SVG file."""
+    series = curves(data(rows, game))
     chart = str(lines(series, "temperature tau", "score", low=0.0))
     begin = chart.rindex("<svg")  # the picture comes after the legend's little ones
     words = [

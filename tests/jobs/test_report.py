@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from wm.report.contents import run_report
 from wm.report.making import changed, duration
 from wm.run import Run, must_open
 from wm.survey import survey
+from wm.sweep import Outcome, Trial
+from wm.temperature import data, rows_of
 
 PARTS = ("It drives", "Beside others", "Score against generation", "Score against steps", "Reconstructions")
 PARTS += ("What single numbers stand for", "Dreams at several temperatures", "M&#x27;s loss", "Where the time went")
@@ -82,6 +85,25 @@ def test_lost_rollouts_cost_the_pictures_that_need_them_and_nothing_else(copy: C
     assert "Reconstructions" not in shown
     assert "Dreams at several temperatures" in shown
     assert f"jobs.collect --run {uri}" in shown
+
+
+def test_a_sweep_of_temperatures_is_shown_with_the_gap(cartpole: Run, tmp_path: Path) -> None:
+    uri = Path(shutil.copytree(cartpole.uri, tmp_path / "swept"))
+    alone = run_report(must_open(str(uri)))
+    assert "Whether the end comes when M expects it" in alone
+    assert "Evolved in dreams" not in alone  # nobody has published any of this game
+    outcomes = [
+        Outcome(Trial(tau, seed), str(uri), 2, 9.0, (90.0 - tau, 5.0, 8), (20.0 + 10 * seed, 4.0, 8))
+        for tau in (0.1, 1.0)
+        for seed in (1, 2)
+    ]
+    (uri / "sweep").mkdir()
+    (uri / "sweep/table.json").write_text(json.dumps(data(rows_of(outcomes), "gym:CartPole-v1")))
+    shown = run_report(must_open(str(uri)))
+    assert "Evolved in dreams" in shown
+    assert "35 ± " in shown  # the mean of both seeds
+    assert "+55" in shown  # what the dream promised too much at tau 0.1
+    assert "16 of 2 evolutions" in shown
 
 
 def test_names_and_values_are_escaped(copy: Callable[..., Path]) -> None:

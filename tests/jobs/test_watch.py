@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from processes import Job
 
-from wm.film import encoded
+from wm.film import beside, encoded
 from wm.mistakes import Mistake
 from wm.run import Run
 from wm.so_far import agent_so_far
@@ -45,6 +45,23 @@ def test_a_dream_goes_where_it_is_told_to(tiny: Run, tmp_path: Path, job: Callab
     made = job("watch", "--run", tiny.uri, "--in", "dream", "--steps", 8, "--tau", 0.5, "--every", 1, "--to", path)
     assert made.wait() == 0, made.stderr
     assert len(pictures(path)) == 8
+
+
+def test_dream_and_game_side_by_side(tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
+    path = tmp_path / "both.webp"
+    made = job("watch", "--run", tiny.uri, "--in", "both", "--steps", 6, "--tau", 0.1, "--every", 1, "--to", path)
+    assert made.wait() == 0, made.stderr
+    shown = pictures(path)
+    assert len(shown) == 6
+    assert shown[0].shape[1] == 480 + 6 + 480
+
+
+def test_the_film_that_ends_first_waits_with_its_last_picture() -> None:
+    short = [np.full((4, 8, 3), value, np.uint8) for value in (10, 20)]
+    long = [np.full((6, 8, 3), value, np.uint8) for value in (1, 2, 3)]
+    both = list(beside(short, long))
+    assert [(int(one[0, 0, 0]), int(one[0, -1, 0])) for one in both] == [(10, 1), (20, 2), (20, 3)]
+    assert {one.shape for one in both} == {(6, 8 + 6 + 8, 3)}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from wm.report import making, models, results
 from wm.report.findings import Findings
 from wm.report.page import Html, columns, missing, page, section, tag
 from wm.report.rounds import Rounds, shown
+from wm.report.temperatures import temperatures
 from wm.run import Run
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def run_report(run: Run) -> str:
             " episodes that evolution does not see, and the best-validated mean is the one that is scored.",
             columns(_part(results.by_generation, found), _part(results.by_steps, found)),
             columns(_part(results.episodes, found), _part(results.step_size, found)),
-            _part(results.temperatures, found),
+            _part(temperatures, found),
         ),
         section(
             "V: what it sees",
@@ -58,6 +59,7 @@ def run_report(run: Run) -> str:
             " Sampled from its own predictions, it dreams; the temperature tau says how wildly.",
             _part(models.filmstrips, found),
             columns(_part(models.memory_curves, found), _part(models.memory_numbers, found)),
+            _part(models.calibration, found),
         ),
         section("Where the time went", None, _part(making.time, found)),
         section("How to make it again", None, _part(making.again, found)),

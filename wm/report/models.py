@@ -7,7 +7,7 @@ from torch import Tensor
 from wm.pictures import TAUS, Strips, Traversed, examples
 from wm.report.charts import Bar, Series, bars, lines
 from wm.report.findings import Findings
-from wm.report.page import Html, columns, facts, figure, image, strip, tag
+from wm.report.page import Html, columns, facts, figure, image, strip, table, tag
 
 BEATEN = {  # what the manifests measure M beside
     "held_out_nll": "M",
@@ -97,9 +97,25 @@ def memory_numbers(found: Findings) -> Html:
     ]
     note = "negative log-likelihood of the next z on held-out episodes, nats a dimension; less is better"
     parts = [bars(rows, "M's negative log-likelihood beside what it has to beat")]
+    pairs = []
     if "reward_correlation" in metrics:
-        parts.append(facts([("correlation of expected and real reward", f"{metrics['reward_correlation']:.2f}")]))
-    return figure("What M has to beat.", note, *parts)
+        pairs.append(("correlation of expected and real reward", f"{metrics['reward_correlation']:.2f}"))
+    if "done_auc" in metrics:
+        pairs.append(("AUC of the expected end", f"{metrics['done_auc']:.3f}"))
+    return figure("What M has to beat.", note, *parts, facts(pairs) if pairs else None)
+
+
+def calibration(found: Findings) -> Html | None:
+    """How often an episode ended where M said it would, if this M says so at all."""
+    bins = found.need("memory").metrics.get("done_reliability")
+    if not bins:
+        return None
+    rows = [
+        (f"{row['from']:g} to {row['to']:g}", f"{row['steps']:,}", f"{row['expected']:.3%}", f"{row['happened']:.3%}")
+        for row in bins
+    ]
+    shown = table(("M's probability", "steps", "expected", "came true"), rows, (1, 2, 3))
+    return figure("Whether the end comes when M expects it.", "all steps of held-out sequences", shown)
 
 
 def _curve(rows: list[dict], name: str) -> list[tuple[float, float]]:

@@ -7,8 +7,7 @@ from wm.film import encoded, films
 from wm.mistakes import Mistake
 from wm.report.charts import Bar, Series, bars, histogram, lines
 from wm.report.findings import Findings
-from wm.report.page import Html, data_uri, facts, figure, image, joined, table, tag
-from wm.report.published import Result
+from wm.report.page import Html, data_uri, facts, figure, image, joined, tag
 from wm.seeds import test_episode
 from wm.watching import AWAKE, real
 
@@ -161,29 +160,6 @@ def by_steps(found: Findings) -> Html:
         note += f"; published: {published.curve_about}"
     label = "steps of the dream" if found.config.evolve.where == "dream" else "steps of the game"
     return figure("Score against steps.", note, lines(series, label, "score", log_x=True, level=_solved(found)))
-
-
-def temperatures(found: Findings) -> Html | None:
-    """Where dreams at several temperatures have been published: what became of the agents that grew up in them."""
-    published, made = found.published, found.manifest("score")
-    if published is None or not published.taus:
-        return None
-    rows = [(f"{tau:g}", _plus_minus(dream), _plus_minus(game)) for tau, dream, game in published.taus]
-    if made is not None and found.config.evolve.where == "dream":
-        metrics = made.metrics
-        own = f"{metrics['score']:,.0f} ± {metrics['std']:,.0f}"
-        rows.append((f"{found.config.evolve.tau:g} (this run)", "", own))
-    note = f"{published.source}; ± is the deviation between episodes. In a cold dream C learns to cheat."
-    heads = ("tau", "score in the dream", "score in the game")
-    return figure(
-        "Evolved in dreams of several temperatures.",
-        note,
-        table(heads, rows, (1, 2), len(rows) - 1 if len(rows) > len(published.taus) else -1),
-    )
-
-
-def _plus_minus(result: Result) -> str:
-    return f"{result.score:,.0f} ± {result.spread or 0:,.0f}"
 
 
 def _validated(rows: list[dict], x: str) -> Series:
