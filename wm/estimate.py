@@ -1,10 +1,10 @@
 """How long a config takes on so many machines: the work of each stage, divided by measured rates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wm.config import Config
 from wm.envs import load
-from wm.space import ESTIMATES
+from wm.space import ESTIMATES, random_frames
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Rates:
     """The same in units of 4 episodes."""
     exact: float = 75.0
     """Steps of the unmodified game that scores are taken on; one core."""
+    doom: float = 600.0
+    """Steps of Doom, whose pictures are always the game's own; one core."""
     dream: float = 80_000.0
     """Steps of the agent in the dream; one core."""
 
@@ -53,7 +55,8 @@ LIVED = 0.6  # share of the game's time limit that an episode of evolution lasts
 def estimate(config: Config, cpus: int, gpus: int, rates: Rates) -> list[Estimate]:
     """Every stage of the pipeline on that many CPU workers and GPUs."""
     game, collect, evolve = load(config.game), config.collect, config.evolve
-    frames = collect.episodes * min(collect.steps, game.max_steps)
+    rates = replace(rates, collect=rates.doom, agent=rates.doom, exact=rates.doom) if game.name == "doom" else rates
+    frames = random_frames(config)
     shards = -(-collect.episodes // collect.unit_episodes)
     on_gpu = gpus > 0
     stages = [
@@ -129,6 +132,7 @@ def rates_of(figures: dict[str, float]) -> Rates:
         "agent in the real game, units of 32 episodes, one core": "agent",
         "agent in the real game, units of 4 episodes, one core": "agent_small",
         "unmodified CarRacing, one core": "exact",
+        "Doom at 640x480, in a process of its own, resets included": "doom",
         "dream, 64 candidates x 16 episodes, one core": "dream",
     }
     return Rates(**{names[what]: figure for what, figure in figures.items() if what in names})

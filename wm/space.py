@@ -8,7 +8,7 @@ import torch
 from wm import config as configs
 from wm.checkpoints import KEPT
 from wm.config import Config
-from wm.envs import FRAME
+from wm.envs import FRAME, load
 from wm.mistakes import Mistake
 from wm.place import Place
 from wm.run import Progress
@@ -18,7 +18,7 @@ from wm.stages.train_vision import untrained_vision
 
 log = logging.getLogger(__name__)
 
-PACKED = {"car-racing": 0.08}  # of a frame's bytes, as shards hold them: flat colours shrink well
+PACKED = {"car-racing": 0.08, "doom": 0.27}  # of a frame's bytes, as shards hold them: flat colours shrink well
 UNKNOWN = 0.5  # for a game that nobody has measured
 LATENTS = 8.0  # bytes for each number of z: mu and logvar, which hardly shrink
 WEIGHTS = 4.0  # bytes
@@ -49,13 +49,19 @@ def _missing(progress: Progress) -> float:
     return 1 - progress.done / progress.total if progress.stage in ("collect", "latents", "score") else 1.0
 
 
+def random_frames(config: Config) -> int:
+    """About how many frames the rollouts of a random policy have."""
+    game = load(config.game)
+    return config.collect.episodes * min(config.collect.steps, game.random_steps or game.max_steps)
+
+
 def _collect(config: Config) -> float:
     frame = FRAME[0] * FRAME[1] * FRAME[2] * PACKED.get(config.game, UNKNOWN)
-    return config.collect.episodes * config.collect.steps * frame
+    return random_frames(config) * frame
 
 
 def _latents(config: Config) -> float:
-    return config.collect.episodes * config.collect.steps * LATENTS * config.vision.z
+    return random_frames(config) * LATENTS * config.vision.z
 
 
 def _vision(config: Config) -> float:

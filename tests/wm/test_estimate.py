@@ -41,3 +41,11 @@ def test_measured_rates_take_the_place_of_the_references() -> None:
     rates = rates_of({"training V, 2 threads": 1.0, "something else": 5.0})
     assert rates == replace(Rates(), vision=1.0)
     assert seconds(rates=rates)["vision"] > 100 * seconds()["vision"]
+
+
+def test_doom_s_random_episodes_are_short_and_its_pictures_slow() -> None:
+    doom = PRESETS["doom-small"]
+    stages = {stage.stage: stage for stage in estimate(doom, 2, 0, Rates())}
+    assert stages["collect"].work == f"{260 * doom.collect.episodes:,} frames"
+    assert stages["collect"].seconds > 2 * seconds(replace(doom, game="car-racing"))["collect"] * 260 / 1000
+    assert stages["score"].seconds < 600

@@ -27,6 +27,7 @@ class Game(ABC):
     version: str  # changes whenever the same seed and actions give other frames or rewards
     actions: int  # A, numbers in one action
     max_steps: int  # the game's own time limit
+    random_steps: int = 0  # how long a random policy's episodes last, for plans; 0 is to the limit
     explorations: tuple[str, ...]  # the kinds of random policy that `explore` knows, the default first
 
     @abstractmethod

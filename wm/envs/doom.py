@@ -44,6 +44,7 @@ class Doom(Game):
     version = "1"
     actions = 1  # in [-1, 1]
     max_steps = MAX_STEPS
+    random_steps = 260
     explorations = ("mixture", "held", "independent")
 
     def make(self, exact: bool = False) -> gymnasium.Env:
