@@ -242,8 +242,8 @@ class Evolve:
     """Each dream draws its temperature between tau and this; 0 is tau for all."""
     dream_steps: int = bits(1_000)
     """Steps after which a dream ends."""
-    dream_starts: Literal["first", "any"] = bits("first")
-    """Dreams begin with the first frame of a real episode, or amid one, with what M remembers of it."""
+    dream_starts: Literal["first", "any", "own"] = bits("first")
+    """Dreams begin with first frames of real episodes, or amid any, or amid those of the last round's driver alone."""
     dream_done: Literal["threshold", "sample", "never"] = bits("never")
     """When M ends a dream: its done logit above 0, with its probability, or not at all."""
     device: Literal["cpu", "cuda"] = bits("cpu")

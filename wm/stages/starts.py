@@ -25,8 +25,9 @@ def starts_of(config: Config, run: Run, memory: MDNRNN) -> Starts:
 
 def starts_in(latents: Manifest, config: Config, memory: MDNRNN | None) -> Starts:
     """The same of latents at hand; without an M all that there is are first frames."""
-    if config.evolve.dream_starts == "any" and memory is not None:
-        return amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "starts"))
+    if config.evolve.dream_starts != "first" and memory is not None:
+        own = config.collect.episodes if config.evolve.dream_starts == "own" else 0
+        return amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "starts"), own)
     starts = unpack(latents.read(latents.content["starts"]))[0]
     return Starts(starts["mu"].numpy(), starts["logvar"].numpy())
 
@@ -41,10 +42,14 @@ def seen_by(config: Config, run: Run, memory: MDNRNN | None) -> np.ndarray:
 
 
 @torch.inference_mode()
-def amid(data: DataSet, memory: MDNRNN | None, count: int, rng: np.random.Generator) -> Starts:
-    """So many frames, each as likely as any other, with h and c (if there is an M) after all that came before."""
+def amid(data: DataSet, memory: MDNRNN | None, count: int, rng: np.random.Generator, last: int = 0) -> Starts:
+    """So many frames, each as likely as any other, with h and c (if there is an M) after all that came before.
+
+    Of all episodes, or of the `last` ones: an agent's own come after those it learned from.
+    """
     ends = np.cumsum(data.lengths)
-    frames = np.sort(rng.choice(ends[-1], min(count, ends[-1]), replace=False))
+    begin = ends[-1] - data.lengths[-last:].sum() if last else 0
+    frames = begin + np.sort(rng.choice(ends[-1] - begin, min(count, ends[-1] - begin), replace=False))
     episodes = np.searchsorted(ends, frames, side="right")
     mu, logvar, memories = [], [], []
     for episode in np.unique(episodes):
