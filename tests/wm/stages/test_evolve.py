@@ -22,7 +22,7 @@ from wm.stages.evolve import _begin, _games, evolve, load_theta, parts, validati
 from wm.stages.games import controller_of
 from wm.stages.score import score
 from wm.stages.sharded import data_set
-from wm.stages.starts import starts_of
+from wm.stages.starts import amid, starts_of
 from wm.trained import of_run
 
 TINY = PRESETS["tiny"]
@@ -179,6 +179,9 @@ def test_dreams_may_begin_anywhere_as_the_agent_would_stand_there(tiny: Run, tmp
             state = trained.memory.advance(torch.tensor(z)[None], torch.tensor(a)[None], state)
         assert np.array_equal(starts.mu[frame], found["mu"][step])
         np.testing.assert_allclose(starts.memories[frame], torch.cat(state, dim=1)[0].detach().numpy(), atol=1e-5)
+    last = amid(data, trained.memory, 10**6, np.random.default_rng(1), last=1)  # as after a round of one episode
+    assert np.array_equal(last.mu, starts.mu[-int(data.lengths[-1]) :])
+    np.testing.assert_allclose(last.memories, starts.memories[-len(last.mu) :], atol=1e-5)
     first = starts_of(TINY, tiny, trained.memory)
     assert first.memories is None
     assert len(first.mu) == 4
