@@ -33,7 +33,7 @@ MAX_STEPS = 2100  # tics, a minute of the game
 ROWS = 400  # of the screen's 480; below is the status bar, which V does not see
 THIRD = 1 / 3  # an action below minus this goes left, one above it right
 LEFT, RIGHT, STAY = [1, 0], [0, 1], [0, 0]  # the buttons
-HELD = 10  # tics for which a random policy keeps going, at most
+HELD, LONG = 10, 200  # tics for which random policies keep going, at most
 ENGINE = Path(vizdoom.__file__).with_name("vizdoom")
 STARTS = 3  # processes that one step may use up before it fails
 STEP_SECONDS, START_SECONDS = 60.0, 300.0  # a process that is silent for so long hangs, however crowded the machine
@@ -45,7 +45,7 @@ class Doom(Game):
     actions = 1  # in [-1, 1]
     max_steps = MAX_STEPS
     random_steps = 260
-    explorations = ("mixture", "held", "independent")
+    explorations = ("mixture", "held", "independent", "long")
 
     def make(self, exact: bool = False) -> gymnasium.Env:
         return TakeCover()  # always the original: a smaller screen is faster, but its monsters are other pixels
@@ -61,6 +61,8 @@ class Doom(Game):
         raw = rng.uniform(-1, 1, (steps, 1))
         if kind == "held":
             raw = raw.repeat(rng.integers(1, HELD + 1, steps), axis=0)[:steps]
+        if kind == "long":  # as long at the walls as no other gets: M takes them for safe places unless it has seen better
+            raw = raw.repeat(np.exp(rng.uniform(0, np.log(LONG), steps)).astype(int), axis=0)[:steps]
         return raw.astype(np.float32)
 
 
