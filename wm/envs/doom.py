@@ -61,7 +61,7 @@ class Doom(Game):
         raw = rng.uniform(-1, 1, (steps, 1))
         if kind == "held":
             raw = raw.repeat(rng.integers(1, HELD + 1, steps), axis=0)[:steps]
-        if kind == "long":  # as long at the walls as no other gets: M takes them for safe places unless it has seen better
+        if kind == "long":  # to the walls and on: M takes for safe what nobody has tried, and C finds out
             raw = raw.repeat(np.exp(rng.uniform(0, np.log(LONG), steps)).astype(int), axis=0)[:steps]
         return raw.astype(np.float32)
 
