@@ -40,7 +40,7 @@ class Collect:
     steps: int = bits(1000)
     """Steps after which an episode is cut off."""
     policy: str = bits("mixture")
-    """mixture, or one of those it mixes: CarRacing's brownian, held, mild; others' held, independent, and Doom's long."""
+    """mixture, or one of those it mixes: CarRacing's brownian, held, mild; others' held, independent; Doom's long."""
     unit_episodes: int = bits(8)
     """Episodes that one worker plays side by side and writes as one shard."""
     agent: str = bits("")
