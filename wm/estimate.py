@@ -29,7 +29,7 @@ class Rates:
     """The same in units of 4 episodes."""
     exact: float = 75.0
     """Steps of the unmodified game that scores are taken on; one core."""
-    doom: float = 600.0
+    doom: float = 350.0
     """Steps of Doom, whose pictures are always the game's own; one core."""
     dream: float = 80_000.0
     """Steps of the agent in the dream; one core."""

@@ -60,9 +60,9 @@ DOOM = Config(
 
 DOOM_SMALL = replace(
     DOOM,
-    collect=replace(DOOM.collect, episodes=600),
+    collect=replace(DOOM.collect, episodes=1_200),
     vision=replace(SMALL.vision, z=64),
-    memory=replace(DOOM.memory, steps=1_200, batch=16, decay_steps=600, evaluate_steps=200),
+    memory=replace(DOOM.memory, steps=2_000, batch=16, sequence=256, decay_steps=1_000, evaluate_steps=200),
     evolve=replace(DOOM.evolve, generations=100, population=32, episodes=8, unit_episodes=128),
 )
 

@@ -36,7 +36,9 @@ def test_c_learns_in_the_dream_alone(name: str) -> None:
     assert (rules.taus, rules.done, rules.reward) == ((1.15, 1.15), "threshold", "survival")
     assert (config.vision.z, config.controller.inputs, config.controller.bias) == (64, "zhc", False)
     if name != "doom-tiny":
-        assert (rules.steps, config.collect.steps, config.memory.sequence) == (2100, 2100, 500)
+        assert (rules.steps, config.collect.steps) == (2100, 2100)
+    if name == "doom":
+        assert config.memory.sequence == 500
 
 
 def test_validation_plays_the_real_game_in_units_of_its_own() -> None:
