@@ -226,8 +226,6 @@ class Evolve:
     """How far around the start CMA-ES looks at first; with `init`, `init_sigma` counts instead."""
     covariance: Literal["full", "diagonal"] = bits("full")
     """What CMA-ES learns of the landscape: N x N numbers or N."""
-    components: int = bits(0)
-    """Search on so many principal components of what C sees, each scaled to 1 (wm/search.py); 0 is C's own weights."""
     patience: int = bits(0)
     """Give an episode up after so many steps without reward (in training alone); 0 never does."""
     steps: int = bits(0)
@@ -264,8 +262,6 @@ class Evolve:
             raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
         if self.patience < 0 or self.steps < 0 or self.seed < 0 or self.init_sigma < 0:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
-        if self.components < 0:
-            raise Mistake(f"--evolve.components {self.components} is negative: say 0 to search C's weights themselves")
         if self.init_sigma and not self.init:
             raise Mistake("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
         if self.tau_high and not self.tau_high >= self.tau:

@@ -19,10 +19,9 @@ from wm.memory import MDNRNN
 from wm.mistakes import Mistake
 from wm.pool import Crew, Pool
 from wm.run import Manifest, Progress, Run, Stage, must_open, sha256
-from wm.search import Components, Weights, components_of
 from wm.seeds import derive, training_episode, validation_episode
 from wm.stages.games import Dreams, Evaluating, Games, controller_of
-from wm.stages.starts import seen_by, starts_of
+from wm.stages.starts import starts_of
 from wm.stages.train_memory import load_memory
 from wm.stages.train_vision import load_vision
 from wm.vision import Vision
@@ -48,7 +47,7 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
             games = crews.enter_context(pool.crew(Evaluating(config, vision, memory)))
         else:
             dreams = games = crews.enter_context(pool.crew(dreaming))
-        history = _generations(config, run, stage, _search(config, run, stage, memory), dreams, games)
+        history = _generations(config, run, stage, dreams, games)
     best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
     theta = unpack(run.place.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
     data = pack({"theta": theta}, {})
@@ -90,26 +89,10 @@ def load_theta(manifest: Manifest) -> np.ndarray:
     return unpack(manifest.read(manifest.content["theta"]))[0]["theta"].numpy()
 
 
-def _search(config: Config, run: Run, stage: Stage, memory: MDNRNN | None) -> Weights | Components:
-    """The coordinates of the search; components are kept, since another processor would find them with other bits."""
-    controller, count, key = controller_of(config), config.evolve.components, stage.key("components.safetensors")
-    if not count:
-        return Weights(controller.size)
-    kept = run.place.get(key)
-    if kept is None:
-        found = components_of(controller, seen_by(config, run, memory), count)
-        arrays = {"center": found.center, "basis": found.basis, "back": found.back}
-        run.place.commit(key, pack({name: torch.from_numpy(array) for name, array in arrays.items()}, {}))
-        kept = run.place.get(key)
-    return Components(controller, **{name: tensor.numpy() for name, tensor in unpack(kept or b"")[0].items()})
-
-
-def _generations(
-    config: Config, run: Run, stage: Stage, search: Weights | Components, players: Crew, validators: Crew
-) -> list[dict[str, Any]]:
+def _generations(config: Config, run: Run, stage: Stage, players: Crew, validators: Crew) -> list[dict[str, Any]]:
     """From the last complete generation to the last one; each ends with a checkpoint."""
     section, seed = config.evolve, config.seed + config.evolve.seed
-    evolution = _begin(config, seed, search)
+    evolution = _begin(config, seed)
     checkpoints = Checkpoints(run.place, stage.key("checkpoints"))
     history: list[dict[str, Any]] = []
     found = checkpoints.newest()
@@ -121,10 +104,9 @@ def _generations(
     run.tell(_progress(evolution, section.generations, history))
     while evolution.generation < section.generations:
         began = time.monotonic()
-        points = evolution.ask()
-        scores, steps = _scores(config, seed, evolution.generation, search.thetas(points), players)
-        evolution.tell(points, scores)
-        theta = search.thetas(evolution.mean)
+        thetas = evolution.ask()
+        scores, steps = _scores(config, seed, evolution.generation, thetas, players)
+        evolution.tell(thetas, scores)
         finite = scores[np.isfinite(scores)]
         row: dict[str, Any] = {
             "generation": evolution.generation,
@@ -133,12 +115,12 @@ def _generations(
             "mean": float(finite.mean()),
             "worst": float(finite.min()),
             "sigma": evolution.sigma,
-            "theta_sha256": sha256(theta.tobytes()),
+            "theta_sha256": sha256(evolution.mean.tobytes()),
             "time": round(time.time(), 3),
         }
         if evolution.generation % section.validate_every == 0 or evolution.generation == section.generations:
-            row |= _validate(config, theta, evolution.generation, validators)
-            mean = pack({"theta": torch.from_numpy(theta)}, {})
+            row |= _validate(config, evolution, validators)
+            mean = pack({"theta": torch.from_numpy(evolution.mean)}, {})
             run.place.put(_mean_key(stage, evolution.generation), mean)
             _report_decline(history, row)
         row["seconds"] = round(time.monotonic() - began, 3)
@@ -158,7 +140,7 @@ def _generations(
     return history
 
 
-def _begin(config: Config, seed: int, search: Weights | Components) -> Evolution:
+def _begin(config: Config, seed: int) -> Evolution:
     section, size = config.evolve, controller_of(config).size
     mean, sigma = None, section.sigma0
     if section.init:
@@ -173,8 +155,7 @@ def _begin(config: Config, seed: int, search: Weights | Components) -> Evolution
             raise Mistake(
                 f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
             )
-        mean = search.point(mean)
-    return Evolution(search.size, section.population, sigma, section.covariance, derive(seed, "evolve"), mean)
+    return Evolution(size, section.population, sigma, section.covariance, derive(seed, "evolve"), mean)
 
 
 def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew: Crew) -> tuple[np.ndarray, int]:
@@ -241,8 +222,8 @@ def validation_games(config: Config, theta: np.ndarray, name: str) -> Iterator[G
         )
 
 
-def _validate(config: Config, theta: np.ndarray, generation: int, crew: Crew) -> dict[str, float]:
-    units = validation_games(config, theta, f"validation of generation {generation}")
+def _validate(config: Config, evolution: Evolution, crew: Crew) -> dict[str, float]:
+    units = validation_games(config, evolution.mean, f"validation of generation {evolution.generation}")
     scores = np.array([episode.score for _, played in sorted(crew.map(units), key=_first) for episode in played])
     error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else 0.0
     return {"validation": float(scores.mean()), "validation_se": error, "validation_std": float(scores.std())}

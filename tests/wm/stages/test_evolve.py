@@ -11,7 +11,6 @@ import pytest
 import torch
 from processes import Job
 
-from wm.checkpoints import unpack
 from wm.envs.carracing import CarRacing
 from wm.mistakes import Mistake
 from wm.pool import LocalPool
@@ -66,30 +65,6 @@ def test_any_pool_and_any_kill_give_the_same_theta(
     assert ours[3]["theta_sha256"] == evolved(tiny.uri).metrics["theta_sha256"]
     assert last.summary["stages"]["evolve"]["theta_sha256"] == ours[4]["theta_sha256"]
     assert last.summary["stages"]["evolve"]["generation"] == 4
-
-
-def test_a_search_on_components_goes_on_where_it_was(copy: Callable[..., Path]) -> None:
-    """Bit for bit, with the components that were kept; and another run may start from what it found."""
-    whole, parted = copy("evolve", "score"), copy("evolve", "score")
-    made = again(whole, generations=2, components=9)
-    again(parted, generations=1, components=9)
-    assert again(parted, generations=2).metrics["theta_sha256"] == made.metrics["theta_sha256"]
-    theta = load_theta(made)
-    assert theta.shape == (controller_of(TINY).size,)
-    kept = next(whole.glob("evolve/*/components.safetensors"))
-    basis = unpack(kept.read_bytes())[0]["basis"]
-    weights = theta[: 3 * basis.shape[1]].reshape(3, -1)
-    rest = weights - weights @ np.linalg.pinv(basis.numpy()) @ basis.numpy()
-    assert np.abs(rest).max() < 1e-9 < np.abs(weights).max()  # it lies in what the components span
-
-
-def again(uri: Path, **fields: Any) -> Manifest:
-    """Its evolution with other fields, in this process."""
-    frozen = json.loads((uri / "config.json").read_text())
-    frozen["config"]["evolve"] |= fields
-    (uri / "config.json").write_text(json.dumps(frozen))
-    run = must_open(str(uri))
-    return evolve(run.config, run, LocalPool())
 
 
 def test_what_is_kept_is_the_best_validated_mean(tiny: Run) -> None:
