@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from wm.config import Collect, Config, Controller, Evolve, Memory, Score, Vision
+from wm.config import Collect, Config, Controller, Evolve, Memory, Rounds, Score, Vision
 
 PAPER = Config(
     vision=Vision(steps=500_000, decay_steps=50_000, evaluate_steps=5_000, precision="bfloat16"),
@@ -63,7 +63,9 @@ DOOM_SMALL = replace(
     collect=replace(DOOM.collect, episodes=1_200),
     vision=replace(SMALL.vision, z=64),
     memory=replace(DOOM.memory, steps=2_000, batch=16, sequence=256, decay_steps=1_000, evaluate_steps=200),
-    evolve=replace(DOOM.evolve, generations=100, population=32, episodes=8, unit_episodes=128),
+    evolve=replace(DOOM.evolve, generations=20, population=32, episodes=8, unit_episodes=128, validate_every=5),
+    # The first dream has holes, such as walls where one is safe: C finds them, and its own rollouts close them.
+    rounds=Rounds(count=3, episodes=296, vision_steps=0, memory_steps=500, generations=20, fresh=True),
 )
 
 DOOM_TINY = replace(
