@@ -44,7 +44,7 @@ def test_with_no_node_yet_a_stage_asks_for_as_many_workers_as_it_has_units(
 ) -> None:
     monkeypatch.setattr(workers, "LINGER_SECONDS", 0.5)
     pool, answers = RayPool(), []
-    with pool.crew(do(lambda unit: time.sleep(0.2) or unit)) as crew:
+    with pool.crew(do(lambda unit: time.sleep(0.8) or unit)) as crew:
         stage = threading.Thread(target=lambda: answers.extend(crew.map(range(9))))
         stage.start()
         staff = crew.staff  # type: ignore[attr-defined]
