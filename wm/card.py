@@ -33,27 +33,37 @@ def env_steps(run: Run) -> int:
 
 
 def _stages(run: Run) -> list[tuple[Run, list[Manifest]]]:
-    """What each run of the lineage has made that none before it had."""
+    """What each run of the lineage has made that none before it had; of those that only lent V or M, no C."""
     found, seen = [], set[str]()
-    for one in lineage(run):
-        made = [station.manifest for station in survey(one)]
+    for one, lent in lineage(run):
+        made = [station.manifest for station in survey(one) if not (lent and station.stage == "evolve")]
         new = [manifest for manifest in made if manifest and manifest.digest not in seen]
         seen |= {manifest.digest for manifest in new}
         found.append((one, new))
     return found
 
 
-def lineage(run: Run) -> list[Run]:
-    """The run, last, after those that drove for it and those that its C began from, and theirs."""
-    found: dict[str, Run] = {}
+def lineage(run: Run) -> list[tuple[Run, bool]]:
+    """The run, last, after those that its rollouts' driver, its C, V and M came from, and theirs.
 
-    def visit(one: Run, on_the_way: frozenset[str]) -> None:
-        for uri in (one.config.collect.agent, one.config.evolve.init):
-            if uri and uri not in found and uri not in on_the_way:
-                visit(must_open(uri), on_the_way | {uri})
-        found[one.uri] = one
+    With each whether it only lent weights of V or M to begin with, so that its own C has no part in this run.
+    """
+    found: dict[str, tuple[Run, bool]] = {}
 
-    visit(run, frozenset({run.uri}))
+    def visit(one: Run, lent: bool, on_the_way: frozenset[str]) -> None:
+        config = one.config
+        drivers = () if lent else (config.evolve.init,)
+        lenders = (config.vision.init, config.memory.init)
+        for uri, lends in [
+            *((uri, False) for uri in (config.collect.agent, *drivers)),
+            *((uri, True) for uri in lenders),
+        ]:
+            known = uri in found and found[uri][1] <= lends
+            if uri and not known and uri not in on_the_way:
+                visit(must_open(uri), lends, on_the_way | {uri})
+        found[one.uri] = one, lent
+
+    visit(run, False, frozenset({run.uri}))
     return list(found.values())
 
 
