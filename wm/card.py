@@ -52,12 +52,10 @@ def lineage(run: Run) -> list[tuple[Run, bool]]:
 
     def visit(one: Run, lent: bool, on_the_way: frozenset[str]) -> None:
         config = one.config
-        drivers = () if lent else (config.evolve.init,)
-        lenders = (config.vision.init, config.memory.init)
-        for uri, lends in [
-            *((uri, False) for uri in (config.collect.agent, *drivers)),
-            *((uri, True) for uri in lenders),
-        ]:
+        origins = {config.vision.init: True, config.memory.init: True, config.collect.agent: False}
+        if not lent:
+            origins[config.evolve.init] = False
+        for uri, lends in origins.items():
             known = uri in found and found[uri][1] <= lends
             if uri and not known and uri not in on_the_way:
                 visit(must_open(uri), lends, on_the_way | {uri})
