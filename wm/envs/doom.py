@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_STEPS = 2100  # tics, a minute of the game
 WIDTH, FAST_WIDTH = 640, 320  # of the screen, in pixels: as published, and in training
-SEEN = 5 / 6  # of the screen's height; below is the status bar, which V does not see
+SEEN = {640: slice(0, 400), 320: slice(3, 203)}  # V doesn't see the status bar, which grows less than the screen
 THIRD = 1 / 3  # an action below minus this goes left, one above it right
 LEFT, RIGHT, STAY = [1, 0], [0, 1], [0, 0]  # the buttons
 HELD, LONG = 10, 200  # tics for which random policies keep going, at most
@@ -71,7 +71,7 @@ class TakeCover(gymnasium.Env[np.ndarray, np.ndarray]):
     """The original: skill 4, 640x480 with the status bar, one tic a step, no weapon, decals or particles.
 
     What happens doesn't depend on the screen, and drawing it is nearly all that a step costs: half the width takes
-    a third of the time, and V sees the same but for 2 grey levels (a tic changes 3), less than a sigma of its z.
+    a third of the time, and V sees the same but for 2 or 3 grey levels, less than what a tic changes.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 35}  # noqa: RUF012  (gymnasium's own convention)
@@ -131,8 +131,8 @@ class TakeCover(gymnasium.Env[np.ndarray, np.ndarray]):
             else:
                 if screen is not None:
                     self.picture = screen
-                    seen = screen[: round(SEEN * len(screen))]
-                    if self.width > 320:  # two steps take less than half as long; a grey level of difference at most
+                    seen = screen[SEEN[self.width]]
+                    if self.width == WIDTH:  # two steps take less than half as long; a grey level of difference at most
                         seen = cv2.resize(seen, (320, 200), interpolation=cv2.INTER_AREA)
                     self.frame = cv2.resize(seen, FRAME[:2], interpolation=cv2.INTER_AREA)
                 return outcome

@@ -61,8 +61,21 @@ def test_an_episode_lasts_until_death_and_each_tic_counts_one(env) -> None:
     assert outcomes[-1] == (1.0, True, False)
     assert not any(terminated or truncated for _, terminated, truncated in outcomes[:-1])
     np.testing.assert_array_equal(frames[-1], frames[-2])  # the last observation is empty: nothing new is shown
-    assert env.render().shape == (480, 640, 3)
     assert frames.std() > 10
+
+
+def test_training_plays_the_same_game_on_a_smaller_screen(env) -> None:
+    """Tic for tic the same happens, and V sees it at the same place."""
+    original: Any = GAME.make(exact=True)
+    frames, outcomes = play(env, 4, script(steps=200))
+    exact, expected = play(original, 4, script(steps=200))
+    assert original.render().shape == (480, 640, 3)
+    assert env.render().shape == (240, 320, 3)
+    original.close()
+    assert outcomes == expected
+    apart = [np.abs(np.roll(frames, rows, axis=1).astype(int) - exact)[:, 1:-1].mean() for rows in (-1, 0, 1)]
+    assert 0 < apart[1] < 2.5
+    assert apart[1] < 0.8 * min(apart[0], apart[2])  # no row off
 
 
 def test_time_limit_is_not_death(env, monkeypatch: pytest.MonkeyPatch) -> None:
