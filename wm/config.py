@@ -122,6 +122,8 @@ class Vision(Training):
     """The paper's variational autoencoder, or the same network trained as a VAE-GAN (wm/vaegan.py)."""
     z: int = bits(32)
     """Numbers that a frame is reduced to."""
+    kl_weight: float = bits(1.0)
+    """Of KL beside the squared error. Small things, such as fireballs, cost less to leave out than 1 makes them."""
     frozen: bool = bits(False)
     """Take over the V of `init` as it is."""
     gamma: float = bits(0.1)
@@ -133,7 +135,7 @@ class Vision(Training):
 
     def check(self) -> None:
         super().check()
-        _positive(self, "vision", "z", "gamma", "gan_ramp")
+        _positive(self, "vision", "z", "kl_weight", "gamma", "gan_ramp")
         if self.frozen and not self.init:
             raise Mistake("--vision.frozen needs the run whose V to take over: say --vision.init URI")
         if self.gan_layer not in range(1, 5):

@@ -70,7 +70,7 @@ class Discriminator(nn.Module):
 class Losses(NamedTuple):
     """Of one batch, all scalars."""
 
-    prior: Tensor  # L_prior: KL summed over Z, at least 0.5 * Z for each frame as in the VAE, mean over B
+    prior: Tensor  # L_prior: KL summed over Z, at least 0.5 * Z for each frame as in the VAE, mean over B, weighted
     likeness: Tensor  # L_llike, see `likeness`
     real: Tensor  # -log Dis(x)
     made: Tensor  # -log(1 - Dis(.)), half of it from reconstructions, half from samples of the prior
@@ -89,7 +89,15 @@ class Played(NamedTuple):
     samples: Tensor  # of the prior
 
 
-def play(coder: Coder, discriminator: nn.Module, frames: Tensor, x: Tensor, noise: Tensor, prior: Tensor) -> Played:
+def play(
+    coder: Coder,
+    discriminator: nn.Module,
+    frames: Tensor,
+    x: Tensor,
+    noise: Tensor,
+    prior: Tensor,
+    kl_weight: float = 1.0,
+) -> Played:
     """One batch: frames as the encoder takes them and x as the decoder gives them; noise and prior (B, Z) are normal.
 
     The decoder does not minimise log(1 - Dis(.)) but -log Dis(.), which has the same aim and a gradient where the
@@ -102,7 +110,7 @@ def play(coder: Coder, discriminator: nn.Module, frames: Tensor, x: Tensor, nois
     real, fake = logits.split((len(x), 2 * len(x)))
     kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1)  # (B,)
     losses = Losses(
-        prior=kl.clamp(min=0.5 * mu.shape[1]).mean(),
+        prior=kl_weight * kl.clamp(min=0.5 * mu.shape[1]).mean(),
         likeness=likeness(x, seen, remade),
         real=F.softplus(-real).mean(),
         made=F.softplus(fake).mean(),

@@ -26,7 +26,7 @@ class Vision(nn.Module, ABC):
         """z (B, Z) -> frames (B, 64, 64, 3), fp32 on [0, 1]."""
 
     @abstractmethod
-    def losses(self, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def losses(self, frames: Tensor, noise: Tensor, kl_weight: float = 1.0) -> dict[str, Tensor]:
         """Scalars for training, among them "loss", "reconstruction" and "kl"; noise (B, Z) is standard normal."""
 
     @abstractmethod
@@ -85,19 +85,19 @@ class VAE(Vision):
             x = F.relu(deconvolution(x))  # (B, 64, 13, 13), (B, 32, 30, 30)
         return torch.sigmoid(last(x).float()).permute(0, 2, 3, 1)  # (B, 64, 64, 3)
 
-    def losses(self, frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def losses(self, frames: Tensor, noise: Tensor, kl_weight: float = 1.0) -> dict[str, Tensor]:
         """Squared error plus KL (appendix A.1), with the floor under KL that the authors' code has.
 
         "reconstruction": squared error in units of [0, 1], summed over the frame's pixels and channels, mean over B.
         "kl": KL(N(mu, exp(logvar)) || N(0, 1)) summed over Z, mean over B.
-        "loss": reconstruction + max(KL, 0.5 * Z), the maximum for each frame, then the mean over B.
+        "loss": reconstruction + kl_weight * max(KL, 0.5 * Z), the maximum for each frame, then the mean over B.
         """
         x = _pixels(frames)  # (B, 3, 64, 64)
         mu, logvar = self._encode(x)
         decoded = self.decode(draw(mu, logvar, noise))
         reconstruction = F.mse_loss(decoded, x.permute(0, 2, 3, 1), reduction="sum") / len(frames)
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1)  # (B,)
-        loss = reconstruction + kl.clamp(min=0.5 * self.z).mean()
+        loss = reconstruction + kl_weight * kl.clamp(min=0.5 * self.z).mean()
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl.mean()}
 
     def encoder(self) -> list[nn.Parameter]:

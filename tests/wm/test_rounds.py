@@ -99,12 +99,26 @@ def test_more_rounds_may_follow_and_the_last_one_be_taken_further(two: Run) -> N
     assert table(two)[2]["env_steps"] > three[2]["env_steps"]
 
 
-def test_a_frozen_v_stays_as_it_is(two: Run, tmp_path: Path) -> None:
+def test_a_frozen_v_stays_as_it_is_and_what_it_saw_is_taken_over(
+    two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, taken = [], []
+    encoding, take_over = Encoding._encode, Encoding._take_over
+    monkeypatch.setattr(Encoding, "_encode", lambda self, *a: encoded.append(self.uri) or encoding(self, *a))
+    monkeypatch.setattr(Encoding, "_take_over", lambda self, unit: taken.append(unit) or take_over(self, unit))
     still = replace(TWO, rounds=replace(TWO.rounds, vision_steps=0))
     run = start_run(str(tmp_path), "tiny", still)
     iterate(still, run, LocalPool())
     digests = {must_open(f"{run.uri}/round-00{number}").stage("vision").manifest().digest for number in (0, 1)}
     assert len(digests) == 1
+    first, second = (must_open(f"{run.uri}/round-00{number}") for number in (0, 1))
+    assert (encoded.count(first.uri), encoded.count(second.uri)) == (TWO.collect.episodes, TWO.rounds.episodes)
+    assert taken == list(range(TWO.collect.episodes // TWO.collect.unit_episodes))
+    latents = [part.need("latents", 1, "encode", of=digests.copy().pop()) for part in (first, second)]
+    before, after = ([shard["sha256"] for shard in made.content["shards"]] for made in latents)
+    assert after[: len(before)] == before
+    starts = [unpack(made.read(made.content["starts"]))[0]["mu"] for made in latents]
+    assert torch.equal(starts[1][: len(starts[0])], starts[0])
     assert of_run(must_open(f"{run.uri}/round-001")).memory is not None
 
 

@@ -12,9 +12,9 @@ from wm import place as places
 from wm.checkpoints import pack
 from wm.config import Config
 from wm.pool import Pool
-from wm.run import Manifest, Run, sha256
+from wm.run import Manifest, Run, must_open, sha256
 from wm.shards import DataSet, ShardWriter, latent_schema, vector_column
-from wm.stages.sharded import make_shards, record, restore, rollouts
+from wm.stages.sharded import data_set, make_shards, record, restore, rollouts
 from wm.stages.train_vision import load_vision
 from wm.vision import Vision
 
@@ -25,7 +25,7 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     made = run.need("collect", config.collect.episodes, "collect")
     stage = run.stage("latents", of=vision.digest)
     data = rollouts(made)
-    work = Encoding(config, run.uri, stage.folder, load_vision(vision).encoder_only(), data)
+    work = Encoding(config, run.uri, stage.folder, load_vision(vision).encoder_only(), data, _known(made, vision))
     done = stage.complete(made.extent)
     if done is not None:
         restore(done, run, stage, work, pool)
@@ -50,6 +50,14 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     )
 
 
+def _known(rollouts: Manifest, vision: Manifest) -> DataSet:
+    """Latents of the first shards, which the run of the agent that drove has already if V was not trained since."""
+    if "earlier" not in rollouts.content:
+        return DataSet([])
+    there = must_open(rollouts.config["collect.agent"]).stage("latents", of=vision.digest).manifest()
+    return data_set(there, "encode") if there else DataSet([])
+
+
 @dataclass(frozen=True)
 class Encoding:
     """Encode one shard of frames into one shard of latents."""
@@ -59,6 +67,7 @@ class Encoding:
     folder: str
     vision: Vision
     data: DataSet
+    known: DataSet
 
     @property
     def threads(self) -> int:
@@ -68,7 +77,11 @@ class Encoding:
         place, batch = places.at(self.uri), self.config.latents.batch
 
         def do(unit: int) -> dict[str, Any]:
-            file = self.data.files[unit]
+            file, key = self.data.files[unit], f"{self.folder}/{unit:06d}.parquet"
+            if unit < len(self.known.files):
+                data, first = self._take_over(unit)
+                place.put(key, data)
+                return record(key, data, file.shard.lengths, first=first)
             episodes = [number for number, (other, _) in enumerate(self.data.episodes) if other is file]
             writer, first = None, []
             for episode in episodes:
@@ -87,11 +100,19 @@ class Encoding:
                 writer.add(columns | vectors)
             assert writer is not None, file
             data = writer.finish()
-            key = f"{self.folder}/{unit:06d}.parquet"
             place.put(key, data)  # the same bytes, should it be there already
             return record(key, data, file.shard.lengths, first=first)
 
         return do
+
+    def _take_over(self, unit: int) -> tuple[bytes, list[Any]]:
+        file = self.known.files[unit]
+        data = file.place.get(file.shard.key)
+        if data is None or sha256(data) != file.shard.sha256:
+            raise file.bad("is missing or damaged")
+        latents = DataSet([file])
+        seen = [latents.read(episode, ["mu", "logvar"]) for episode in range(len(file.shard.lengths))]
+        return data, [[columns["mu"][0].tolist(), columns["logvar"][0].tolist()] for columns in seen]
 
     @torch.inference_mode()
     def _encode(self, frames: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -82,7 +82,8 @@ class VaeGanLearner(VisionLearner):
     def _play(self, frames: Tensor, purpose: str, number: int) -> Played:
         normal = torch.randn(2, len(frames), self.section.z, generator=self.generator(purpose, number))
         noise, prior = normal.to(self.device, non_blocking=True)
-        return play(self.model, self.discriminator, frames, frames / 255, noise, prior)
+        x, weight = frames / 255, self.section.kl_weight
+        return play(self.model, self.discriminator, frames, x, noise, prior, weight)
 
     def _told(self, losses: Losses) -> dict[str, Tensor]:
         told = {"kl": losses.kl, "likeness": losses.likeness, "gan": losses.gan, "fooling": losses.fooling}

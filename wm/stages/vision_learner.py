@@ -63,7 +63,7 @@ class VisionLearner(Learner):
 
     def losses(self, batch: Tensor, purpose: str, number: int) -> dict[str, Tensor]:
         noise = torch.randn(len(batch), self.section.z, generator=self.generator(purpose, number))
-        return self.model.losses(batch, noise.to(self.device, non_blocking=True))
+        return self.model.losses(batch, noise.to(self.device, non_blocking=True), self.section.kl_weight)
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
