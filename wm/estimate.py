@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from wm.config import Config
 from wm.envs import load
-from wm.space import ESTIMATES, random_frames
+from wm.space import ESTIMATES, frames_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates) -> list[Estimat
     game, collect, evolve = load(config.game), config.collect, config.evolve
     if game.name == "doom":
         rates = replace(rates, collect=rates.doom, agent=rates.doom, exact=rates.doom_exact)
-    frames = random_frames(config)
+    frames = frames_of(config)
     shards = -(-collect.episodes // collect.unit_episodes)
     on_gpu = gpus > 0
     stages = [

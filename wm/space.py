@@ -49,19 +49,20 @@ def _missing(progress: Progress) -> float:
     return 1 - progress.done / progress.total if progress.stage in ("collect", "latents", "score") else 1.0
 
 
-def random_frames(config: Config) -> int:
-    """About how many frames the rollouts of a random policy have."""
-    game = load(config.game)
-    return config.collect.episodes * min(config.collect.steps, game.random_steps or game.max_steps)
+def frames_of(config: Config) -> int:
+    """About how many frames the rollouts have: a random policy's may end early, an agent's are taken for whole."""
+    game, section = load(config.game), config.collect
+    lasts = game.max_steps if section.agent else game.random_steps or game.max_steps
+    return section.episodes * min(section.steps, lasts)
 
 
 def _collect(config: Config) -> float:
     frame = FRAME[0] * FRAME[1] * FRAME[2] * PACKED.get(config.game, UNKNOWN)
-    return random_frames(config) * frame
+    return frames_of(config) * frame
 
 
 def _latents(config: Config) -> float:
-    return random_frames(config) * LATENTS * config.vision.z
+    return frames_of(config) * LATENTS * config.vision.z
 
 
 def _vision(config: Config) -> float:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from processes import Job
 
+from wm.checkpoints import unpack
 from wm.config import Rounds
 from wm.mistakes import Mistake
 from wm.pool import LocalPool
@@ -18,6 +20,7 @@ from wm.report import results
 from wm.report.contents import run_report
 from wm.rounds import iterate, round_config
 from wm.run import Run, must_open, start_run
+from wm.stages.encode import Encoding
 from wm.trained import of_run
 
 TINY = PRESETS["tiny"]

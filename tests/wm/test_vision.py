@@ -75,6 +75,7 @@ def test_losses_are_sums_over_a_frame_and_means_over_the_batch(vae):
     torch.testing.assert_close(found["kl"], kl.mean(), atol=1e-5, rtol=1e-4)
     assert (kl < 16).all()  # below the floor of 0.5 * Z, which so counts in their stead
     torch.testing.assert_close(found["loss"], found["reconstruction"] + 16)
+    torch.testing.assert_close(vae.losses(batch, noise, kl_weight=0.25)["loss"], found["reconstruction"] + 4)
 
 
 def test_the_floor_under_kl_is_one_for_each_frame(vae):
