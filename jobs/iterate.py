@@ -1,7 +1,14 @@
 """Rounds of the agent's own data: `python -m jobs.iterate PRESET --run URI --rounds N`."""
 
 from jobs.manners import stage_job
+from wm.config import Config
 from wm.rounds import PREPARING, iterate
 
+
+def stages_of(config: Config) -> int:
+    """At most: a target may be reached before."""
+    return config.rounds.count * len(PREPARING) + 1
+
+
 if __name__ == "__main__":
-    stage_job("iterate", __doc__, iterate, section="rounds", count=len(PREPARING) + 1)
+    stage_job("iterate", __doc__, iterate, section="rounds", count=stages_of)

@@ -32,17 +32,17 @@ def stage_job(
     doc: str | None,
     stages: Stages,
     section: str | None = None,
-    count: int = 1,
+    count: Callable[[Config], int] = lambda config: 1,
     fallback: Config | None = None,
 ) -> None:
-    """The whole life of a job that runs `count` stages; `fallback` is the config of a new run without a preset."""
+    """The whole life of a job of so many (`count`) stages; `fallback` is the config of a new run without a preset."""
 
     def job() -> dict[str, Any]:
         signal.signal(signal.SIGTERM, _interrupt)
         preset, where, config = parse(name, doc or "", sys.argv[1:], section, fallback)
         run = start_run(where.run, preset, config, where.base)
         start = time.monotonic()
-        with Display(config.workers.log_seconds, count) as display, hold(run.place, where.take_over) as lease:
+        with Display(config.workers.log_seconds, count(config)) as display, hold(run.place, where.take_over) as lease:
             pool = open_pool(where, config)
             run.tell = Watch(run, config, lease, display, pool).tell
             run.cpus = pool.workers * max(1, config.threads)

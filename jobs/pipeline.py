@@ -4,4 +4,4 @@ from jobs.manners import stage_job
 from wm.pipeline import STAGES, pipeline
 
 if __name__ == "__main__":
-    stage_job("pipeline", __doc__, pipeline, count=len(STAGES))
+    stage_job("pipeline", __doc__, pipeline, count=lambda config: len(STAGES))
