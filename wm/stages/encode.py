@@ -67,7 +67,7 @@ class Encoding:
     folder: str
     vision: Vision
     data: DataSet
-    known: DataSet
+    known: DataSet = DataSet([])  # the first of them, encoded already
 
     @property
     def threads(self) -> int:
