@@ -123,7 +123,7 @@ class Vision(Training):
     z: int = bits(32)
     """Numbers that a frame is reduced to."""
     kl_weight: float = bits(1.0)
-    """Of KL beside the squared error. Small things, such as fireballs, cost less to leave out than 1 makes them."""
+    """Weight of KL beside the squared error: at 1, small things such as fireballs are cheaper left out."""
     frozen: bool = bits(False)
     """Take over the V of `init` as it is."""
     gamma: float = bits(0.1)

@@ -71,7 +71,7 @@ class TakeCover(gymnasium.Env[np.ndarray, np.ndarray]):
     """The original: skill 4, 640x480 with the status bar, one tic a step, no weapon, decals or particles.
 
     What happens doesn't depend on the screen, and drawing it is nearly all that a step costs: half the width takes
-    a third of the time, and V sees the same but for 2 or 3 grey levels, less than what a tic changes.
+    a third of the time, and V sees the same but for 2 grey levels, less than what a tic changes.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 35}  # noqa: RUF012  (gymnasium's own convention)

@@ -14,6 +14,7 @@ from wm.drawing import ticks
 from wm.report.page import Html, tag
 
 WIDTH, HEIGHT = 420, 260
+LINE = 62  # letters beside each other in that width
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 40  # margins
 Colour = Literal["one", "two", "three", "four", "other"]
 
@@ -172,7 +173,8 @@ class Bar:
 
 def bars(rows: Sequence[Bar], about: str) -> Html:
     """Horizontal bars from 0, each below its name and number."""
-    edges = [0.0, *(row.value + sign * (row.spread or 0) for row in rows for sign in (-1, 1)), *(r.value for r in rows)]
+    reach = [(row.value, max(row.spread or 0, row.error or 0)) for row in rows]
+    edges = [0.0, *(value + sign * whisker for value, whisker in reach for sign in (-1, 1))]
     low, high = min(edges), max(edges)
     row_height, parts = 34, []
 
@@ -183,7 +185,9 @@ def bars(rows: Sequence[Bar], about: str) -> Html:
         top = index * row_height
         colour = "var(--one)" if row.strong else "var(--other)"
         weight = "650" if row.strong else None
-        parts.append(_text(row.name, 0, top + 12, "start", class_="ink", font_weight=weight))
+        room = LINE - len(row.says)
+        name = row.name if len(row.name) <= room else f"{row.name[: room - 1]}…"
+        parts.append(_text(name, 0, top + 12, "start", class_="ink", font_weight=weight))
         parts.append(_text(row.says, WIDTH, top + 12, "end", class_="ink", font_weight=weight))
         left, right = sorted((x(0), x(row.value)))
         parts.append(tag("rect", y=top + 18, height=9, rx=2, fill=colour, **_f(x=left, width=max(1, right - left))))

@@ -55,7 +55,8 @@ def _known(rollouts: Manifest, vision: Manifest) -> DataSet:
     if "earlier" not in rollouts.content:
         return DataSet([])
     there = must_open(rollouts.config["collect.agent"]).stage("latents", of=vision.digest).manifest()
-    return data_set(there, "encode") if there else DataSet([])
+    same = there is not None and there.inputs["collect"] == rollouts.content["earlier"]
+    return data_set(there, "encode") if there and same else DataSet([])
 
 
 @dataclass(frozen=True)
@@ -74,38 +75,36 @@ class Encoding:
         return self.config.threads
 
     def build(self) -> Callable[[int], dict[str, Any]]:
-        place, batch = places.at(self.uri), self.config.latents.batch
+        place = places.at(self.uri)
 
         def do(unit: int) -> dict[str, Any]:
-            file, key = self.data.files[unit], f"{self.folder}/{unit:06d}.parquet"
-            if unit < len(self.known.files):
-                data, first = self._take_over(unit)
-                place.put(key, data)
-                return record(key, data, file.shard.lengths, first=first)
-            episodes = [number for number, (other, _) in enumerate(self.data.episodes) if other is file]
-            writer, first = None, []
-            for episode in episodes:
-                columns = self.data.read(
-                    episode, ["episode", "step", "frame", "action", "reward", "terminated", "truncated"]
-                )
-                mu, logvar = self._encode(columns.pop("frame"), batch)
-                first.append([mu[0].tolist(), logvar[0].tolist()])
-                action = columns.pop("action")
-                writer = writer or ShardWriter(latent_schema(mu.shape[1], action.shape[1], {"game": self.config.game}))
-                vectors = {
-                    "mu": vector_column(mu),
-                    "logvar": vector_column(logvar),
-                    "action": vector_column(action),
-                }
-                writer.add(columns | vectors)
-            assert writer is not None, file
-            data = writer.finish()
+            data, first = self._take_over(unit) if unit < len(self.known.files) else self._make(unit)
+            key = f"{self.folder}/{unit:06d}.parquet"
             place.put(key, data)  # the same bytes, should it be there already
-            return record(key, data, file.shard.lengths, first=first)
+            return record(key, data, self.data.files[unit].shard.lengths, first=first)
 
         return do
 
+    def _make(self, unit: int) -> tuple[bytes, list[Any]]:
+        """A shard, and (mu, logvar) of each episode's first frame."""
+        file = self.data.files[unit]
+        episodes = [number for number, (other, _) in enumerate(self.data.episodes) if other is file]
+        writer, first = None, []
+        for episode in episodes:
+            columns = self.data.read(
+                episode, ["episode", "step", "frame", "action", "reward", "terminated", "truncated"]
+            )
+            mu, logvar = self._encode(columns.pop("frame"), self.config.latents.batch)
+            first.append([mu[0].tolist(), logvar[0].tolist()])
+            action = columns.pop("action")
+            writer = writer or ShardWriter(latent_schema(mu.shape[1], action.shape[1], {"game": self.config.game}))
+            vectors = {"mu": vector_column(mu), "logvar": vector_column(logvar), "action": vector_column(action)}
+            writer.add(columns | vectors)
+        assert writer is not None, file
+        return writer.finish(), first
+
     def _take_over(self, unit: int) -> tuple[bytes, list[Any]]:
+        """The same, made before."""
         file = self.known.files[unit]
         data = file.place.get(file.shard.key)
         if data is None or sha256(data) != file.shard.sha256:

@@ -61,6 +61,13 @@ def test_bars_begin_at_zero_and_names_are_escaped():
     assert "<i>" not in chart
 
 
+def test_a_long_name_leaves_room_for_its_number():
+    chart = bars([Bar("--vision.steps 2000 " * 9, 811.0, "811 ± 52")], "about")
+    name, number = (node.text for node in parsed(chart).iter("text"))
+    assert name.startswith("--vision.steps 2000 --vision")
+    assert len(name) + len(number) <= 62
+
+
 def test_a_histogram_counts_everything_once():
     values = [1.0, 2.0, 2.5, 9.9, 10.0, math.nan]
     said = [node.find("title").text for node in parsed(histogram(values, "score", 5.0)).iter("rect")]
