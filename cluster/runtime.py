@@ -67,9 +67,14 @@ def connect(address: str = "", num_cpus: int = 0, object_store_mb: int = 512) ->
     _joined = address != "local"
     try:
         ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises Exception itself, among others
         if address == "local":
-            raise
+            if "timed out" not in str(error):
+                raise
+            raise Mistake(
+                f"Ray did not start in time ({_first_line(error)}): give the same command again when this machine is"
+                " less busy, or with --local, which does without Ray"
+            ) from error
         raise Mistake(f"can't join the Ray cluster at {address} ({_first_line(error)}): {CURE}") from error
 
 

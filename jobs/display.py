@@ -88,8 +88,13 @@ def describe(progress: Progress, seconds: float, before: float) -> str:
     if made > 0 and seconds > 0:
         parts.append(f"{made / seconds:,.3g} {progress.unit}/s")
         parts.append(f"{clock((progress.total - progress.done) * seconds / made)} left")
-    parts += [f"{name} {value:,.4g}" for name, value in progress.metrics.items()]
+    parts += [f"{name} {number(value)}" for name, value in progress.metrics.items()]
     return " · ".join(parts)
+
+
+def number(value: float) -> str:
+    """At least four digits, and never as a power of ten."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.4g}"
 
 
 def clock(seconds: float) -> str:

@@ -109,6 +109,9 @@ def guard(job: Callable[[], dict[str, Any]]) -> int:
         return _say(2, str(mistake))
     except Failure as failure:
         return _say(1, f"failed: {failure}\nWhat is complete is kept; the same command goes on from there.")
+    except BrokenPipeError:  # nobody reads on: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         spec = sys.modules["__main__"].__spec__
         command = ["python", "-m", spec.name if spec else sys.argv[0], *sys.argv[1:]]

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jobs.display import number
 from jobs.manners import guard
 from wm.rounds import PREPARING, begun, enough, row_of
 from wm.run import Run, must_open
@@ -73,9 +74,14 @@ def rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
 
 
 def _state(station: Station) -> str:
+    complete = station.manifest.extent if station.manifest else 0
+    if station.begun > complete:
+        return f"stopped at {station.begun:,} of {station.wanted:,} {station.unit}" + (
+            f"; {complete:,} complete" if complete else ""
+        )
     if station.manifest is None:
         return "begun" if station.bytes else "-"
-    return f"{station.manifest.extent:,} of {station.wanted:,} {station.unit}"
+    return f"{complete:,} of {station.wanted:,} {station.unit}"
 
 
 def _result(station: Station) -> str:
@@ -83,7 +89,7 @@ def _result(station: Station) -> str:
         return ""
     metrics = station.manifest.metrics
     shown = ("frames", "held_out_loss", "held_out_nll", "best_validation", "env_steps", "score", "se")
-    return " · ".join(f"{name} {metrics[name]:,.4g}" for name in shown if name in metrics)
+    return " · ".join(f"{name} {number(metrics[name])}" for name in shown if name in metrics)
 
 
 if __name__ == "__main__":

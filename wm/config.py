@@ -3,11 +3,12 @@
 Each field knows its kind:
 
     bits     changes results; frozen by the first stage of a run
-    extent   how far to go; may only grow, so that a finished run can be taken further
+    extent   how far to go; may change, but not to less than is done, so that a finished run can be taken further
     free     changes nothing but speed and comfort; never frozen
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
@@ -416,8 +417,11 @@ def of_kind(config: Any, *kinds: str) -> dict[str, Any]:
     return {flag(*path): value for path, (kind, value) in leaves(config).items() if kind in kinds}
 
 
-def grown(frozen: Config, wanted: Config) -> Config:
-    """`wanted`, if a run frozen with `frozen` may go on with it; else the Mistake that names both values."""
+def grown(frozen: Config, wanted: Config, done: Callable[[], dict[str, int]] = dict) -> Config:
+    """`wanted`, if a run frozen with `frozen` may go on with it; else the Mistake that names both values.
+
+    An extent may fall as far as what is `done` of it; where nothing is said of that, it may only grow.
+    """
     before, after = leaves(frozen), leaves(wanted)
     for path, (kind, value) in before.items():
         new = after[path][1]
@@ -426,8 +430,11 @@ def grown(frozen: Config, wanted: Config) -> Config:
                 f"this run was frozen with --{flag(*path)} {value}, not {new}: leave the flag out, or start another run"
                 " (--base takes over what this one made)"
             )
-        if kind == "extent" and new < value:
-            raise Mistake(f"--{flag(*path)} {new} is less than this run's {value}: it may only grow")
+        if kind == "extent" and new < value and new < (least := min(value, done().get(flag(*path), value))):
+            raise Mistake(
+                f"--{flag(*path)} {new} is less than this run has come to: say {least} or more, or start another run"
+                " (--base takes over what this one made)"
+            )
     return wanted
 
 

@@ -47,6 +47,7 @@ TINY = replace(
         DEMO.evolve, generations=3, population=4, unit_episodes=4, patience=20, validate_every=2, validation_episodes=2
     ),
     score=Score(episodes=2, unit_episodes=1),
+    rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2),
 )
 
 DOOM = Config(
@@ -86,6 +87,7 @@ DOOM_TINY = replace(
         validation_episodes=1,
     ),
     score=Score(episodes=2, unit_episodes=1),
+    rounds=TINY.rounds,
 )
 
 PRESETS: dict[str, Config] = {

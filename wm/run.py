@@ -1,6 +1,6 @@
 """A run: a place that holds the frozen config, what each stage made, and the manifests that vouch for it.
 
-    config.json, config-0001.json    the config; a later one has grown extents, nothing else
+    config.json, config-0001.json    the config; a later one has other extents, nothing else
     collect/manifest-0000000160.json what 160 episodes are made of, with hashes
     collect/...                      the data itself, committed before the manifest that names it
     latents/3f0c91a2b7d4/...         a stage that only makes sense with what it was made from has that in its path
@@ -30,6 +30,14 @@ from wm.place import Place
 
 log = logging.getLogger(__name__)
 
+STAGE_OF = {  # how far a stage goes
+    "collect.episodes": "collect",
+    "vision.steps": "vision",
+    "memory.steps": "memory",
+    "evolve.generations": "evolve",
+    "score.episodes": "score",
+}
+
 
 def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
@@ -37,6 +45,12 @@ def to_json(value: Any) -> bytes:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def number_in(key: str, kind: str) -> int:
+    """How far the file of this name goes, if it is a manifest ("manifest") or a checkpoint ("step"); else 0."""
+    found = re.search(rf"/{kind}-(\d{{10}})[-.]", key)
+    return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True)
@@ -165,12 +179,21 @@ class Run:
         tell: Callable[[Progress], None] = lambda progress: None,
     ):
         self.place, self.config, self.preset, self.base = place, config, preset, base
-        self.revision, self.tell = revision, tell  # how often its extents have grown
+        self.revision, self.tell = revision, tell  # how often its extents have changed
         self.cpus = 0  # held for its stages, once a job says so
 
     @property
     def uri(self) -> str:
         return self.place.uri
+
+    def done(self) -> dict[str, int]:
+        """The least that each extent may be set to: what is complete; of more, one step further than it has got."""
+        least = {}
+        for extent, stage in STAGE_OF.items():
+            keys = self.place.sizes(stage)
+            complete, begun = (max((number_in(key, kind) for key in keys), default=0) for kind in ("manifest", "step"))
+            least[extent] = begun + 1 if begun > complete else complete
+        return least
 
     def stage(self, name: str, of: str | None = None) -> Stage:
         """The stage of that name, made `of` the thing with that digest."""
@@ -190,9 +213,15 @@ class Run:
 
     def need(self, name: str, extent: int, job: str, of: str | None = None) -> Manifest:
         """The stage's manifest, or the Mistake that names the job which completes it."""
-        manifest = self.stage(name, of).complete(extent)
+        manifest, command = self.stage(name, of).manifest(), f"python -m jobs.{job} --run {self.uri}"
         if manifest is None:
-            raise Mistake(f"no complete {name} in {self.uri}: run `python -m jobs.{job} --run {self.uri}`")
+            raise Mistake(f"no complete {name} in {self.uri}: run `{command}`")
+        if manifest.extent < extent:
+            flag = next((flag for flag, stage in STAGE_OF.items() if stage == name), None)
+            sooner = f", with a smaller --{flag} to be done sooner" if flag else ""
+            raise Mistake(
+                f"no complete {name} in {self.uri}, only {manifest.extent:,} of {extent:,}: run `{command}`{sooner}"
+            )
         return manifest
 
 
@@ -239,12 +268,12 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
         raise Mistake(
             f"{uri} was started {f'with --base {run.base.uri}' if run.base else 'without --base'}: start another run"
         )
-    before, run.config = run.config, configs.grown(run.config, config)
+    before, run.config = run.config, configs.grown(run.config, config, run.done)
     if configs.of_kind(before, "extent") != configs.of_kind(config, "extent"):
         run.revision += 1
         data = _frozen(run.preset, run.base.uri if run.base else None, config)
         if not run.place.put_new(f"config-{run.revision:04d}.json", data):
-            return start_run(uri, preset, config, base)  # another job has grown it meanwhile: judge again
+            return start_run(uri, preset, config, base)  # another job was first: judge again
     return run
 
 

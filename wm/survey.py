@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from wm.run import Manifest, Run
+from wm.run import Manifest, Run, number_in
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Station:
     wanted: int
     unit: str
     manifest: Manifest | None  # the furthest one
+    begun: int  # where its last checkpoint is
     bytes: int  # of all its files, those of unfinished work included
     folder: str  # where they are; empty where it can't have begun
 
@@ -46,10 +47,11 @@ def survey(run: Run) -> list[Station]:
     stations: dict[str, Station] = {}
     for name, job, wanted, unit, made_of in plan:
         source = stations[made_of] if made_of else None
-        manifest, bytes_, folder = None, 0, ""
+        manifest, folder, own = None, "", {}
         if source is None or source.manifest is not None:
             stage = run.stage(name, of=source.manifest.digest if source and source.manifest else None)
             manifest, folder = stage.manifest(), stage.folder
-            bytes_ = sum(size for key, size in sizes.items() if key.startswith(folder + "/"))
-        stations[name] = Station(name, job, wanted, unit, manifest, bytes_, folder)
+            own = {key: size for key, size in sizes.items() if key.startswith(folder + "/")}
+        begun = max((number_in(key, "step") for key in own), default=0)
+        stations[name] = Station(name, job, wanted, unit, manifest, begun, sum(own.values()), folder)
     return list(stations.values())

@@ -79,7 +79,7 @@ def test_typed_in_a_shell_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) 
         ("collect tiny --run FILE", "FILE is a file: name a folder"),
         ("collect tiny --run /proc/runs", "can't write /proc/runs/config.json"),
         ("score --run TINY --seed 7", "this run was frozen with --score.seed 0, not 7: leave the flag out"),
-        ("train_vision --run TINY --steps 5", "--vision.steps 5 is less than this run's 6: it may only grow"),
+        ("train_vision --run TINY --steps 5", "--vision.steps 5 is less than this run has come to: say 6 or more"),
         ("collect demo --run TINY", "TINY was started with the preset tiny, not demo"),
         (
             "train_memory tiny --run RUN --local",

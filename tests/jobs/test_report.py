@@ -19,7 +19,7 @@ from wm.survey import survey
 from wm.sweep import Outcome, Trial
 from wm.temperature import data, rows_of
 
-PARTS = ("It drives", "Beside others", "Score against generation", "Score against steps", "Reconstructions")
+PARTS = ("In the game", "Beside others", "Score against generation", "Score against steps", "Reconstructions")
 PARTS += ("What single numbers stand for", "Dreams at several temperatures", "M&#x27;s loss", "Where the time went")
 
 

@@ -66,7 +66,7 @@ def test_a_report_and_the_status_show_rounds(
     run = tmp_path / "two"
     shutil.copytree(two.uri, run)  # its rounds still name the first one's place
     shown = run_report(must_open(str(run)))
-    for part in ("Round by round", "What M foresees", "What was visited", "jobs.iterate tiny", "It drives"):
+    for part in ("Round by round", "What M foresees", "What was visited", "jobs.iterate tiny", "In the game"):
         assert part in shown
     assert "under way" not in shown
     whole = job("status", "--run", run)

@@ -6,6 +6,7 @@ is the observation where that is one, else what it renders. M and C see a discre
 """
 
 import json
+import os
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -108,6 +109,7 @@ def _make(name: str) -> gymnasium.Env:
     """`gym:ID?key=value&key=value`; values are JSON, or text where they aren't."""
     id_, _, query = name.removeprefix("gym:").partition("?")
     options = {key: _value(text) for key, text in parse_qsl(query)}
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # nothing is shown, so no screen has to be there
     try:
         env = gymnasium.make(id_, render_mode="rgb_array", **options)  # it draws only when asked to
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:

@@ -66,8 +66,7 @@ def film(found: Findings) -> Html:
             f" here with what the agent remembers and then goes its own way at tau {found.config.evolve.tau:g}, with C"
             " acting in it."
         )
-    title = "It drives." if found.config.game == "car-racing" else "It plays."
-    return figure(title, note, _animated(pictures, about))
+    return figure("In the game.", note, _animated(pictures, about))
 
 
 def _animated(pictures: list[np.ndarray], about: str) -> Html:
@@ -111,9 +110,10 @@ def beside_others(found: Findings) -> Html:
 def episodes(found: Findings) -> Html:
     made = found.need("score")
     scores = [episode["score"] for episode in made.content["episodes"]]
-    failed = sum(score < made.metrics["score"] / 2 for score in scores)
-    note = f"all {len(scores):,} test episodes; {failed:,} of them below half of the mean"
-    return figure("Episode by episode.", note, histogram(scores, "score of an episode", made.metrics["score"]))
+    mean, note = made.metrics["score"], f"all {len(scores):,} test episodes"
+    if mean > 0:
+        note += f"; {sum(score < mean / 2 for score in scores):,} of them below half of the mean"
+    return figure("Episode by episode.", note, histogram(scores, "score of an episode", mean))
 
 
 def step_size(found: Findings) -> Html:
