@@ -62,7 +62,8 @@ DOOM = Config(
 DOOM_SMALL = replace(
     DOOM,
     collect=replace(DOOM.collect, episodes=1_200),
-    vision=replace(SMALL.vision, z=64),
+    # Many small updates, and details cheap to keep: else V leaves out the fireballs.
+    vision=Vision(z=64, kl_weight=0.1, batch=32, steps=12_000, decay_steps=4_000, evaluate_steps=1_000),
     memory=replace(DOOM.memory, steps=2_000, batch=16, sequence=256, decay_steps=1_000, evaluate_steps=200),
     evolve=replace(DOOM.evolve, generations=20, population=32, episodes=8, unit_episodes=128, validate_every=5),
     # The first dream has holes, such as walls where one is safe: C finds them, and its own rollouts close them.

@@ -16,6 +16,7 @@ from wm.config import FORMAT, Config
 from wm.mistakes import Mistake
 from wm.presets import PRESETS
 from wm.run import Manifest, Run, _compare, must_open, open_run, sha256, start_run, to_json
+from wm.survey import survey
 
 TINY = PRESETS["tiny"]
 
@@ -106,6 +107,7 @@ def test_an_extent_falls_as_far_as_what_is_done(uri: str) -> None:
     with pytest.raises(Mistake, match=r"--vision.steps 5 is less than this run has come to: say 6 or more"):
         start_run(uri, "tiny", with_steps(TINY, 5))
     run.place.put("vision/checkpoints/step-0000000021-0123456789ab.safetensors", b"")
+    assert next(station for station in survey(run) if station.stage == "vision").begun == 21
     with pytest.raises(
         Mistake, match=r"--vision.steps 21 .* say 22 or more"
     ):  # a last step is measured, so it is taken
