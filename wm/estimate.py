@@ -121,7 +121,7 @@ def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
         min(cpus, units),
         0,
         _bytes(config, "evolve"),
-        f"{steps:,.0f} steps in the {'dream' if section.where == 'dream' else 'real game'}",
+        f"{steps:,.0f} steps in the {'dream' if section.where == 'dream' else 'real game'}, {units:,} units at a time",
     )
 
 
