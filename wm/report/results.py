@@ -127,11 +127,15 @@ def step_size(found: Findings) -> Html:
 
 
 def by_generation(found: Findings) -> Html:
-    rows = found.rows("evolve")
+    rows, section = found.rows("evolve"), found.config.evolve
+    note = f"validation with its standard error; population: {section.population} candidates"
+    if section.where == "dream":
+        note += ", scored in the dream"
+    elif section.patience:
+        note += f", whose episodes end after {section.patience} steps without reward, before they cost more"
     return figure(
         "Score against generation.",
-        f"validation with its standard error; population: {found.config.evolve.population} candidates"
-        + (", scored in the dream" if found.config.evolve.where == "dream" else ""),
+        note,
         lines(
             [
                 Series("worst to best", _xy(rows, "generation", "mean"), "other", band=_band(rows), line=False),
