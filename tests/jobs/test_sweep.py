@@ -57,7 +57,10 @@ def test_killed_mid_way_it_goes_on_and_repeats_nothing(cartpole: Run, base: Path
         ("--tau 0 --run RUN", "--tau 0.0 has to be above 0"),
         ("--seeds 0 --run RUN", "--seeds 0 leaves nothing to do: say 1 or more"),
         ("--cpus-each 0 --run RUN", "--cpus-each 0: say 1 or more"),
-        ("--run RUN --memory.steps 9", "no complete memory in RUN: run `python -m jobs.train_memory --run RUN`"),
+        (
+            "--run RUN --memory.steps 9",
+            "no complete memory in RUN, only 6 of 9: run `python -m jobs.train_memory --run RUN`, with",
+        ),
         ("--run NOWHERE", "no run in NOWHERE: start one with"),
     ],
 )
