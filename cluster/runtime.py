@@ -67,14 +67,14 @@ def connect(address: str = "", num_cpus: int = 0, object_store_mb: int = 512) ->
     _joined = address != "local"
     try:
         ray.init(address=address, **options)
-    except Exception as error:  # Ray raises Exception itself, among others
-        if address == "local":
-            if "timed out" not in str(error):
-                raise
+    except Exception as error:  # Ray raises Exception itself where its start takes too long
+        if address == "local" and "timed out" in str(error):
             raise Mistake(
                 f"Ray did not start in time ({_first_line(error)}): give the same command again when this machine is"
                 " less busy, or with --local, which does without Ray"
             ) from error
+        if address == "local" or not isinstance(error, ConnectionError | RuntimeError | ValueError):
+            raise
         raise Mistake(f"can't join the Ray cluster at {address} ({_first_line(error)}): {CURE}") from error
 
 

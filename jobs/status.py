@@ -76,9 +76,8 @@ def rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
 def _state(station: Station) -> str:
     complete = station.manifest.extent if station.manifest else 0
     if station.begun > complete:
-        return f"stopped at {station.begun:,} of {station.wanted:,} {station.unit}" + (
-            f"; {complete:,} complete" if complete else ""
-        )
+        kept = f"; {complete:,} complete" if complete else ""
+        return f"at {station.begun:,} of {station.wanted:,} {station.unit}{kept}"
     if station.manifest is None:
         return "begun" if station.bytes else "-"
     return f"{complete:,} of {station.wanted:,} {station.unit}"

@@ -108,9 +108,8 @@ def test_an_extent_falls_as_far_as_what_is_done(uri: str) -> None:
         start_run(uri, "tiny", with_steps(TINY, 5))
     run.place.put("vision/checkpoints/step-0000000021-0123456789ab.safetensors", b"")
     assert next(station for station in survey(run) if station.stage == "vision").begun == 21
-    with pytest.raises(
-        Mistake, match=r"--vision.steps 21 .* say 22 or more"
-    ):  # a last step is measured, so it is taken
+    # A training measures at its last step, so it has to take one.
+    with pytest.raises(Mistake, match=r"--vision.steps 21 .* say 22 or more"):
         start_run(uri, "tiny", with_steps(TINY, 21))
     assert start_run(uri, "tiny", with_steps(TINY, 22)).config.vision.steps == 22
     assert must_open(uri).config.vision.steps == 22
