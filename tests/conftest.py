@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from processes import Job, type_in
 
 from wm.pool import LocalPool
@@ -64,26 +65,33 @@ def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
             one.process.join()
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, *words: str) -> Run:
+    """A run that a user's command makes; once, however many processes the tests are dealt out to."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    uri = folder / name
+    with FileLock(folder / f"{name}.lock"):
+        if not (uri / "stderr").exists():
+            made = type_in("jobs.pipeline", "tiny", "--run", uri, *words)
+            assert made.returncode == 0, made.stderr
+            (uri / "stdout").write_text(made.stdout)
+            (uri / "stderr").write_text(made.stderr)
+    return must_open(str(uri))
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A whole run with the preset `tiny`, made by the command a user types, on a Ray with two workers. Read only."""
-    uri = tmp_path_factory.mktemp("runs") / "tiny"
-    made = type_in("jobs.pipeline", "tiny", "--run", uri, "--workers.count", 2)
-    assert made.returncode == 0, made.stderr
-    (uri / "stdout").write_text(made.stdout)
-    (uri / "stderr").write_text(made.stderr)
-    return must_open(str(uri))
+    return made_once(tmp_path_factory, "tiny", "--workers.count", "2")
 
 
 @pytest.fixture(scope="session")
 def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A whole run on somebody else's game, by its id, with C evolved in the dream. Read only; seconds."""
-    uri = tmp_path_factory.mktemp("runs") / "cartpole"
     words = "--game gym:CartPole-v1 --collect.steps 20 --evolve.generations 1 --evolve.where dream --memory.done"
     words += " --evolve.dream-steps 16 --evolve.dream-done sample --evolve.tau-high 1.5 --evolve.dream-dropout 0.1"
-    made = type_in("jobs.pipeline", "tiny", "--run", uri, "--local", *words.split())
-    assert made.returncode == 0, made.stderr
-    return must_open(str(uri))
+    return made_once(tmp_path_factory, "cartpole", "--local", *words.split())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from processes import Job
 
 from wm.checkpoints import unpack
-from wm.config import Rounds
+from wm.config import Config, Rounds
 from wm.mistakes import Mistake
 from wm.pool import LocalPool
 from wm.presets import PRESETS
@@ -24,8 +24,12 @@ from wm.stages.encode import Encoding
 from wm.trained import of_run
 
 TINY = PRESETS["tiny"]
-TWO = replace(TINY, rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2))
-WORDS = ("--rounds.episodes", 2, "--rounds.vision-steps", 3, "--rounds.memory-steps", 3, "--rounds.generations", 2)
+TWO = replace(
+    TINY,
+    score=replace(TINY.score, episodes=1),
+    rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2),
+)
+WORDS = ("--score.episodes", 1, "--rounds.episodes", 2, "--rounds.vision-steps", 3, "--rounds.memory-steps", 3, "--rounds.generations", 2)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = start_run(str(tmp_path_factory.mktemp("rounds") / "two"), "tiny", TWO)
     iterate(TWO, run, LocalPool())
     return run
+
+
+def begun_like(two: Run, folder: Path, config: Config) -> Run:
+    """A run with another config that has the same first round, complete but for its score."""
+    shutil.copytree(Path(two.uri, "round-000"), folder / "round-000", ignore=shutil.ignore_patterns("score"))
+    return start_run(str(folder), "tiny", config)
 
 
 def table(run: Run) -> list[dict]:
@@ -110,12 +120,12 @@ def test_a_frozen_v_stays_as_it_is_and_what_it_saw_is_taken_over(
     monkeypatch.setattr(Encoding, "_encode", lambda self, *a: encoded.append(self.uri) or encoding(self, *a))
     monkeypatch.setattr(Encoding, "_take_over", lambda self, unit: taken.append(unit) or take_over(self, unit))
     still = replace(TWO, rounds=replace(TWO.rounds, vision_steps=0))
-    run = start_run(str(tmp_path), "tiny", still)
+    run = begun_like(two, tmp_path, still)
     iterate(still, run, LocalPool())
     digests = {must_open(f"{run.uri}/round-00{number}").stage("vision").manifest().digest for number in (0, 1)}
     assert len(digests) == 1
     first, second = (must_open(f"{run.uri}/round-00{number}") for number in (0, 1))
-    assert (encoded.count(first.uri), encoded.count(second.uri)) == (TWO.collect.episodes, TWO.rounds.episodes)
+    assert (encoded.count(first.uri), encoded.count(second.uri)) == (0, TWO.rounds.episodes)
     assert taken == list(range(TWO.collect.episodes // TWO.collect.unit_episodes))
     latents = [part.need("latents", 1, "encode", of=digests.copy().pop()) for part in (first, second)]
     before, after = ([shard["sha256"] for shard in made.content["shards"]] for made in latents)
@@ -126,9 +136,9 @@ def test_a_frozen_v_stays_as_it_is_and_what_it_saw_is_taken_over(
 
 
 @pytest.mark.parametrize("limit", [{"target": -500.0}, {"env_steps": 1}])
-def test_enough_is_enough(limit: dict, tmp_path: Path) -> None:
+def test_enough_is_enough(limit: dict, two: Run, tmp_path: Path) -> None:
     config = replace(TWO, rounds=replace(TWO.rounds, **limit))
-    run = start_run(str(tmp_path), "tiny", config)
+    run = begun_like(two, tmp_path, config)
     iterate(config, run, LocalPool())
     assert len(table(run)) == 1
 
