@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from processes import Job
 
 from cluster import runtime
 from cluster.pool import RayPool
+from wm.pipeline import STAGES
 from wm.pool import LocalPool
 from wm.presets import PRESETS
 from wm.run import Progress, Run, must_open, start_run
@@ -50,10 +52,20 @@ def workers_of(node: Any) -> list[int]:
     return found
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with V and M, and no C yet."""
+    folder = tmp_path_factory.mktemp("learned")
+    run = start_run(str(folder), "tiny", PRESETS["tiny"])
+    for stage in STAGES[: STAGES.index(evolve)]:
+        stage(run.config, run, LocalPool())
+    return folder
+
+
 def test_a_cluster_that_loses_and_gains_machines(
-    copy: Callable[..., Path], cluster: Any, node: Callable[..., Any]
+    learned: Path, tmp_path: Path, cluster: Any, node: Callable[..., Any]
 ) -> None:
-    alone, together = copy("evolve", "score"), copy("evolve", "score")
+    alone, together = (shutil.copytree(learned, tmp_path / name) for name in ("alone", "together"))
     expected = theta_of(alone, 4, LocalPool())
     nodes, happened = [node(2, labels=ROLLOUT)], []
     run = taken_further(together, 4)
@@ -101,11 +113,11 @@ def test_collecting_on_a_cluster_that_loses_machines(tmp_path: Path, cluster: An
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_a_hundred_random_kills_of_workers_nodes_and_the_driver(
-    tiny: Run, tmp_path: Path, job: Callable[..., Job], cluster: Any, node: Callable[..., Any]
+    learned: Path, tmp_path: Path, job: Callable[..., Job], cluster: Any, node: Callable[..., Any]
 ) -> None:
     """One a generation: whoever is killed again before it has got anywhere never will."""
     wanted, generations, luck = 100, 120, random.Random(1)
-    words = ["--base", tiny.uri, "--generations", generations, "--episodes", 1, "--steps", 30]
+    words = ["--base", learned, "--generations", generations, "--episodes", 1, "--steps", 30]
     words += ["--validate-every", generations]
     expected = job("evolve", "--run", tmp_path / "alone", "--local", *words)
     assert expected.wait() == 0

@@ -29,7 +29,18 @@ TWO = replace(
     score=replace(TINY.score, episodes=1),
     rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2),
 )
-WORDS = ("--score.episodes", 1, "--rounds.episodes", 2, "--rounds.vision-steps", 3, "--rounds.memory-steps", 3, "--rounds.generations", 2)
+WORDS = (
+    "--score.episodes",
+    1,
+    "--rounds.episodes",
+    2,
+    "--rounds.vision-steps",
+    3,
+    "--rounds.memory-steps",
+    3,
+    "--rounds.generations",
+    2,
+)
 
 
 @pytest.fixture(scope="module")
