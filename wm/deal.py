@@ -20,17 +20,13 @@ def deal(population: int, episodes: int, tracks: int, rng: np.random.Generator) 
 
 
 def scores(returns: np.ndarray, dealt: np.ndarray) -> np.ndarray:
-    """What each candidate would have, had it played all tracks (P,): its returns (P, E) less what its own were worth.
+    """What each candidate would have, had it played all tracks (P,): its returns (P, E) are its part and the tracks'.
 
-    The worth of the tracks is found by least squares, with candidates taken for alike as long as nothing else is
-    known: a priori they differ by as much as luck does. One with a return that is no number has a score that is none.
+    A candidate with a return that is no number has a score that is none.
     """
     population, tracks = len(dealt), dealt.max() + 1
-    owner = np.broadcast_to(np.arange(population)[:, None], dealt.shape)
-    design = np.concatenate((np.eye(population)[owner], np.eye(tracks)[dealt]), axis=2)  # (P, E, P + T)
+    candidate = np.broadcast_to(np.arange(population)[:, None], dealt.shape)
+    design = np.concatenate((np.eye(population)[candidate], np.eye(tracks)[dealt]), axis=2)  # (P, E, P + T)
     good = np.isfinite(returns).all(axis=1)
-    alike = np.eye(population, population + tracks)
-    left = np.concatenate((design[good].reshape(-1, population + tracks), alike))
-    right = np.concatenate((returns[good].ravel(), np.zeros(population)))
-    worth = np.linalg.lstsq(left, right, rcond=None)[0][population:]  # (T,)
-    return np.where(good, (returns - worth[dealt]).mean(axis=1) + worth.mean(), np.nan)
+    found = np.linalg.lstsq(design[good].reshape(-1, population + tracks), returns[good].ravel(), rcond=None)[0]
+    return np.where(good, found[:population] + found[population:].mean(), np.nan)

@@ -21,10 +21,10 @@ def test_an_easy_track_is_no_merit() -> None:
     rng = np.random.default_rng(2)
     dealt = deal(32, 2, 8, rng)
     skill, ease = rng.normal(0, 50, 32), rng.normal(600, 200, 8)
-    returns = skill[:, None] + ease[dealt]
-    assert np.corrcoef(scores(returns, dealt), skill)[0, 1] > 0.98
-    assert np.corrcoef(returns.mean(axis=1), skill)[0, 1] < 0.5
-    assert scores(returns, dealt).mean() == pytest.approx(skill.mean() + ease.mean(), abs=5)
+    found = scores(skill[:, None] + ease[dealt], dealt)
+    assert found == pytest.approx(skill + ease.mean())
+    mean = (skill[:, None] + ease[dealt]).mean(axis=1)
+    assert np.corrcoef(mean, skill)[0, 1] < 0.9
 
 
 def test_the_same_tracks_for_all_give_the_mean() -> None:
@@ -37,4 +37,5 @@ def test_a_return_that_is_no_number_spoils_one_score() -> None:
     returns = np.arange(8.0)[:, None] + 10 * dealt
     returns[3, 1] = np.nan
     found = scores(returns, dealt)
-    assert list(np.isnan(found)) == [False] * 3 + [True] + [False] * 4
+    assert np.isnan(found[3])
+    assert np.delete(found, 3) == pytest.approx(np.delete(np.arange(8.0) + 15, 3))
