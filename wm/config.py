@@ -223,8 +223,6 @@ class Evolve:
     """Candidates in a generation."""
     episodes: int = bits(16)
     """Episodes that a candidate's score is the mean of: the same tracks for all, fresh ones each generation."""
-    tracks: int = bits(0)
-    """Deal each candidate's tracks from so many, and take out what its own were worth; 0: the same for all."""
     unit_episodes: int = bits(32)
     """Episodes played side by side as one unit of work: 32 on a laptop, 4 on a large cluster."""
     sigma0: float = bits(0.1)
@@ -267,13 +265,6 @@ class Evolve:
             raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
         if self.patience < 0 or self.steps < 0 or self.seed < 0 or self.init_sigma < 0:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
-        if self.tracks and self.tracks < self.episodes:
-            raise Mistake(
-                f"--evolve.tracks {self.tracks} are fewer than each candidate's --evolve.episodes {self.episodes}: say"
-                f" {self.episodes} or more, or 0 for the same tracks for all"
-            )
-        if self.tracks and self.where == "dream":
-            raise Mistake("--evolve.tracks is for the real game: leave it out for dreams")
         if self.init_sigma and not self.init:
             raise Mistake("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
         if self.tau_high and not self.tau_high >= self.tau:

@@ -1,4 +1,4 @@
-"""Evolve C: fresh tracks for the candidates of each generation; the distribution's mean is the answer."""
+"""Evolve C: each generation the same fresh tracks for all candidates; the distribution's mean is the answer."""
 
 import json
 import logging
@@ -12,7 +12,6 @@ import torch
 
 from wm.checkpoints import Checkpoints, pack, unpack
 from wm.config import Config
-from wm.deal import deal, scores
 from wm.envs import load
 from wm.events import event_file
 from wm.evolution import Evolution
@@ -20,7 +19,7 @@ from wm.memory import MDNRNN
 from wm.mistakes import Mistake
 from wm.pool import Crew, Pool
 from wm.run import Manifest, Progress, Run, Stage, must_open, sha256
-from wm.seeds import derive, generator, training_episode, validation_episode
+from wm.seeds import derive, training_episode, validation_episode
 from wm.stages.games import Dreams, Evaluating, Games, controller_of
 from wm.stages.starts import starts_of
 from wm.stages.train_memory import load_memory
@@ -106,9 +105,9 @@ def _generations(config: Config, run: Run, stage: Stage, players: Crew, validato
     while evolution.generation < section.generations:
         began = time.monotonic()
         thetas = evolution.ask()
-        judged, steps = _scores(config, seed, evolution.generation, thetas, players)
-        evolution.tell(thetas, judged)
-        finite = judged[np.isfinite(judged)]
+        scores, steps = _scores(config, seed, evolution.generation, thetas, players)
+        evolution.tell(thetas, scores)
+        finite = scores[np.isfinite(scores)]
         row: dict[str, Any] = {
             "generation": evolution.generation,
             "env_steps": (history[-1]["env_steps"] if history else 0) + steps,
@@ -162,35 +161,24 @@ def _begin(config: Config, seed: int) -> Evolution:
 def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew: Crew) -> tuple[np.ndarray, int]:
     """Each candidate's mean score over this generation's episodes, and the steps that took."""
     section = config.evolve
-    returns, steps = np.zeros((len(thetas), section.episodes)), 0
+    sums, steps = np.zeros((len(thetas), section.episodes)), 0
     if section.where == "dream":
-        for unit, (dreamt, lengths) in crew.map(_dreams(config, seed, generation, thetas)):
-            returns[unit.first : unit.first + len(dreamt)] = dreamt
+        for unit, (returns, lengths) in crew.map(_dreams(config, seed, generation, thetas)):
+            first = unit.first
+            sums[first : first + len(returns)] = returns
             steps += int(lengths.sum())
-        return returns.mean(axis=1), steps
+        return sums.mean(axis=1), steps
     for unit, played in crew.map(_games(config, seed, generation, thetas)):
-        returns.flat[unit.first : unit.first + len(played)] = [episode.score for episode in played]
+        first = unit.first
+        sums.flat[first : first + len(played)] = [episode.score for episode in played]
         steps += sum(episode.steps for episode in played)
-    if section.tracks > section.episodes:
-        return scores(returns, _dealt(config, seed, generation, len(thetas))), steps
-    return returns.mean(axis=1), steps
-
-
-def _dealt(config: Config, seed: int, generation: int, population: int) -> np.ndarray:
-    """Numbers of the tracks that each candidate plays. (P, E)"""
-    section = config.evolve
-    if section.tracks <= section.episodes:
-        return np.tile(np.arange(section.episodes), (population, 1))
-    luck = generator(seed, "evolve", "deal", generation)
-    return deal(population, section.episodes, section.tracks, luck)
+    return sums.mean(axis=1), steps
 
 
 def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[Games]:
     """All (candidate, track) pairs in a row, cut into units."""
     section, limit = config.evolve, config.evolve.steps or load(config.game).max_steps
-    tracks = [
-        training_episode(seed, "evolve", generation, int(t)) for t in _dealt(config, seed, generation, len(thetas)).flat
-    ]
+    tracks = [training_episode(seed, "evolve", generation, track) for track in range(section.episodes)]
     for first in range(0, len(thetas) * section.episodes, section.unit_episodes):
         pairs = range(first, min(first + section.unit_episodes, len(thetas) * section.episodes))
         candidates = [pair // section.episodes for pair in pairs]
@@ -198,7 +186,7 @@ def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> It
             name=f"generation {generation}, games from {first}",
             thetas=thetas[candidates[0] : candidates[-1] + 1],
             owner=tuple(candidate - candidates[0] for candidate in candidates),
-            seeds=tuple(tracks[pair] for pair in pairs),
+            seeds=tuple(tracks[pair % section.episodes] for pair in pairs),
             steps=limit,
             patience=section.patience,
             noise=derive(seed, "evolve", "noise", generation, first),

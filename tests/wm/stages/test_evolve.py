@@ -102,17 +102,6 @@ def test_a_generation_plays_the_same_fresh_tracks_for_all() -> None:
     assert not following & set(played[0])
 
 
-def test_a_generation_s_tracks_may_be_dealt_out() -> None:
-    section = replace(TINY.evolve, population=8, episodes=2, tracks=4, unit_episodes=3)
-    units = list(_games(replace(TINY, evolve=section), 1, 7, np.zeros((8, 2))))
-    seeds = [seed for unit in units for seed in unit.seeds]
-    assert sorted(seeds.count(seed) for seed in set(seeds)) == [4] * 4
-    with pytest.raises(Mistake, match=r"evolve\.tracks 1 are fewer than each candidate's --evolve\.episodes 2"):
-        replace(section, tracks=1).check()
-    with pytest.raises(Mistake, match="for the real game"):
-        replace(section, where="dream").check()
-
-
 def test_validation_plays_whole_episodes_of_its_own_range() -> None:
     cut = replace(TINY, evolve=replace(TINY.evolve, steps=500))
     assert {unit.steps for unit in _games(cut, 1, 0, np.zeros((4, 2)))} == {500}
