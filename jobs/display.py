@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from wm.numbers import number
 from wm.run import Manifest, Progress
 from wm.spent import spent
 
@@ -90,11 +91,6 @@ def describe(progress: Progress, seconds: float, before: float) -> str:
         parts.append(f"{clock((progress.total - progress.done) * seconds / made)} left")
     parts += [f"{name} {number(value)}" for name, value in progress.metrics.items()]
     return " · ".join(parts)
-
-
-def number(value: float) -> str:
-    """At least four digits, and never as a power of ten."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.4g}"
 
 
 def clock(seconds: float) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.display import number
 from jobs.manners import guard
+from wm.numbers import number
 from wm.rounds import PREPARING, begun, enough, row_of
 from wm.run import Run, must_open
 from wm.survey import Station, survey

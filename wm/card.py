@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from wm.numbers import number
 from wm.run import Manifest, Run, must_open
 from wm.survey import survey
 
@@ -126,7 +127,7 @@ def markdown(name: str, card: dict[str, Any]) -> str:
             "|---|---|---|---|",
         ]
         for made in part["made"]:
-            found = ", ".join(f"{key} {value:,.4g}" for key, value in made["metrics"].items())
+            found = ", ".join(f"{key} {number(value)}" for key, value in made["metrics"].items())
             lines.append(f"| {made['stage']} | {found} | {made['seconds'] / 60:.1f} min | {made['code']} |")
         lines += ["", f"Processor: {part['made'][0]['processor']}.", ""] if part["made"] else [""]
     return "\n".join(lines)
