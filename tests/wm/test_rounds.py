@@ -29,18 +29,7 @@ TWO = replace(
     score=replace(TINY.score, episodes=1),
     rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2),
 )
-WORDS = (
-    "--score.episodes",
-    1,
-    "--rounds.episodes",
-    2,
-    "--rounds.vision-steps",
-    3,
-    "--rounds.memory-steps",
-    3,
-    "--rounds.generations",
-    2,
-)
+WORDS = "--score.episodes 1 --rounds.episodes 2 --rounds.vision-steps 3 --rounds.memory-steps 3 --rounds.generations 2"
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +145,7 @@ def test_enough_is_enough(limit: dict, two: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_driver_killed_in_any_round_leaves_no_trace(two: Run, job: Callable[..., Job], tmp_path: Path) -> None:
-    words = ("tiny", "--run", tmp_path / "run", "--rounds", 2, *WORDS, "--local")
+    words = ("tiny", "--run", tmp_path / "run", "--rounds", 2, *WORDS.split(), "--local")
     for reached in ("round-000/vision/checkpoints", "round-001/collect", "round-001/evolve"):
         folder = tmp_path / "run" / reached
         job("iterate", *words).kill_when(lambda folder=folder: any(folder.rglob("*")))
