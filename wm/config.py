@@ -310,6 +310,8 @@ class Rounds:
     """Generations of C; raise it later to take the last round further."""
     evolve_episodes: int = bits(0)
     """Episodes that a candidate's score is the mean of; 0 is as many as in the first round."""
+    sigma: float = bits(0.0)
+    """How far around its mean CMA-ES looks again when a round begins; 0 goes on with the last round's sigma."""
     fresh: bool = bits(False)
     """Let C begin anew in each round, not from the last round's distribution."""
     target: float = free(0.0)
@@ -319,8 +321,10 @@ class Rounds:
 
     def check(self) -> None:
         _positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
-        if self.vision_steps < 0 or self.env_steps < 0 or self.evolve_episodes < 0:
-            raise Mistake("--rounds.vision-steps, evolve-episodes and env-steps can't be negative")
+        if self.vision_steps < 0 or self.env_steps < 0 or self.evolve_episodes < 0 or self.sigma < 0:
+            raise Mistake("--rounds.vision-steps, evolve-episodes, env-steps and sigma can't be negative")
+        if self.sigma and self.fresh:
+            raise Mistake("--rounds.sigma is for a C that goes on: leave it out, or --rounds.fresh")
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def round_config(config: Config, uri: str, number: int) -> Config:
         evolve=replace(
             config.evolve,
             init="" if rounds.fresh else before,
+            init_sigma=rounds.sigma,
             generations=rounds.generations,
             episodes=rounds.evolve_episodes or config.evolve.episodes,
             seed=config.evolve.seed + number,

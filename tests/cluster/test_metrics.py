@@ -1,4 +1,4 @@
-"""What Prometheus is told, and a board that asks for nothing else; event files where TensorBoard looks for them."""
+"""What Prometheus is told, and a board that asks for nothing else."""
 
 import json
 import re
@@ -7,12 +7,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import pytest
 import ray
 
 from cluster.metrics import SHOWN
 from cluster.pool import RayPool
-from wm.run import Progress, Run
+from wm.run import Progress
 
 BOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana.json"
 DRIVER = {"done", "total", "generation", "units_waiting", "units_under_way", "units_done", "workers", "restarts"}
@@ -49,12 +48,3 @@ def exported(node: dict[str, Any]) -> str:
             return answer.read().decode()
     except OSError:
         return ""
-
-
-@pytest.mark.parametrize("stage", ["vision", "memory", "evolve"])
-def test_tensorboard_reads_the_curves_of_a_copied_run(tiny: Run, stage: str) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    [file] = Path(tiny.uri, stage).rglob("events.out.tfevents.*")
-    events = EventAccumulator(str(file.parent)).Reload()
-    assert any(tag.startswith(f"{stage}/") for tag in events.Tags()["scalars"])

@@ -174,3 +174,12 @@ def test_rate_and_time_left_are_of_this_processs_own_work() -> None:
     assert text == "30/50 episodes · 1 episodes/s · 0:20 left · score -21.25"
     assert describe(Progress("collect", 20, 50, "episodes"), seconds=0, before=20) == "20/50 episodes"
     assert (clock(59.6), clock(3725)) == ("1:00", "1:02:05")
+
+
+@pytest.mark.parametrize("stage", ["vision", "memory", "evolve"])
+def test_tensorboard_reads_the_curves_of_a_copied_run(tiny: Run, stage: str) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    [file] = Path(tiny.uri, stage).rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file.parent)).Reload()
+    assert any(tag.startswith(f"{stage}/") for tag in events.Tags()["scalars"])

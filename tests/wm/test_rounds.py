@@ -100,6 +100,13 @@ def test_the_first_round_is_the_same_with_curiosity_and_the_next_one_is_not(two:
     assert second.collect.curiosity == 0.5
 
 
+def test_c_looks_as_far_around_as_is_said_once_a_round_begins(two: Run) -> None:
+    wide = replace(TWO, rounds=replace(TWO.rounds, sigma=0.07))
+    first, second = (round_config(wide, two.uri, number).check().evolve for number in (0, 1))
+    assert (first.init_sigma, second.init_sigma) == (0, 0.07)
+    assert round_config(TWO, two.uri, 1).evolve.init_sigma == 0
+
+
 def test_more_rounds_may_follow_and_the_last_one_be_taken_further(two: Run) -> None:
     before = table(two)
     more = replace(TWO, rounds=replace(TWO.rounds, count=3))
@@ -158,5 +165,7 @@ def test_wrong_numbers_are_refused() -> None:
         replace(TINY, rounds=Rounds(count=0)).check()
     with pytest.raises(Mistake, match="vision-steps"):
         replace(TINY, rounds=Rounds(vision_steps=-1)).check()
+    with pytest.raises(Mistake, match=r"rounds\.fresh"):
+        replace(TINY, rounds=Rounds(sigma=0.1, fresh=True)).check()
     with pytest.raises(Mistake, match=r"vision\.init"):
         replace(TINY, vision=replace(TINY.vision, frozen=True)).check()
