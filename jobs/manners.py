@@ -20,7 +20,7 @@ from wm.lease import Lease, hold
 from wm.mistakes import Failure, Mistake
 from wm.pool import LocalPool, Pool, settle
 from wm.run import Manifest, Progress, Run, start_run
-from wm.space import look_for_room
+from wm.space import Lookout
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on stdout
 
@@ -60,14 +60,12 @@ class Watch:
     """What happens whenever a stage says how far it is."""
 
     def __init__(self, run: Run, config: Config, lease: Lease, display: Display, pool: Pool):
-        self.run, self.config, self.lease, self.display, self.pool = run, config, lease, display, pool
-        self.begun: set[str] = set()
+        self.lookout = Lookout(config, run.place)
+        self.lease, self.display, self.pool = lease, display, pool
 
     def tell(self, progress: Progress) -> None:
         self.lease.check()
-        if progress.stage not in self.begun and progress.done < progress.total:
-            self.begun.add(progress.stage)
-            look_for_room(self.config, self.run.place, progress)
+        self.lookout.tell(progress)
         self.display.tell(progress)
         self.pool.tell(progress)
 

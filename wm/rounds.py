@@ -28,6 +28,7 @@ from wm.run import Manifest, Progress, Run, must_open, open_run, start_run, to_j
 from wm.seeds import derive
 from wm.shards import DataSet
 from wm.so_far import agent_so_far
+from wm.space import Lookout
 from wm.stages.evolve import parts
 from wm.stages.score import score
 from wm.stages.sharded import rollouts
@@ -61,7 +62,7 @@ def a_round(config: Config, run: Run, number: int) -> Run:
     uri, wanted = f"{run.uri}/round-{number:03}", round_config(config, run.uri, number)
     there = open_run(uri) if number + 1 < config.rounds.count else None
     part = there or start_run(uri, run.preset, wanted)
-    part.tell = _numbered(run.tell, number)
+    part.tell = _numbered(run.tell, number, Lookout(part.config, part.place))
     part.cpus = run.cpus
     return part
 
@@ -109,8 +110,12 @@ def round_config(config: Config, uri: str, number: int) -> Config:
     )
 
 
-def _numbered(tell: Callable[[Progress], None], number: int) -> Callable[[Progress], None]:
-    return lambda progress: tell(replace(progress, stage=f"round {number} {progress.stage}"))
+def _numbered(tell: Callable[[Progress], None], number: int, lookout: Lookout) -> Callable[[Progress], None]:
+    def told(progress: Progress) -> None:
+        lookout.tell(progress)
+        tell(replace(progress, stage=f"round {number} {progress.stage}"))
+
+    return told
 
 
 def enough(rounds: Rounds, table: Sequence[dict[str, Any]]) -> bool:

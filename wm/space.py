@@ -25,6 +25,19 @@ WEIGHTS = 4.0  # bytes
 EPISODE = 200.0  # bytes that a score's record has
 
 
+class Lookout:
+    """Looks for room whenever a stage begins, once for each."""
+
+    def __init__(self, config: Config, place: Place):
+        self.config, self.place = config, place
+        self.begun: set[str] = set()
+
+    def tell(self, progress: Progress) -> None:
+        if progress.stage not in self.begun and progress.done < progress.total:
+            self.begun.add(progress.stage)
+            look_for_room(self.config, self.place, progress)
+
+
 def look_for_room(config: Config, place: Place, progress: Progress) -> None:
     """Say what the stage that begins needs of what there is; a Mistake if that is clearly too little."""
     estimate = ESTIMATES.get(progress.stage)

@@ -18,8 +18,8 @@ from wm.pool import LocalPool
 from wm.presets import PRESETS
 from wm.report import results
 from wm.report.contents import run_report
-from wm.rounds import iterate, round_config
-from wm.run import Run, must_open, start_run
+from wm.rounds import a_round, iterate, round_config
+from wm.run import Progress, Run, must_open, start_run
 from wm.stages.encode import Encoding
 from wm.trained import of_run
 
@@ -91,6 +91,13 @@ def test_a_report_and_the_status_show_rounds(
     assert half.wait() == 0, half.stderr
     assert half.summary["rounds"][1]["state"].startswith("evolve: ")
     assert half.summary["next"] == f"python -m jobs.iterate --run {run}"
+
+
+def test_a_round_without_room_is_refused_before_it_begins(two: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = a_round(TWO, two, 1)
+    monkeypatch.setattr(part.place, "free", lambda: 1000)
+    with pytest.raises(Mistake, match=r"latents needs about .* make room"):
+        part.tell(Progress("latents", 0, 2, "shards"))
 
 
 def test_the_first_round_is_the_same_with_curiosity_and_the_next_one_is_not(two: Run) -> None:
