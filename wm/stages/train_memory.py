@@ -145,13 +145,26 @@ class MemoryLearner(Learner):
         training, test = (torch.from_numpy(part) for part in split(len(data.lengths), section.held_out))
         self.training = training
         self.weights_of_training = self.episodes.lengths[training].double()
-        chosen = test[torch.arange(max(len(test), min(MEASURED, 4 * len(test)))) % len(test)][:MEASURED]
-        room = (self.episodes.lengths[chosen] - section.sequence).clamp(min=0)
-        spread = torch.linspace(0, 1, len(chosen))
-        self.measured = (chosen, (room * spread).long())
+        ends = self.episodes.lengths[test].cumsum(0)
+        count = min(MEASURED, 4 * len(test))
+        steps = ((torch.arange(count) + 0.5) / count * ends[-1]).long()  # evenly over all of them
+        chosen = torch.searchsorted(ends, steps, right=True)
+        lengths = self.episodes.lengths[test][chosen]
+        self.measured = (test[chosen], self.windows(test[chosen], 1 - (ends[chosen] - steps) / lengths))
+
+    def windows(self, episodes: Tensor, share: Tensor) -> Tensor:
+        """Where the windows at these shares of their episodes begin.
+
+        Each would contain any step as likely as any other if it could reach beyond both ends; as it can't, it is
+        moved up to the end. Drawn among the whole ones alone, hardly any window would have the last step: of 1,000
+        steps and windows of 256 one in 745, and M would not know what long episodes end with.
+        """
+        length, lengths = self.section.sequence, self.episodes.lengths[episodes]
+        starts = (share * (lengths + length - 1)).long() - (length - 1)
+        return starts.clamp(min=0).minimum((lengths - length).clamp(min=0))
 
     def batches(self, start: int) -> Iterator[Sequences]:
-        """Windows drawn evenly over all steps: an episode in proportion to its length, then where it begins."""
+        """Windows drawn evenly over all steps: an episode in proportion to its length, then a window in it."""
         number = start
         while True:
             generator = self.generator("order", number)
@@ -159,8 +172,7 @@ class MemoryLearner(Learner):
                 self.weights_of_training, self.section.batch, replacement=True, generator=generator
             )
             episodes = self.training[rows]
-            room = (self.episodes.lengths[episodes] - self.section.sequence).clamp(min=0)
-            starts = (torch.rand(len(episodes), generator=generator) * (room + 1)).long()
+            starts = self.windows(episodes, torch.rand(len(episodes), generator=generator))
             yield self.episodes.sequences(episodes, starts, self.section.sequence)
             number += 1
 

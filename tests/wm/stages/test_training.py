@@ -215,6 +215,20 @@ def test_m_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatc
     assert seen == {0}
 
 
+def test_m_sees_ends_and_beginnings_as_often_as_other_steps(tiny: Run) -> None:
+    latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
+    assert latents is not None
+    learner = MemoryLearner(TINY, data_set(latents, "encode"), "cpu")
+    episodes, length = torch.full((20_000,), 1), TINY.memory.sequence
+    steps = int(learner.episodes.lengths[1])
+    assert steps > 2 * length
+    starts = learner.windows(episodes, torch.linspace(0, 1, len(episodes) + 1)[:-1])
+    assert (int(starts.min()), int(starts.max())) == (0, steps - length)
+    seen = torch.bincount((starts[:, None] + torch.arange(length)).flatten(), minlength=steps)
+    assert seen.min() > 0.6 * seen.double().mean(), seen
+    assert seen[0] > 0.9 * seen[steps // 2] < seen[-1] / 0.9
+
+
 def test_init_starts_from_another_runs_weights(tiny: Run) -> None:
     rollouts = tiny.stage("collect").manifest()
     assert rollouts is not None
