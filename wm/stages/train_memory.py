@@ -26,7 +26,8 @@ from wm.stages.training import conduct, load_weights, start_from
 from wm.train import Finished, train
 from wm.vision import draw
 
-MEASURED = 64  # held-out sequences that a measurement looks at
+MEASURED = 256  # held-out sequences that a measurement looks at
+GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, modulo 1, are spread evenly, and so are the first few of them
 SHAPE = ("hidden", "mixtures", "reward", "done", "next_action", "previous_done", "dropout")
 
 
@@ -147,7 +148,7 @@ class MemoryLearner(Learner):
         self.weights_of_training = self.episodes.lengths[training].double()
         ends = self.episodes.lengths[test].cumsum(0)
         count = min(MEASURED, 4 * len(test))
-        steps = ((torch.arange(count) + 0.5) / count * ends[-1]).long()  # evenly over all of them
+        steps = (torch.arange(count, dtype=torch.float64) * GOLDEN % 1 * ends[-1]).long()  # among all that are held out
         chosen = torch.searchsorted(ends, steps, right=True)
         lengths = self.episodes.lengths[test][chosen]
         self.measured = (test[chosen], self.windows(test[chosen], 1 - (ends[chosen] - steps) / lengths))
