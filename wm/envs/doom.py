@@ -35,6 +35,7 @@ SEEN = {640: slice(0, 400), 320: slice(3, 203)}  # V doesn't see the status bar,
 THIRD = 1 / 3  # an action below minus this goes left, one above it right
 LEFT, RIGHT, STAY = [1, 0], [0, 1], [0, 0]  # the buttons
 HELD, LONG = 10, 200  # tics for which random policies keep going, at most
+SWING = 10, 160  # the same of those that go to and fro
 ENGINE = Path(vizdoom.__file__).with_name("vizdoom")
 STARTS = 3  # processes that one step may use up before it fails
 STEP_SECONDS, START_SECONDS = 60.0, 300.0  # a process that is silent for so long hangs, however crowded the machine
@@ -42,11 +43,11 @@ STEP_SECONDS, START_SECONDS = 60.0, 300.0  # a process that is silent for so lon
 
 class Doom(Game):
     name = "doom"
-    version = "2"
+    version = "3"
     actions = 1  # in [-1, 1]
     max_steps = MAX_STEPS
     random_steps = 260
-    explorations = ("mixture", "held", "independent", "long")
+    explorations = ("mixture", "held", "independent", "long", "swinging")
 
     def make(self, exact: bool = False) -> gymnasium.Env:
         return TakeCover(WIDTH if exact else FAST_WIDTH)
@@ -64,6 +65,11 @@ class Doom(Game):
             raw = raw.repeat(rng.integers(1, HELD + 1, steps), axis=0)[:steps]
         if kind == "long":  # to the walls and on: M takes for safe what nobody has tried, and C finds out
             raw = raw.repeat(np.exp(rng.uniform(0, np.log(LONG), steps)).astype(int), axis=0)[:steps]
+        if kind == "swinging":  # to and fro, each episode at its own pace: some live as long as agents do
+            pace = np.exp(rng.uniform(*np.log(SWING)))
+            swings = rng.uniform(0.5 * pace, 1.5 * pace, steps).round().astype(int)
+            sides = rng.choice((-1, 1)) * np.resize((1, -1), steps)
+            raw = rng.uniform(THIRD, 1, (steps, 1)) * sides.repeat(swings)[:steps, None]
         return raw.astype(np.float32)
 
 

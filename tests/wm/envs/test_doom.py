@@ -180,9 +180,25 @@ def test_explore(kind: str) -> None:
     assert actions.shape == (3000, 1)
     assert actions.dtype == np.float32
     assert np.abs(actions).max() <= 1
+    np.testing.assert_array_equal(actions, GAME.explore(kind, 3000, np.random.default_rng(1)))
+
+
+@pytest.mark.parametrize("kind", ["held", "independent", "long"])
+def test_it_goes_left_and_right_and_nowhere_alike(kind: str) -> None:
+    actions = GAME.explore(kind, 3000, np.random.default_rng(1))
     shares = [(actions < -1 / 3).mean(), (np.abs(actions) <= 1 / 3).mean(), (actions > 1 / 3).mean()]
     np.testing.assert_allclose(shares, 1 / 3, atol=0.06)
-    np.testing.assert_array_equal(actions, GAME.explore(kind, 3000, np.random.default_rng(1)))
+
+
+def test_who_swings_goes_to_and_fro_at_a_pace_of_the_episodes_own() -> None:
+    paces = []
+    for seed in range(100):
+        left = GAME.explore("swinging", 3000, np.random.default_rng(seed))[:, 0] < 0
+        swings = np.diff(np.flatnonzero(np.diff(left)))
+        assert swings.max() <= 3 * swings.min() + 3
+        paces.append(swings.mean())
+    assert min(paces) < 15
+    assert max(paces) > 130
 
 
 def test_held_actions_last_one_to_ten_tics() -> None:
