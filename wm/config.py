@@ -41,7 +41,7 @@ class Collect:
     steps: int = bits(1000)
     """Steps after which an episode is cut off."""
     policy: str = bits("mixture")
-    """mixture, or one of those it mixes: CarRacing's brownian, held, mild; others' held, independent; Doom's long."""
+    """mixture, or a part of it: CarRacing's brownian, held, mild; others' held, independent; Doom's long, swinging."""
     unit_episodes: int = bits(8)
     """Episodes that one worker plays side by side and writes as one shard."""
     agent: str = bits("")
