@@ -44,7 +44,7 @@ STEP_SECONDS, START_SECONDS = 60.0, 300.0  # a process that is silent for so lon
 class Doom(Game):
     name = "doom"
     version = "3"
-    actions = 1  # in [-1, 1]
+    actions = 1  # left, nowhere, right: -1, 0, 1
     max_steps = MAX_STEPS
     random_steps = 260
     explorations = ("mixture", "held", "independent", "long", "swinging")
@@ -53,24 +53,26 @@ class Doom(Game):
         return TakeCover(WIDTH if exact else FAST_WIDTH)
 
     def squash(self, raw: Tensor) -> Tensor:
-        return raw.tanh()
+        """What the game makes of it: told more than that, M dreams that 1 goes faster than 0.5, and C lives on it."""
+        a = raw.tanh()
+        return (a > THIRD).to(raw.dtype) - (a < -THIRD).to(raw.dtype)
 
     def explore(self, kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
         if kind == "mixture":
             kind = str(rng.choice(self.explorations[1:]))
         if kind not in self.explorations:
             raise ValueError(f"doom explores as {', '.join(self.explorations)}, not as {kind!r}")
-        raw = rng.uniform(-1, 1, (steps, 1))
+        moves = rng.integers(-1, 2, (steps, 1))
         if kind == "held":
-            raw = raw.repeat(rng.integers(1, HELD + 1, steps), axis=0)[:steps]
+            moves = moves.repeat(rng.integers(1, HELD + 1, steps), axis=0)[:steps]
         if kind == "long":  # to the walls and on: M takes for safe what nobody has tried, and C finds out
-            raw = raw.repeat(np.exp(rng.uniform(0, np.log(LONG), steps)).astype(int), axis=0)[:steps]
+            moves = moves.repeat(np.exp(rng.uniform(0, np.log(LONG), steps)).astype(int), axis=0)[:steps]
         if kind == "swinging":  # to and fro, each episode at its own pace: some live as long as agents do
             pace = np.exp(rng.uniform(*np.log(SWING)))
             swings = rng.uniform(0.5 * pace, 1.5 * pace, steps).round().astype(int)
-            sides = rng.choice((-1, 1)) * np.resize((1, -1), steps)
-            raw = rng.uniform(THIRD, 1, (steps, 1)) * sides.repeat(swings)[:steps, None]
-        return raw.astype(np.float32)
+            sides = rng.choice((-1, 1)) * np.resize((1, -1), (steps, 1))
+            moves = sides.repeat(swings, axis=0)[:steps]
+        return moves.astype(np.float32)
 
 
 class TakeCover(gymnasium.Env[np.ndarray, np.ndarray]):

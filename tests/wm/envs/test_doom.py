@@ -170,8 +170,8 @@ def test_a_third_of_the_actions_each_goes_left_right_or_nowhere(env, monkeypatch
 
 
 def test_squash() -> None:
-    raw = torch.tensor([[-50.0], [0.0], [1.0], [50.0]])
-    torch.testing.assert_close(GAME.squash(raw), torch.tensor([[-1.0], [0.0], [np.tanh(1)], [1.0]]).float())
+    raw = torch.tensor([[-50.0], [-0.35], [-0.34], [0.0], [0.34], [0.35], [50.0]])  # tanh(0.3466) is a third
+    torch.testing.assert_close(GAME.squash(raw), torch.tensor([[-1.0], [-1.0], [0.0], [0.0], [0.0], [1.0], [1.0]]))
 
 
 @pytest.mark.parametrize("kind", GAME.explorations)
@@ -179,13 +179,13 @@ def test_explore(kind: str) -> None:
     actions = GAME.explore(kind, 3000, np.random.default_rng(1))
     assert actions.shape == (3000, 1)
     assert actions.dtype == np.float32
-    assert np.abs(actions).max() <= 1
+    assert set(np.unique(actions)) <= {-1, 0, 1}
     np.testing.assert_array_equal(actions, GAME.explore(kind, 3000, np.random.default_rng(1)))
 
 
 @pytest.mark.parametrize("kind", ["held", "independent", "long"])
 def test_it_goes_left_and_right_and_nowhere_alike(kind: str) -> None:
-    actions = GAME.explore(kind, 3000, np.random.default_rng(1))
+    actions = np.concatenate([GAME.explore(kind, 3000, np.random.default_rng(seed)) for seed in range(40)])
     shares = [(actions < -1 / 3).mean(), (np.abs(actions) <= 1 / 3).mean(), (actions > 1 / 3).mean()]
     np.testing.assert_allclose(shares, 1 / 3, atol=0.06)
 
@@ -203,7 +203,8 @@ def test_who_swings_goes_to_and_fro_at_a_pace_of_the_episodes_own() -> None:
 
 def test_held_actions_last_one_to_ten_tics() -> None:
     actions = GAME.explore("held", 3000, np.random.default_rng(1))[:, 0]
-    runs = np.diff(np.flatnonzero(np.diff(actions, prepend=np.nan, append=np.nan)))
-    assert (runs.min(), runs.max()) == (1, 10)
+    runs = np.diff(np.flatnonzero(np.diff(actions)))
+    assert 1 <= runs.min() <= 2
+    assert np.median(runs) < 10 < runs.max()  # the same may be drawn again
     with pytest.raises(ValueError, match="held"):
         GAME.explore("wild", 10, np.random.default_rng(0))
