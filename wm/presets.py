@@ -61,11 +61,22 @@ DOOM = Config(
 
 DOOM_SMALL = replace(
     DOOM,
-    collect=replace(DOOM.collect, episodes=1_200),
+    collect=replace(DOOM.collect, episodes=4_000),
     # Many small updates, and details cheap to keep: else V leaves out the fireballs.
     vision=Vision(z=64, kl_weight=0.1, batch=32, steps=12_000, decay_steps=4_000, evaluate_steps=1_000),
-    memory=replace(DOOM.memory, steps=2_000, batch=16, sequence=256, decay_steps=1_000, evaluate_steps=200),
-    evolve=replace(DOOM.evolve, generations=20, population=32, episodes=8, unit_episodes=128, validate_every=5),
+    # Dropout, and thousands of ends: M knows the few that 1,200 rollouts have by heart, and foresees no others.
+    memory=replace(
+        DOOM.memory, steps=2_500, batch=16, sequence=256, decay_steps=1_000, evaluate_steps=250, dropout=0.25
+    ),
+    evolve=replace(
+        DOOM.evolve,
+        generations=20,
+        population=32,
+        episodes=8,
+        unit_episodes=128,
+        validate_every=10,
+        validation_episodes=64,
+    ),
     # The first dream may have holes, such as walls where one is safe: C finds them, and its own rollouts close them.
     rounds=Rounds(count=3, episodes=296, vision_steps=0, memory_steps=500, generations=20, fresh=True),
 )

@@ -46,7 +46,7 @@ def test_validation_plays_the_real_game_in_units_of_its_own() -> None:
     units = list(validation_games(config, np.zeros(2), "validation"))
     assert {len(unit.seeds) for unit in units} == {config.score.unit_episodes}
     assert {unit.steps for unit in units} == {2100}
-    assert [seed for unit in units for seed in unit.seeds] == list(range(VALIDATION, VALIDATION + 32))
+    assert [seed for unit in units for seed in unit.seeds] == list(range(VALIDATION, VALIDATION + 64))
 
 
 def test_a_range_of_temperatures() -> None:

@@ -46,7 +46,7 @@ class Doom(Game):
     version = "3"
     actions = 1  # left, nowhere, right: -1, 0, 1
     max_steps = MAX_STEPS
-    random_steps = 260
+    random_steps = 285
     explorations = ("mixture", "held", "independent", "long", "swinging")
 
     def make(self, exact: bool = False) -> gymnasium.Env:
