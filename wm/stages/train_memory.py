@@ -146,18 +146,19 @@ class MemoryLearner(Learner):
         training, test = (torch.from_numpy(part) for part in split(len(data.lengths), section.held_out))
         self.training = training
         self.weights_of_training = self.episodes.lengths[training].double()
-        ends = self.episodes.lengths[test].cumsum(0)
+        lengths = self.episodes.lengths[test]
+        ends = lengths.cumsum(0)
         count = min(MEASURED, 4 * len(test))
         steps = (torch.arange(count, dtype=torch.float64) * GOLDEN % 1 * ends[-1]).long()  # among all that are held out
         chosen = torch.searchsorted(ends, steps, right=True)
-        lengths = self.episodes.lengths[test][chosen]
-        self.measured = (test[chosen], self.windows(test[chosen], 1 - (ends[chosen] - steps) / lengths))
+        share = (steps - (ends - lengths)[chosen]) / lengths[chosen]
+        self.measured = (test[chosen], self.windows(test[chosen], share))
 
     def windows(self, episodes: Tensor, share: Tensor) -> Tensor:
         """Where the windows at these shares of their episodes begin.
 
         Each would contain any step as likely as any other if it could reach beyond both ends; as it can't, it is
-        moved up to the end. Drawn among the whole ones alone, hardly any window would have the last step: of 1,000
+        moved inside. Drawn among the whole ones alone, hardly any window would have the last step: of 1,000
         steps and windows of 256 one in 745, and M would not know what long episodes end with.
         """
         length, lengths = self.section.sequence, self.episodes.lengths[episodes]
