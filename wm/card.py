@@ -7,30 +7,44 @@ import numpy as np
 from wm.numbers import number
 from wm.run import Manifest, Run, must_open
 from wm.survey import survey
+from wm.unpacked import card_with
 
 KEPT = (
     *("frames", "steps", "generation", "best_generation", "env_steps", "best_validation"),
-    *("held_out_loss", "held_out_nll", "score", "se", "std", "episodes"),
+    *("best_validation_se", "sigma", "held_out_loss", "held_out_nll", "score", "se", "std", "episodes"),
 )
 BARS = 24  # characters of the longest bar
 
 
 def card_of(run: Run) -> dict[str, Any]:
     """What was done for the run's agent, in the runs that it builds on and in itself; each stage once."""
-    runs = [
-        {"preset": one.preset, "made": [_made(manifest) for manifest in new if manifest.stage != "score"]}
-        for one, new in _stages(run)
-    ]
+    runs = [part for card in _carried(run) for part in card["runs"]]
+    for one, new in _stages(run):
+        made = [_made(manifest) for manifest in new if manifest.stage != "score" and card_with(manifest) is None]
+        if made or not new:
+            runs.append({"preset": one.preset, "made": made})
     return {"env_steps": env_steps(run), "runs": runs}
 
 
 def env_steps(run: Run) -> int:
     """Steps of the game that all of it took: rollouts and evolution, those of the runs it builds on included."""
-    made = [manifest for _, new in _stages(run) for manifest in new]
+    made = [manifest for _, new in _stages(run) for manifest in new if card_with(manifest) is None]
     frames = sum(int(manifest.metrics["frames"]) for manifest in made if manifest.stage == "collect")
-    return frames + sum(
+    evolution = sum(
         int(manifest.metrics["env_steps"]) for manifest in made if manifest.stage == "evolve" and _real(manifest)
     )
+    return frames + evolution + sum(int(card["env_steps"]) for card in _carried(run))
+
+
+def _carried(run: Run) -> list[dict[str, Any]]:
+    """The cards of agents whose files some of it was unpacked from, each once."""
+    found = {
+        manifest.inputs["agent"]: card
+        for _, new in _stages(run)
+        for manifest in new
+        if (card := card_with(manifest)) is not None
+    }
+    return list(found.values())
 
 
 def _stages(run: Run) -> list[tuple[Run, list[Manifest]]]:

@@ -139,6 +139,8 @@ class DataSet:
         Done before a stage begins, so that a damaged file can't stop it in the middle. On a disk
         the content is hashed; a bucket checks content itself, so there the size has to do.
         """
+        if not self.files:
+            raise Mistake("no rollouts to learn from: an unpacked agent comes without; let it drive (--collect.agent)")
         sizes = {at: place.sizes(at[1]) for at, place in {(f.place.uri, f.folder): f.place for f in self.files}.items()}
         for file in self.files:
             shard, there = file.shard, sizes[file.place.uri, file.folder]

@@ -41,7 +41,7 @@ def _numbers(found: Findings, evolved: bool) -> list[tuple[str, str]]:
         scores = sorted(episode["score"] for episode in made.content["episodes"])
         pairs.append(("worst, median, best", f"{scores[0]:,.0f}, {_median(scores):,.0f}, {scores[-1]:,.0f}"))
         pairs.append(("between episodes (deviation)", f"± {made.metrics['std']:,.0f}"))
-    if (made := found.manifest("collect")) is not None:
+    if (made := found.manifest("collect")) is not None and made.metrics["frames"]:
         pairs.append(("random frames seen", f"{made.metrics['frames']:,}"))
     if evolved and (made := found.manifest("evolve")) is not None:
         kind = "dream" if found.config.evolve.where == "dream" else "game"
@@ -82,7 +82,7 @@ def _animated(pictures: list[np.ndarray], about: str) -> Html:
 def beside_others(found: Findings) -> Html:
     """Bars, the best last: this run, the random policy, and what is published."""
     rows, notes = [], []
-    if (made := found.manifest("collect")) is not None:
+    if (made := found.manifest("collect")) is not None and made.metrics["frames"]:
         metrics, section = made.metrics, found.config.collect
         name = "This run's random policy" if not section.agent else "The agent that collected"
         says = f"{metrics['score']:,.0f} ± {metrics['score_std']:,.0f}"

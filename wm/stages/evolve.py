@@ -150,7 +150,9 @@ def _begin(config: Config, seed: int) -> Evolution:
             raise Mistake(
                 f"no complete evolve in {section.init} to start from: complete it, or leave --evolve.init out"
             )
-        mean, sigma = load_theta(manifest), section.init_sigma or manifest.metrics["sigma"]
+        mean, sigma = load_theta(manifest), section.init_sigma or manifest.metrics.get("sigma", 0.0)
+        if not sigma:
+            raise Mistake(f"{section.init} does not say its sigma: say --evolve.init-sigma, 0.02 for instance")
         if mean.shape != (size,):
             raise Mistake(
                 f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"

@@ -7,6 +7,7 @@ from wm.checkpoints import unpack
 from wm.config import Config
 from wm.dream import Starts
 from wm.memory import MDNRNN
+from wm.mistakes import Mistake
 from wm.run import Manifest, Run
 from wm.seeds import generator
 from wm.shards import DataSet
@@ -25,6 +26,10 @@ def starts_in(latents: Manifest, config: Config, memory: MDNRNN | None) -> Start
     """The same of latents at hand; without an M all that there is are first frames."""
     if config.evolve.dream_starts != "first" and memory is not None:
         own = config.collect.episodes if config.evolve.dream_starts == "own" else 0
+        if not latents.content["shards"]:
+            raise Mistake(
+                f"{latents.place.uri} came without rollouts for dreams to begin amid: say --evolve.dream-starts first"
+            )
         return amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "starts"), own)
     starts = unpack(latents.read(latents.content["starts"]))[0]
     return Starts(starts["mu"].numpy(), starts["logvar"].numpy())
