@@ -29,6 +29,12 @@ def test_the_file_scores_as_the_run_does(tiny: Run, tmp_path: Path) -> None:
     watched = type_in("jobs.watch", "--agent", path, "--steps", 4, "--to", tmp_path / "film.webp")
     assert watched.returncode == 0, watched.stderr
     assert (tmp_path / "film.webp").read_bytes()[8:12] == b"WEBP"
+    unpacked = type_in("jobs.unpack", "--agent", path, "--run", tmp_path / "unpacked")
+    assert unpacked.returncode == 0, unpacked.stderr
+    assert f"--evolve.init {tmp_path / 'unpacked'}" in unpacked.stderr
+    refused = type_in("jobs.unpack", "--agent", path, "--run", tiny.uri)
+    assert refused.returncode == 2
+    assert "holds another run" in refused.stderr
     again = type_in("jobs.export", "--run", tiny.uri, "--to", path, "--half")
     assert again.returncode == 2
     assert "is there already" in again.stderr
