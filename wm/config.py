@@ -179,6 +179,8 @@ class Memory(Training):
     """Take the previous done as an input, as the paper does in Doom."""
     dropout: float = bits(0.0)
     """Share of h that the heads don't see in training."""
+    own: float = bits(0.0)
+    """Share of the z that M reads in training which it drew itself, as in dreams; up to twice that in a sequence."""
     clip: float = bits(1.0)
     """Gradients are cut to this size, each number by itself."""
     reward_weight: float = bits(1.0)
@@ -191,6 +193,8 @@ class Memory(Training):
         _positive(self, "memory", "hidden", "mixtures", "sequence", "clip", "reward_weight", "done_weight")
         if not 0 <= self.dropout < 1:
             raise Mistake(f"--memory.dropout {self.dropout} is no share: say 0 or more and less than 1")
+        if not 0 <= self.own <= 0.5:
+            raise Mistake(f"--memory.own {self.own} is out of range: say 0 to 0.5")
 
 
 @dataclass(frozen=True)

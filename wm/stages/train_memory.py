@@ -14,7 +14,7 @@ from wm.calibration import auc, reliability
 from wm.config import Config, Memory, of_kind
 from wm.envs import load
 from wm.learner import Learner, split
-from wm.memory import MDNRNN, Prediction, losses
+from wm.memory import MDNRNN, Prediction, losses, sample
 from wm.pictures import memory_pictures
 from wm.pool import Pool
 from wm.run import Manifest, Run, must_open
@@ -205,7 +205,26 @@ class MemoryLearner(Learner):
         if self.model.training and self.section.dropout:
             dropped = torch.rand((*batch.mask.shape, self.section.hidden), generator=generator).to(self.device)
         first = torch.zeros_like(batch.mask) if self.section.previous_done else None  # no sequence spans two episodes
-        return z, self.model(z, batch.a, previous_done=first, noise=dropped)[0]
+        seen = z
+        if self.model.training and self.section.own:
+            seen = self.partly_own(z, batch.a, first, generator)
+        return z, self.model(seen, batch.a, previous_done=first, noise=dropped)[0]
+
+    @torch.no_grad()
+    def partly_own(self, z: Tensor, a: Tensor, first: Tensor | None, generator: torch.Generator) -> Tensor:
+        """z (B, T, Z), but at some steps drawn from what M expects there: so it learns to go on from its own draws.
+
+        In a dream M reads nothing else. Its numbers, each drawn by itself, fit together less well than a frame's, and
+        an M that has never met such z believes them: fireballs vanish, and the player drifts. This is scheduled
+        sampling (Bengio et al., 2015), all steps at once (Mihaylova and Martins, 2019).
+        """
+        expected = self.model(z, a, previous_done=first)[0]
+        uniform, normal = torch.rand(z.shape, generator=generator), torch.randn(z.shape, generator=generator)
+        own = sample(expected, 1.0, uniform.to(self.device), normal.to(self.device))
+        shares = 2 * self.section.own * torch.rand((len(z), 1, 1), generator=generator)  # each sequence has its own
+        chosen = torch.rand((*z.shape[:2], 1), generator=generator) < shares  # (B, T, 1)
+        chosen[:, 0] = False  # nothing foresees the first
+        return torch.where(chosen.to(self.device), own.roll(1, dims=1), z)
 
     @torch.no_grad()
     def measures(self) -> dict[str, Any]:

@@ -229,6 +229,37 @@ def test_m_sees_ends_and_beginnings_as_often_as_other_steps(tiny: Run) -> None:
     assert min(seen[0], seen[-1]) > 0.9 * seen[steps // 2]
 
 
+def test_in_training_m_reads_some_of_its_own_draws(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
+    assert latents is not None
+    config = replace(TINY, memory=replace(TINY.memory, own=0.4, batch=64))
+    learner = MemoryLearner(config, data_set(latents, "encode"), "cpu")
+    batch = next(learner.batches(0))
+    read: list[torch.Tensor] = []
+    original = learner.model.forward
+    monkeypatch.setattr(learner.model, "forward", lambda z, *a, **k: (read.append(z), original(z, *a, **k))[1])
+    learner.model.train()
+    z, _ = learner.expect(batch, "train", 0)
+    frames, partly_own = read
+    assert torch.equal(frames, z)  # and so is what it is to foresee
+    own = (partly_own != z).all(dim=-1)  # (B, T)
+    assert torch.equal(own, (partly_own != z).any(dim=-1))  # a step's numbers all come from the one or the other
+    assert not own[:, 0].any()
+    shares = own[:, 1:].double().mean(dim=1)
+    assert 0.3 < shares.mean() < 0.5
+    assert shares.min() < 0.2
+    assert shares.max() > 0.6
+
+    read.clear()
+    again, _ = learner.expect(batch, "train", 0)
+    assert torch.equal(again, z)
+    assert torch.equal(read[1], partly_own)
+    learner.model.eval()
+    read.clear()
+    learner.expect(batch, "held out", 0)
+    assert len(read) == 1  # held-out sequences are read as they are
+
+
 def test_init_starts_from_another_runs_weights(tiny: Run) -> None:
     rollouts = tiny.stage("collect").manifest()
     assert rollouts is not None
