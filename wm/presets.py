@@ -64,9 +64,17 @@ DOOM_SMALL = replace(
     collect=replace(DOOM.collect, episodes=4_000),
     # Many small updates, and details cheap to keep: else V leaves out the fireballs.
     vision=Vision(z=64, kl_weight=0.1, batch=32, steps=12_000, decay_steps=4_000, evaluate_steps=1_000),
-    # Dropout, and thousands of ends: M knows the few that 1,200 rollouts have by heart, and foresees no others.
+    # Thousands of ends: M knows the few that 1,200 rollouts have by heart, and foresees no others. With the paper's
+    # learning rate, or with dropout, so few updates leave what is drawn in dreams to chance.
     memory=replace(
-        DOOM.memory, steps=2_500, batch=16, sequence=256, decay_steps=1_000, evaluate_steps=250, dropout=0.25
+        DOOM.memory,
+        hidden=256,
+        steps=8_000,
+        batch=16,
+        sequence=256,
+        learning_rate=0.006,
+        decay_steps=1_000,
+        evaluate_steps=500,
     ),
     evolve=replace(
         DOOM.evolve,
