@@ -154,6 +154,8 @@ class Latents:
 
     batch: int = bits(64)
     """Frames encoded at once."""
+    mirrored: bool = bits(False)
+    """Encode each rollout also as in a mirror, for M to learn from: twice the data where left and right are alike."""
 
     def check(self) -> None:
         _positive(self, "latents", "batch")
@@ -384,6 +386,8 @@ class Config:
             raise Mistake(
                 f"{self.game} has no random policy {self.collect.policy!r}: say --collect.policy {' or '.join(kinds)}"
             )
+        if self.latents.mirrored and not load(self.game).mirror:
+            raise Mistake(f"{self.game} is another game in a mirror: leave --latents.mirrored out")
         for section in dataclasses.fields(self):
             value = getattr(self, section.name)
             if dataclasses.is_dataclass(value):

@@ -60,12 +60,13 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates) -> list[Estimat
     if game.name == "doom":
         rates = replace(rates, collect=rates.doom, agent=rates.doom, exact=rates.doom_exact)
     frames = frames_of(config)
+    encoded = frames * (1 + config.latents.mirrored)
     shards = -(-collect.episodes // collect.unit_episodes)
     on_gpu = gpus > 0
     stages = [
         _mapped(config, "collect", shards, frames / rates.collect, cpus, f"{frames:,} frames"),
         _trained(config, "vision", config.vision.steps * config.vision.batch, rates.vision, rates.vision_gpu, on_gpu),
-        _mapped(config, "latents", shards, frames / rates.encode, cpus, f"{frames:,} frames"),
+        _mapped(config, "latents", shards, encoded / rates.encode, cpus, f"{encoded:,} frames"),
     ]
     if config.controller.inputs != "z" or evolve.where == "dream":
         steps = config.memory.steps * config.memory.batch * config.memory.sequence

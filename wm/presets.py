@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from wm.config import Collect, Config, Controller, Evolve, Memory, Rounds, Score, Vision
+from wm.config import Collect, Config, Controller, Evolve, Latents, Memory, Rounds, Score, Vision
 
 PAPER = Config(
     vision=Vision(steps=500_000, decay_steps=50_000, evaluate_steps=5_000, precision="bfloat16"),
@@ -64,6 +64,7 @@ DOOM_SMALL = replace(
     collect=replace(DOOM.collect, episodes=4_000),
     # Many small updates, and details cheap to keep: else V leaves out the fireballs.
     vision=Vision(z=64, kl_weight=0.1, batch=32, steps=12_000, decay_steps=4_000, evaluate_steps=1_000),
+    latents=Latents(mirrored=True),
     # Thousands of ends: M knows the few that 1,200 rollouts have by heart, and foresees no others. With the paper's
     # learning rate, or with dropout, so few updates leave what is drawn in dreams to chance.
     memory=replace(
@@ -92,6 +93,7 @@ DOOM_SMALL = replace(
 DOOM_TINY = replace(
     DOOM,
     collect=replace(TINY.collect, steps=60),
+    latents=Latents(mirrored=True),
     vision=replace(TINY.vision, z=64),
     memory=replace(
         DOOM.memory, steps=6, batch=4, sequence=32, hidden=32, decay_steps=1_000, evaluate_steps=3, threads=1

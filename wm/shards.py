@@ -29,9 +29,9 @@ def rollout_schema(actions: int, about: dict[str, str]) -> pa.Schema:
     return _schema([("frame", pa.binary(PIXELS))], actions, about)  # 64 x 64 x RGB, as it was when it acted
 
 
-def latent_schema(z: int, actions: int, about: dict[str, str]) -> pa.Schema:
-    """The same steps as V sees them."""
-    return _schema([("mu", pa.list_(pa.float32(), z)), ("logvar", pa.list_(pa.float32(), z))], actions, about)
+def latent_schema(names: Iterable[str], z: int, actions: int, about: dict[str, str]) -> pa.Schema:
+    """The same steps as V sees them: mu, logvar, and what else is so named."""
+    return _schema([(name, pa.list_(pa.float32(), z)) for name in names], actions, about)
 
 
 def _schema(seen: list[tuple[str, pa.DataType]], actions: int, about: dict[str, str]) -> pa.Schema:

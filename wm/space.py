@@ -75,7 +75,7 @@ def _collect(config: Config) -> float:
 
 
 def _latents(config: Config) -> float:
-    return frames_of(config) * LATENTS * config.vision.z
+    return frames_of(config) * LATENTS * config.vision.z * (1 + config.latents.mirrored)
 
 
 def _vision(config: Config) -> float:

@@ -92,6 +92,7 @@ def test_what_is_free_is_free() -> None:
         ("latents.batch", 0, "--latents.batch 0"),
         ("memory.dropout", 1.0, "--memory.dropout 1.0 is no share"),
         ("memory.own", 0.6, "--memory.own 0.6 is out of range"),
+        ("latents.mirrored", True, "car-racing is another game in a mirror"),
         ("memory.sequence", 0, "--memory.sequence 0"),
         ("controller.layer", -1, "--controller.layer -1 is negative"),
         ("evolve.population", 3, "--evolve.population 3 is too small"),

@@ -154,7 +154,7 @@ print(rows.count(), rows.sum("reward"), len(rows.take(1)[0]["frame"]))
 
 
 def test_latents_have_the_same_steps() -> None:
-    writer = ShardWriter(latent_schema(8, 3, {}))
+    writer = ShardWriter(latent_schema(("mu", "logvar"), 8, 3, {}))
     columns = {name: value for name, value in episode_of(0, 12).items() if name != "frame"}
     mu = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
     writer.add(columns | {"mu": vector_column(mu), "logvar": vector_column(-mu)})
@@ -315,7 +315,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
 import resource, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 import numpy as np
-from test_shards import FRAME, DataSet, FrameStream, Shard, ShardWriter, frame_column, places
+from test_shards import FRAME, DataSet, File, FrameStream, Shard, ShardWriter, frame_column, places
 from wm.pool import settle
 settle(1)
 import pyarrow as pa

@@ -29,6 +29,7 @@ class Game(ABC):
     max_steps: int  # the game's own time limit
     random_steps: int = 0  # how long a random policy's episodes last, for plans; 0 is to the limit
     explorations: tuple[str, ...]  # the kinds of random policy that `explore` knows, the default first
+    mirror: tuple[float, ...] = ()  # factors of an action's numbers as in a mirror, if there the game is the same
 
     @abstractmethod
     def make(self, exact: bool = False) -> gymnasium.Env:

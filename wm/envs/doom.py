@@ -48,6 +48,7 @@ class Doom(Game):
     max_steps = MAX_STEPS
     random_steps = 285
     explorations = ("mixture", "held", "independent", "long", "swinging")
+    mirror = (-1.0,)
 
     def make(self, exact: bool = False) -> gymnasium.Env:
         return TakeCover(WIDTH if exact else FAST_WIDTH)

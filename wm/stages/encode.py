@@ -18,6 +18,8 @@ from wm.stages.sharded import data_set, make_shards, record, restore, rollouts
 from wm.stages.train_vision import load_vision
 from wm.vision import Vision
 
+MIRRORED = ("mirrored_mu", "mirrored_logvar")
+
 
 def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     """Latents of all episodes, and the first frames' beside them, from which dreams start."""
@@ -25,7 +27,9 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     made = run.need("collect", config.collect.episodes, "collect")
     stage = run.stage("latents", of=vision.digest)
     data = rollouts(made)
-    work = Encoding(config, run.uri, stage.folder, load_vision(vision).encoder_only(), data, _known(made, vision))
+    work = Encoding(
+        config, run.uri, stage.folder, load_vision(vision).encoder_only(), data, _known(config, made, vision)
+    )
     done = stage.complete(made.extent)
     if done is not None:
         restore(done, run, stage, work, pool)
@@ -50,13 +54,16 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     )
 
 
-def _known(rollouts: Manifest, vision: Manifest) -> DataSet:
+def _known(config: Config, rollouts: Manifest, vision: Manifest) -> DataSet:
     """Latents of the first shards, which the run of the agent that drove has already if V was not trained since."""
     if "earlier" not in rollouts.content:
         return DataSet([])
     there = must_open(rollouts.config["collect.agent"]).stage("latents", of=vision.digest).manifest()
-    same = there is not None and there.inputs["collect"] == rollouts.content["earlier"]
-    return data_set(there, "encode") if there and same else DataSet([])
+    if there is None or there.inputs["collect"] != rollouts.content["earlier"]:
+        return DataSet([])
+    if there.config.get("latents.mirrored", False) != config.latents.mirrored:
+        return DataSet([])
+    return data_set(there, "encode")
 
 
 @dataclass(frozen=True)
@@ -94,11 +101,14 @@ class Encoding:
             columns = self.data.read(
                 episode, ["episode", "step", "frame", "action", "reward", "terminated", "truncated"]
             )
-            mu, logvar = self._encode(columns.pop("frame"), self.config.latents.batch)
-            first.append([mu[0].tolist(), logvar[0].tolist()])
-            action = columns.pop("action")
-            writer = writer or ShardWriter(latent_schema(mu.shape[1], action.shape[1], {"game": self.config.game}))
-            vectors = {"mu": vector_column(mu), "logvar": vector_column(logvar), "action": vector_column(action)}
+            frames, action = columns.pop("frame"), columns.pop("action")
+            latents = dict(zip(("mu", "logvar"), self._encode(frames), strict=True))  # (T, Z) each
+            first.append([latents["mu"][0].tolist(), latents["logvar"][0].tolist()])
+            if self.config.latents.mirrored:
+                latents |= zip(MIRRORED, self._encode(frames[:, :, ::-1]), strict=True)
+            about = {"game": self.config.game}
+            writer = writer or ShardWriter(latent_schema(latents, latents["mu"].shape[1], action.shape[1], about))
+            vectors = {name: vector_column(values) for name, values in (latents | {"action": action}).items()}
             writer.add(columns | vectors)
         assert writer is not None, file
         return writer.finish(), first
@@ -114,7 +124,7 @@ class Encoding:
         return data, [[columns["mu"][0].tolist(), columns["logvar"][0].tolist()] for columns in seen]
 
     @torch.inference_mode()
-    def _encode(self, frames: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-        parts = [self.vision.encode(part) for part in torch.from_numpy(frames.copy()).split(batch)]
+    def _encode(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = [self.vision.encode(part) for part in torch.from_numpy(frames.copy()).split(self.config.latents.batch)]
         mu, logvar = (torch.cat(part).numpy() for part in zip(*parts, strict=True))  # (T, Z) each
         return mu, logvar

@@ -20,6 +20,7 @@ from wm.pool import Pool
 from wm.run import Manifest, Run, must_open
 from wm.seeds import derive
 from wm.shards import DataSet
+from wm.stages.encode import MIRRORED
 from wm.stages.sharded import data_set
 from wm.stages.train_vision import load_vision
 from wm.stages.training import conduct, load_weights, start_from
@@ -102,24 +103,35 @@ class Sequences:
 
 
 class Episodes:
-    """Latents of all episodes, in memory: some 300 bytes a step, so ten million steps fit in 3 GB."""
+    """Latents of all episodes, in memory: some 300 bytes a step for 32 numbers, so ten million steps fit in 3 GB.
 
-    def __init__(self, data: DataSet, device: str):
-        columns = ["mu", "logvar", "action", "reward", "terminated"]
+    With a mirror, all steps come once more in the columns, as it shows them.
+    """
+
+    def __init__(self, data: DataSet, device: str, mirror: tuple[float, ...] = ()):
+        columns = ["mu", "logvar", "action", "reward", "terminated", *(MIRRORED if mirror else ())]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in columns}
         for episode in range(len(data.lengths)):
             for name, values in data.read(episode, columns).items():
                 parts[name].append(values.astype(np.float32))
+        if mirror:
+            for name, mirrored in zip(("mu", "logvar"), MIRRORED, strict=True):
+                parts[name] += parts.pop(mirrored)
+            parts["action"] += [values * np.array(mirror, np.float32) for values in parts["action"]]
+            for name in ("reward", "terminated"):
+                parts[name] *= 2
         self.lengths = torch.from_numpy(data.lengths)
         self.begins = torch.cumsum(self.lengths, 0) - self.lengths
         self.columns = {name: torch.from_numpy(np.concatenate(values)).to(device) for name, values in parts.items()}
         self.device = device
 
-    def sequences(self, episodes: Tensor, starts: Tensor, length: int) -> Sequences:
-        """One sequence of up to `length` steps from each (episode, start)."""
+    def sequences(self, episodes: Tensor, starts: Tensor, length: int, mirrored: Tensor | None = None) -> Sequences:
+        """One sequence of up to `length` steps from each (episode, start), `mirrored` or not."""
         offsets = starts[:, None] + torch.arange(length)  # (B, T), within the episode
         lengths = self.lengths[episodes][:, None]
         index = (self.begins[episodes][:, None] + offsets.clamp(max=lengths - 1)).to(self.device)  # (B, T)
+        if mirrored is not None:
+            index += (mirrored[:, None] * self.lengths.sum()).to(self.device)
         taken = {name: values[index] for name, values in self.columns.items()}
         return Sequences(
             taken["mu"],
@@ -142,7 +154,8 @@ class MemoryLearner(Learner):
         model = untrained_memory(of_kind(config, "bits"), config.vision.z)
         start_from(model, section.init, "memory")
         super().__init__("memory", model, section, config.seed, device)
-        self.episodes = Episodes(data, device)
+        self.mirror = load(config.game).mirror if config.latents.mirrored else ()
+        self.episodes = Episodes(data, device, self.mirror)
         training, test = (torch.from_numpy(part) for part in split(len(data.lengths), section.held_out))
         self.training = training
         self.weights_of_training = self.episodes.lengths[training].double()
@@ -175,7 +188,8 @@ class MemoryLearner(Learner):
             )
             episodes = self.training[rows]
             starts = self.windows(episodes, torch.rand(len(episodes), generator=generator))
-            yield self.episodes.sequences(episodes, starts, self.section.sequence)
+            mirrored = torch.rand(len(episodes), generator=generator) < 0.5 if self.mirror else None
+            yield self.episodes.sequences(episodes, starts, self.section.sequence, mirrored)
             number += 1
 
     def held_out(self) -> Iterator[tuple[Sequences, float]]:

@@ -3,9 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import torch
 from processes import Job
 
+from wm.run import Run, must_open
 from wm.seeds import TEST
+from wm.stages.sharded import data_set
+from wm.stages.train_memory import MemoryLearner
+from wm.stages.train_vision import load_vision
 
 
 def test_the_pipeline_ends_in_a_score_of_the_real_game(tmp_path: Path, job: Callable[..., Job]) -> None:
@@ -20,3 +26,24 @@ def test_the_pipeline_ends_in_a_score_of_the_real_game(tmp_path: Path, job: Call
     assert score["score"] == score["env_steps"] / 2  # a tic counts 1
     assert score["score"] > 60
     assert 0 < score["dream_score"] <= 32
+    m_learns_from_the_mirror_too(must_open(str(tmp_path / "doom")))
+
+
+def m_learns_from_the_mirror_too(run: Run) -> None:
+    config = run.config
+    vision = run.need("vision", config.vision.steps, "train_vision")
+    latents = data_set(run.need("latents", 4, "encode", of=vision.digest), "encode")
+    frames = data_set(run.need("collect", 4, "collect"), "collect").read(1, ["frame"])["frame"]
+    with torch.inference_mode():
+        flipped = load_vision(vision).encode(torch.from_numpy(frames[:, :, ::-1].copy()))[0].numpy()
+    stored = latents.read(1, ["mu", "mirrored_mu", "action", "reward"])
+    assert np.allclose(stored["mirrored_mu"], flipped, atol=1e-4)
+    assert not np.allclose(stored["mirrored_mu"], stored["mu"], atol=1e-3)  # V has hardly begun to learn
+
+    episodes = MemoryLearner(config, latents, "cpu").episodes
+    chosen, starts, length = torch.tensor([1, 1]), torch.tensor([5, 5]), 20
+    both = episodes.sequences(chosen, starts, length, torch.tensor([False, True]))
+    for row, (name, sign) in enumerate((("mu", 1), ("mirrored_mu", -1))):
+        assert np.array_equal(both.mu[row].numpy(), stored[name][5:25])
+        assert np.array_equal(both.a[row].numpy(), sign * stored["action"][5:25])
+        assert np.array_equal(both.reward[row].numpy(), stored["reward"][5:25])
