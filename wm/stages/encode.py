@@ -59,11 +59,12 @@ def _known(config: Config, rollouts: Manifest, vision: Manifest) -> DataSet:
     if "earlier" not in rollouts.content:
         return DataSet([])
     there = must_open(rollouts.config["collect.agent"]).stage("latents", of=vision.digest).manifest()
-    if there is None or there.inputs["collect"] != rollouts.content["earlier"]:
-        return DataSet([])
-    if there.config.get("latents.mirrored", False) != config.latents.mirrored:
-        return DataSet([])
-    return data_set(there, "encode")
+    same = (
+        there is not None
+        and there.inputs["collect"] == rollouts.content["earlier"]
+        and there.config["latents.mirrored"] == config.latents.mirrored
+    )
+    return data_set(there, "encode") if there and same else DataSet([])
 
 
 @dataclass(frozen=True)
