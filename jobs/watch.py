@@ -39,7 +39,7 @@ def watch(agent: Trained, where: str, seed: int, steps: int, every: int, tau: fl
             return films(told("watch", real(agent, seed, steps, every), agent.game.max_steps), room)
 
         def dream() -> Iterator[np.ndarray]:
-            return films(told("dream", dreamt(agent, seed, steps, every, tau), agent.config.evolve.dream_steps), 0)
+            return films(told("dream", dreamt(agent, seed, steps, every, tau), agent.game.max_steps), 0)
 
         if where == "real":
             pictures = game(3 if agent.memory else 1)

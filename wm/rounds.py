@@ -155,7 +155,7 @@ def _row(run: Run, part: Run, number: int) -> dict[str, Any]:
 
 def dreamt(trained: Trained) -> dict[str, float]:
     """What the same C gets in dreams as long as the game: far above the real score, it lives on what isn't so."""
-    world = trained.world(steps=trained.game.max_steps, dropout=0.0)
+    world = trained.world(dropout=0.0)
     dream = Dream(world, trained.controller)
     returns = dream.rollout(trained.theta[None], derive("round", "dream"), DREAMS)[0][0].astype(float)
     return {"mean": float(returns.mean()), "se": float(returns.std(ddof=1) / np.sqrt(DREAMS))}

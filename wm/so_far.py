@@ -4,7 +4,7 @@ from wm.checkpoints import unpack
 from wm.mistakes import Mistake
 from wm.run import Manifest, Run
 from wm.stages.evolve import load_theta
-from wm.stages.starts import starts_in
+from wm.stages.starts import first_frames
 from wm.stages.train_memory import load_memory
 from wm.stages.train_vision import load_vision
 from wm.survey import Station, survey
@@ -19,7 +19,7 @@ def agent_so_far(run: Run) -> Trained:
     if stations["memory"].manifest is not None or run.config.controller.inputs != "z":
         memory = load_memory(need(run, stations["memory"]), vision.z)
     if (latents := stations["latents"].manifest) is not None:
-        starts = starts_in(latents, run.config, memory)
+        starts = first_frames(latents)
     evolve = stations["evolve"]
     if evolve.manifest is not None:
         theta, digest = load_theta(evolve.manifest), evolve.manifest.digest

@@ -26,13 +26,13 @@ from wm.mistakes import Mistake
 from wm.run import Run, sha256
 from wm.stages.evolve import load_theta, parts
 from wm.stages.games import controller_of, rules_of
-from wm.stages.starts import starts_of
+from wm.stages.starts import first_frames, latents_of
 from wm.stages.train_memory import untrained_memory
 from wm.stages.train_vision import untrained_vision
 from wm.vision import Vision
 
 SHIPPED = Path(__file__).parent / "agents"  # those that come with the project
-STARTS = 64  # frames that dreams begin from
+STARTS = 64  # first frames that come along
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Trained:
     vision: Vision
     memory: MDNRNN | None
     theta: np.ndarray  # (N,)
-    starts: Starts | None
+    starts: Starts | None  # of whole dreams: first frames
     card: dict[str, Any]
     origin: str  # "evolve" or "agent": what it came from ...
     digest: str  # ... and its hash
@@ -71,10 +71,10 @@ class Trained:
         )
 
     def world(self, **changes: Any) -> World:
-        """Its dream, for `wm.dream_env`; `changes` are those of `wm.dream.Rules`: steps, tau, ..."""
+        """Its whole dreams, as long as the game; `changes` are those of `wm.dream.Rules`: steps, tau, ..."""
         if self.memory is None or self.starts is None:
             raise Mistake("this agent has no M, so it can't dream")
-        rules = dataclasses.replace(rules_of(self.config), **changes)
+        rules = dataclasses.replace(rules_of(self.config), **{"steps": self.game.max_steps} | changes)
         return World(self.memory, self.starts, rules, self.game.squash)
 
 
@@ -85,7 +85,7 @@ def of_run(run: Run) -> Trained:
     made = stage.manifest()
     if made is None:
         raise Mistake(f"no complete evolve in {run.uri}: run `python -m jobs.evolve --run {run.uri}`")
-    starts = starts_of(config, run, memory) if memory else None
+    starts = first_frames(latents_of(config, run)) if memory else None
     return Trained(config, vision, memory, load_theta(made), starts, {}, "evolve", made.digest)
 
 
@@ -105,8 +105,6 @@ def export(trained: Trained, half: bool) -> tuple[bytes, bytes]:
     if trained.starts is not None:
         tensors["starts.mu"] = torch.from_numpy(trained.starts.mu[:STARTS])
         tensors["starts.sigma"] = torch.from_numpy(trained.starts.sigma[:STARTS])
-        if trained.starts.memories is not None:
-            tensors["starts.memories"] = torch.from_numpy(trained.starts.memories[:STARTS])
     info = {"format": FORMAT, "config": configs.to_dict(trained.config), "card": trained.card}
     return pack(tensors, info), pack(small({name: x for name, x in vision.items() if id(x) in decoder}), {})
 
@@ -140,8 +138,7 @@ def load_trained(name: str) -> Trained:
     starts = None
     if "starts.mu" in tensors:
         mu, sigma = tensors["starts.mu"].numpy(), tensors["starts.sigma"].numpy()
-        memories = tensors["starts.memories"].numpy() if "starts.memories" in tensors else None
-        starts = Starts(mu, 2 * np.log(sigma), memories)
+        starts = Starts(mu, 2 * np.log(sigma))
     return Trained(
         config,
         vision.eval(),

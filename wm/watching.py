@@ -73,7 +73,7 @@ def dreamt(agent: Trained, seed: int, steps: int = 0, every: int = 1, tau: float
     if agent.starts is None:
         raise Mistake("there are no first frames to dream from: encode the rollouts with `python -m jobs.encode`")
     dream, score = Asleep(agent, agent.starts, derive("watch", "dream", seed), tau=tau), 0.0
-    for step in range(steps or agent.config.evolve.dream_steps):
+    for step in range(steps or agent.game.max_steps):
         z = dream.z
         reward = dream.step()
         if step % every == 0:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,9 @@ def score_of(trained: Trained, config: Config, run: Run, pool: Pool) -> Manifest
 
     tell()
     starts = trained.starts if config.evolve.where == "dream" else None
-    with pool.crew(Evaluating(config, trained.vision.encoder_only(), trained.memory, starts, exact=True)) as crew:
+    # Whole dreams, however short those were in which C learned: one to the last step of the game.
+    whole = replace(config, evolve=replace(config.evolve, dream_steps=load(config.game).max_steps))
+    with pool.crew(Evaluating(whole, trained.vision.encoder_only(), trained.memory, starts, exact=True)) as crew:
         for unit, episodes in crew.map(_games(config, trained.theta, played)):
             first = unit.first
             records = {first + index: asdict(episode) for index, episode in enumerate(episodes)}
@@ -91,7 +93,7 @@ def _games(config: Config, theta: np.ndarray, played: dict[int, Any]) -> Iterato
 
 
 def _dream(config: Config, theta: np.ndarray, crew: Crew) -> dict[str, Any]:
-    """The same C in as many whole dreams, played as in its evolution: what it was promised, beside what it got."""
+    """The same C in as many dreams from first frames on: what it was promised, beside what it got."""
     section, scores = config.score, dict[int, np.ndarray]()
     units = [
         Dreams(

@@ -17,20 +17,25 @@ COUNT = 512  # frames amid episodes that dreams may begin with; some seconds of 
 
 
 def starts_of(config: Config, run: Run, memory: MDNRNN) -> Starts:
-    """The starts that its config asks for."""
+    """Where C's dreams begin while it learns, as the config asks for."""
+    latents = latents_of(config, run)
+    if config.evolve.dream_starts == "first":
+        return first_frames(latents)
+    if not latents.content["shards"]:
+        raise Mistake(
+            f"{latents.place.uri} came without rollouts for dreams to begin amid: say --evolve.dream-starts first"
+        )
+    own = config.collect.episodes if config.evolve.dream_starts == "own" else 0
+    return amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "starts"), own)
+
+
+def latents_of(config: Config, run: Run) -> Manifest:
     vision = run.need("vision", config.vision.steps, "train_vision")
-    return starts_in(run.need("latents", config.collect.episodes, "encode", of=vision.digest), config, memory)
+    return run.need("latents", config.collect.episodes, "encode", of=vision.digest)
 
 
-def starts_in(latents: Manifest, config: Config, memory: MDNRNN | None) -> Starts:
-    """The same of latents at hand; without an M all that there is are first frames."""
-    if config.evolve.dream_starts != "first" and memory is not None:
-        own = config.collect.episodes if config.evolve.dream_starts == "own" else 0
-        if not latents.content["shards"]:
-            raise Mistake(
-                f"{latents.place.uri} came without rollouts for dreams to begin amid: say --evolve.dream-starts first"
-            )
-        return amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "starts"), own)
+def first_frames(latents: Manifest) -> Starts:
+    """Where whole dreams begin, as episodes of the game do."""
     starts = unpack(latents.read(latents.content["starts"]))[0]
     return Starts(starts["mu"].numpy(), starts["logvar"].numpy())
 

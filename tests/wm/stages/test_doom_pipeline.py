@@ -25,7 +25,7 @@ def test_the_pipeline_ends_in_a_score_of_the_real_game(tmp_path: Path, job: Call
     assert score["first_seed"] == TEST
     assert score["score"] == score["env_steps"] / 2  # a tic counts 1
     assert score["score"] > 60
-    assert 0 < score["dream_score"] <= 32
+    assert 32 < score["dream_score"] <= 2_100  # whole dreams, though C learned in short ones
     m_learns_from_the_mirror_too(must_open(str(tmp_path / "doom")))
 
 
