@@ -233,6 +233,8 @@ class Evolve:
     """Episodes played side by side as one unit of work: 32 on a laptop, 4 on a large cluster."""
     sigma0: float = bits(0.1)
     """How far around the start CMA-ES looks at first; with `init`, `init_sigma` counts instead."""
+    scaled: bool = bits(False)
+    """Divide each weight's sigma by the size of what it weighs: M's cell states may be a hundred times its h."""
     covariance: Literal["full", "diagonal"] = bits("full")
     """What CMA-ES learns of the landscape: N x N numbers or N."""
     patience: int = bits(0)
@@ -397,6 +399,8 @@ class Config:
                 f"--evolve.dream-done {self.evolve.dream_done} needs an M that predicts the end: say --memory.done, or"
                 " --evolve.dream-done never"
             )
+        if self.evolve.scaled and self.controller.inputs == "z":
+            raise Mistake("z is of one size: leave --evolve.scaled out, or let C see more by --controller.inputs zh")
         return self
 
 

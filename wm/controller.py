@@ -50,6 +50,13 @@ class Controller:
         """N: 867 for the paper's CarRacing, 1,088 for its Doom."""
         return sum(map(math.prod, self.shapes))
 
+    def scale(self, sizes: np.ndarray) -> np.ndarray:
+        """How far to move each number of theta, where what C sees has these sizes (F,): powers of two. (N,)"""
+        assert sizes.shape == (self.features_size,), (sizes.shape, self.features_size)
+        first, *others = self.shapes
+        scale = [np.broadcast_to(2.0 ** -np.round(np.log2(np.maximum(sizes, 2.0**-10))), first), *map(np.ones, others)]
+        return np.concatenate([part.ravel() for part in scale])
+
     def tensor(self, theta: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
         """CMA's float64 candidates as fp32, rounded here and nowhere else. (P, N)"""
         theta = np.atleast_2d(theta)

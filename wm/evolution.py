@@ -28,9 +28,12 @@ class Evolution:
         covariance: Literal["full", "diagonal"],
         seed: int,
         mean: np.ndarray | None = None,
+        scale: np.ndarray | None = None,
     ):
+        """`scale` (N,): how far each number moves for a sigma of 1. Powers of two, so that nothing is rounded."""
         self.seed, self.generation, self.random = seed, 0, np.random.RandomState()
-        start = np.zeros(size) if mean is None else mean.astype(np.float64)
+        self.scale = np.ones(size) if scale is None else scale.astype(np.float64)
+        start = np.zeros(size) if mean is None else mean.astype(np.float64) / self.scale
         options = {
             "popsize": population,
             "CMA_diagonal": covariance == "diagonal",
@@ -45,7 +48,7 @@ class Evolution:
     @property
     def mean(self) -> np.ndarray:
         """The distribution's mean: the answer. The best candidate was, above all, lucky. (N,)"""
-        return np.array(self.strategy.mean, np.float64)
+        return np.array(self.strategy.mean, np.float64) * self.scale
 
     @property
     def sigma(self) -> float:
@@ -56,7 +59,7 @@ class Evolution:
         self.random.seed(derive(self.seed, "ask", self.generation) % 2**32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return np.stack(self.strategy.ask())
+            return np.stack(self.strategy.ask()) * self.scale
 
     def tell(self, thetas: np.ndarray, scores: np.ndarray) -> None:
         """Their scores, higher is better. One that is no number counts as worse than all others."""
@@ -66,12 +69,12 @@ class Evolution:
         scores = np.where(finite, scores, scores[finite].min() - 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.strategy.tell(list(thetas), list(-scores))  # pycma minimises
+            self.strategy.tell(list(thetas / self.scale), list(-scores))  # pycma minimises
         self.generation += 1
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain values, between tell and ask. What `load_state` makes of them goes on bit for bit."""
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.ndarray] = {"scale": self.scale}
         names: dict[int, str] = {}  # pycma has some arrays under two names; what is one stays one
         plain: dict[str, Any] = {}
         for path, holder, name in _attributes(self.strategy):
@@ -92,6 +95,7 @@ class Evolution:
     def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
         """Into an Evolution made with the same arguments. Sets values only: nothing in a checkpoint can run."""
         self.generation = plain["generation"]
+        self.scale = arrays.get("scale", self.scale)  # checkpoints from before there was one have none
         known = {path.rpartition(".")[0]: holder for path, holder, _ in _attributes(self.strategy)}
         attributes = plain["attributes"]
         # BLAS adds in another order where the layout is another.

@@ -21,7 +21,7 @@ from wm.pool import Crew, Pool
 from wm.run import Manifest, Progress, Run, Stage, must_open, sha256
 from wm.seeds import derive, training_episode, validation_episode
 from wm.stages.games import Dreams, Evaluating, Games, controller_of
-from wm.stages.starts import starts_of
+from wm.stages.starts import sizes_of, starts_of
 from wm.stages.train_memory import load_memory
 from wm.stages.train_vision import load_vision
 from wm.vision import Vision
@@ -47,7 +47,8 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
             games = crews.enter_context(pool.crew(Evaluating(config, vision, memory)))
         else:
             dreams = games = crews.enter_context(pool.crew(dreaming))
-        history = _generations(config, run, stage, dreams, games)
+        evolution = _begin(config, run, memory)
+        history = _generations(config, run, stage, evolution, dreams, games)
     best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
     theta = unpack(run.place.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
     data = pack({"theta": theta}, {})
@@ -89,10 +90,11 @@ def load_theta(manifest: Manifest) -> np.ndarray:
     return unpack(manifest.read(manifest.content["theta"]))[0]["theta"].numpy()
 
 
-def _generations(config: Config, run: Run, stage: Stage, players: Crew, validators: Crew) -> list[dict[str, Any]]:
+def _generations(
+    config: Config, run: Run, stage: Stage, evolution: Evolution, players: Crew, validators: Crew
+) -> list[dict[str, Any]]:
     """From the last complete generation to the last one; each ends with a checkpoint."""
-    section, seed = config.evolve, config.seed + config.evolve.seed
-    evolution = _begin(config, seed)
+    section, seed = config.evolve, _seed(config)
     checkpoints = Checkpoints(run.place, stage.key("checkpoints"))
     history: list[dict[str, Any]] = []
     found = checkpoints.newest()
@@ -140,9 +142,16 @@ def _generations(config: Config, run: Run, stage: Stage, players: Crew, validato
     return history
 
 
-def _begin(config: Config, seed: int) -> Evolution:
-    section, size = config.evolve, controller_of(config).size
-    mean, sigma = None, section.sigma0
+def _seed(config: Config) -> int:
+    return config.seed + config.evolve.seed
+
+
+def _begin(config: Config, run: Run, memory: MDNRNN | None) -> Evolution:
+    section, controller = config.evolve, controller_of(config)
+    size, mean, sigma, scale = controller.size, None, section.sigma0, None
+    if section.scaled:
+        assert memory is not None, "checked with the config"
+        scale = controller.scale(sizes_of(config, run, memory)[: controller.features_size])
     if section.init:
         other = must_open(section.init)
         manifest = parts(other.config, other)[0].manifest()
@@ -153,11 +162,15 @@ def _begin(config: Config, seed: int) -> Evolution:
         mean, sigma = load_theta(manifest), section.init_sigma or manifest.metrics.get("sigma", 0.0)
         if not sigma:
             raise Mistake(f"{section.init} does not say its sigma: say --evolve.init-sigma, 0.02 for instance")
+        if other.config.evolve.scaled != section.scaled and not section.init_sigma:
+            raise Mistake(
+                f"the sigma of {section.init} is of another scale: say --evolve.init-sigma, 0.02 for instance"
+            )
         if mean.shape != (size,):
             raise Mistake(
                 f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
             )
-    return Evolution(size, section.population, sigma, section.covariance, derive(seed, "evolve"), mean)
+    return Evolution(size, section.population, sigma, section.covariance, derive(_seed(config), "evolve"), mean, scale)
 
 
 def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew: Crew) -> tuple[np.ndarray, int]:

@@ -29,6 +29,17 @@ def starts_of(config: Config, run: Run, memory: MDNRNN) -> Starts:
     return amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "starts"), own)
 
 
+def sizes_of(config: Config, run: Run, memory: MDNRNN) -> np.ndarray:
+    """The root mean square of each number that C may see, z, h and c, in the rollouts. (Z + 2H,)"""
+    latents = latents_of(config, run)
+    if not latents.content["shards"]:
+        raise Mistake(f"{latents.place.uri} came without rollouts to measure what C sees: leave --evolve.scaled out")
+    seen = amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "sizes"))
+    assert seen.memories is not None
+    squares = np.concatenate([seen.mu**2 + seen.sigma**2, seen.memories**2], axis=1)
+    return np.sqrt(squares.mean(axis=0, dtype=np.float64))
+
+
 def latents_of(config: Config, run: Run) -> Manifest:
     vision = run.need("vision", config.vision.steps, "train_vision")
     return run.need("latents", config.collect.episodes, "encode", of=vision.digest)
