@@ -31,6 +31,18 @@ def test_has_as_many_parameters_as_in_the_paper(controller, size):
 
 
 @pytest.mark.parametrize("controller", SHAPES)
+def test_a_scale_makes_all_that_it_sees_count_alike(controller):
+    sizes = 10 ** np.random.default_rng(3).uniform(-2, 2, controller.features_size)
+    first, *others = controller.weights(torch.from_numpy(controller.scale(sizes)))
+    counts = first.numpy() * sizes  # (out, F)
+    assert counts.min() > 0.7
+    assert counts.max() < 1.42
+    assert np.array_equal(np.log2(first), np.log2(first).round())
+    assert all((other == 1).all() for other in others)
+    assert np.isfinite(controller.scale(np.zeros(controller.features_size))).all()
+
+
+@pytest.mark.parametrize("controller", SHAPES)
 def test_a_population_acts_as_each_candidate_does_by_plain_arithmetic(controller):
     population, episodes = 6, 4
     thetas = candidates(controller, population) * 0.3

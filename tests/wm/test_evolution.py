@@ -68,6 +68,21 @@ def test_it_climbs():
     np.testing.assert_allclose(evolution.mean, 0.3, atol=0.05)
 
 
+def test_a_scale_is_the_same_search_in_other_units():
+    scale = 2.0 ** np.arange(-5, 3)
+    plain, scaled = (Evolution(8, 16, 0.1, "full", 3, np.full(8, 0.5) * by, by) for by in (np.ones(8), scale))
+    for generation in range(20):
+        thetas = plain.ask()
+        np.testing.assert_array_equal(scaled.ask(), thetas * scale)
+        for one, asked in ((plain, thetas), (scaled, thetas * scale)):
+            one.tell(asked, scores_of(thetas))
+        np.testing.assert_array_equal(scaled.mean, plain.mean * scale)
+        if generation == 10:  # it is part of the state
+            arrays, values = scaled.state()
+            scaled = Evolution(8, 16, 0.1, "full", 3)
+            scaled.load_state(arrays, values)
+
+
 def test_asking_twice_gives_the_same_candidates():
     one, two = Evolution(6, 8, 0.1, "full", 5), Evolution(6, 8, 0.1, "full", 5)
     two.random.randn(100)  # randomness drawn by somebody else in between must not matter

@@ -21,7 +21,7 @@ from wm.stages.evolve import _begin, _games, evolve, load_theta, parts, validati
 from wm.stages.games import controller_of
 from wm.stages.score import score
 from wm.stages.sharded import data_set
-from wm.stages.starts import amid, starts_of
+from wm.stages.starts import amid, sizes_of, starts_of
 from wm.trained import of_run
 
 TINY = PRESETS["tiny"]
@@ -112,17 +112,17 @@ def test_validation_plays_whole_episodes_of_its_own_range() -> None:
 
 def test_it_can_begin_where_another_run_ended(tiny: Run, tmp_path: Path) -> None:
     config = replace(TINY, evolve=replace(TINY.evolve, init=tiny.uri))
-    begun = _begin(config, 1)
+    begun = _begin(config, tiny, None)
     assert np.array_equal(begun.mean, load_theta(evolved(tiny.uri)))
     assert begun.sigma == evolved(tiny.uri).metrics["sigma"] != TINY.evolve.sigma0
-    assert not _begin(TINY, 1).mean.any()
-    assert _begin(replace(config, evolve=replace(config.evolve, init_sigma=0.01)), 1).sigma == 0.01
+    assert not _begin(TINY, tiny, None).mean.any()
+    assert _begin(replace(config, evolve=replace(config.evolve, init_sigma=0.01)), tiny, None).sigma == 0.01
     larger = replace(config, controller=replace(TINY.controller, layer=4))
     with pytest.raises(Mistake, match="start from a run of the same sizes"):
-        _begin(larger, 1)
+        _begin(larger, tiny, None)
     unfinished = start_run(str(tmp_path), "tiny", replace(TINY, evolve=replace(TINY.evolve, seed=9)), base=tiny.uri)
     with pytest.raises(Mistake, match=f"no complete evolve in {tmp_path} to start from"):
-        _begin(replace(TINY, evolve=replace(TINY.evolve, init=unfinished.uri)), 1)
+        _begin(replace(TINY, evolve=replace(TINY.evolve, init=unfinished.uri)), tiny, None)
 
 
 def test_it_evolves_in_the_dream(tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
@@ -162,6 +162,25 @@ def test_dreams_may_begin_anywhere_as_the_agent_would_stand_there(tiny: Run, tmp
     assert len(first.mu) == 4
     made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
     assert made.metrics["env_steps"] == 4 * 2 * 20
+
+
+def test_large_numbers_get_small_weights(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
+    """Scaled, the candidates' weights of a number are as small as it is large; the sigma of others counts otherwise."""
+    config = replace(TINY, evolve=replace(TINY.evolve, scaled=True, generations=1, validation_episodes=1))
+    memory = of_run(tiny).memory
+    sizes = sizes_of(config, tiny, memory)
+    assert sizes.shape == (32 + 2 * 32,)
+    vision = tiny.stage("vision").manifest()
+    seen = data_set(tiny.stage("latents", of=vision.digest).manifest(), "encode").read(0, ["mu", "logvar"])
+    z = np.sqrt((seen["mu"] ** 2 + np.exp(seen["logvar"])).mean(axis=0))
+    np.testing.assert_allclose(sizes[:32], z, rtol=0.5)  # an episode of four
+    candidates = _begin(config, tiny, memory).ask() / _begin(TINY, tiny, memory).ask()
+    scale = controller_of(config).scale(sizes[: 2 * 32])
+    np.testing.assert_allclose(candidates, np.broadcast_to(scale, candidates.shape))
+    made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
+    assert made.extent == 1
+    with pytest.raises(Mistake, match="another scale"):
+        _begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny, memory)
 
 
 def test_what_was_dreamt_goes_on_in_the_real_game(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
