@@ -77,17 +77,22 @@ DOOM_SMALL = replace(
         decay_steps=1_000,
         evaluate_steps=500,
     ),
+    # Many short dreams amid what was played: all candidates face the same fireballs, and none waits for who lives long.
     evolve=replace(
         DOOM.evolve,
-        generations=20,
+        generations=60,
         population=32,
-        episodes=8,
-        unit_episodes=128,
-        validate_every=10,
+        episodes=64,
+        unit_episodes=512,
+        scaled=True,
+        tau=1.0,
+        dream_starts="own",
+        dream_steps=300,
+        validate_every=20,
         validation_episodes=64,
     ),
-    # The first dream may have holes, such as walls where one is safe: C finds them, and its own rollouts close them.
-    rounds=Rounds(count=3, episodes=296, vision_steps=0, memory_steps=500, generations=20, fresh=True),
+    # Random play ends early, so the first dream is too kind to who lives long: C's own rollouts tell M.
+    rounds=Rounds(count=3, episodes=296, vision_steps=0, memory_steps=2_000, generations=60, fresh=True),
 )
 
 DOOM_TINY = replace(
