@@ -103,9 +103,10 @@ def scored(manifest: Manifest) -> str:
     episodes, metrics = manifest.content["episodes"], manifest.metrics
     scores = np.array([episode["score"] for episode in episodes])
     low, high = np.floor(scores.min() / 50) * 50, np.ceil(scores.max() / 50) * 50
-    counts, edges = np.histogram(scores, bins=np.arange(low, high + 1, 50) if high > low else 1)
+    width = 50 * max(1, round((high - low) / 1_000))  # some twenty bars
+    counts, edges = np.histogram(scores, bins=np.arange(low, high + width, width) if high > low else 1)
     bars = [
-        f"{edge:6.0f} to {edge + 50:4.0f} {'#' * -(-BARS * count // counts.max())} {count}"
+        f"{edge:6.0f} to {edge + width:4.0f} {'#' * -(-BARS * count // counts.max())} {count}"
         for edge, count in zip(edges, counts, strict=False)
     ]
     worst = sorted(episodes, key=lambda episode: episode["score"])[: max(1, len(episodes) // 100)]

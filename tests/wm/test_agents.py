@@ -1,12 +1,15 @@
 """The agents that come with the project are small, whole, and drive as their cards say."""
 
+import numpy as np
 import pytest
 
 from wm.rollout import play
 from wm.seeds import test_episode as episode_seed
 from wm.trained import SHIPPED, load_trained
 
-LEAST = {"car-racing": 400}  # in one episode of the unmodified game; a random driver gets about -74
+# The mean of so many episodes of the unmodified game is above this. Random driving gets about -74, random play of Doom
+# 210; the scores of Doom's episodes differ much, 87 to 2,100.
+LEAST = {"car-racing": (1, 400), "doom": (8, 400)}
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.md"))
 
 
@@ -24,7 +27,9 @@ def test_it_is_small_and_its_card_says_how_it_scores(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_plays_the_unmodified_game(name: str) -> None:
-    agent = load_trained(name)
-    environment = agent.game.make(exact=True)
-    (played,) = play([environment], [episode_seed(0)], agent.agent(), agent.game.max_steps)
-    assert played.score > LEAST[name]
+    agent, (episodes, least) = load_trained(name), LEAST[name]
+    games = [agent.game.make(exact=True) for _ in range(episodes)]
+    played = play(
+        games, [episode_seed(number) for number in range(episodes)], agent.agent(episodes), agent.game.max_steps
+    )
+    assert np.mean([one.score for one in played]) > least

@@ -37,7 +37,6 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
     done = stage.complete(config.evolve.generations)
     if done is not None:
         return done
-    start = time.monotonic()
     starts = starts_of(config, run, memory) if memory and config.evolve.where == "dream" else None
     vision = vision.encoder_only()
     dreaming = Evaluating(config, vision, memory, starts, device=config.evolve.device)
@@ -69,7 +68,7 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
             "best_validation": best["validation"],
             "best_validation_se": best["validation_se"],
         },
-        seconds=time.monotonic() - start,
+        seconds=sum(row["seconds"] for row in history),  # those of processes that were killed, too
     )
 
 
