@@ -56,6 +56,13 @@ def test_a_range_of_temperatures() -> None:
         evolving(DOOM, tau_high=1.0).check()
 
 
+def test_only_numbers_of_several_sizes_are_scaled() -> None:
+    eyes = replace(PRESETS["doom-small"], controller=replace(DOOM.controller, inputs="z"))
+    with pytest.raises(Mistake, match=r"leave --evolve.scaled out, or let C see more by --controller.inputs zh"):
+        eyes.check()
+    evolving(eyes, scaled=False).check()
+
+
 def test_a_dream_that_ends_needs_an_m_that_knows_the_end() -> None:
     without = replace(DOOM, memory=replace(DOOM.memory, done=False))
     with pytest.raises(Mistake, match=r"--evolve.dream-done threshold needs an M that predicts the end"):
