@@ -21,23 +21,25 @@ def starts_of(config: Config, run: Run, memory: MDNRNN) -> Starts:
     latents = latents_of(config, run)
     if config.evolve.dream_starts == "first":
         return first_frames(latents)
-    if not latents.content["shards"]:
-        raise Mistake(
-            f"{latents.place.uri} came without rollouts for dreams to begin amid: say --evolve.dream-starts first"
-        )
+    data = _steps(latents, "for dreams to begin amid: say --evolve.dream-starts first")
     own = config.collect.episodes if config.evolve.dream_starts == "own" else 0
-    return amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "starts"), own)
+    return amid(data, memory, COUNT, generator(config.seed, "starts"), own)
 
 
 def sizes_of(config: Config, run: Run, memory: MDNRNN) -> np.ndarray:
     """The root mean square of each number that C may see, z, h and c, in the rollouts. (Z + 2H,)"""
-    latents = latents_of(config, run)
-    if not latents.content["shards"]:
-        raise Mistake(f"{latents.place.uri} came without rollouts to measure what C sees: leave --evolve.scaled out")
-    seen = amid(data_set(latents, "encode"), memory, COUNT, generator(config.seed, "sizes"))
+    data = _steps(latents_of(config, run), "to measure what C sees: leave --evolve.scaled out")
+    seen = amid(data, memory, COUNT, generator(config.seed, "sizes"))
     assert seen.memories is not None
     squares = np.concatenate([seen.mu**2 + seen.sigma**2, seen.memories**2], axis=1)
     return np.sqrt(squares.mean(axis=0, dtype=np.float64))
+
+
+def _steps(latents: Manifest, what_for: str) -> DataSet:
+    """All steps, which a run made of an agent's file has none of."""
+    if not latents.content["shards"]:
+        raise Mistake(f"{latents.place.uri} came without rollouts {what_for}")
+    return data_set(latents, "encode")
 
 
 def latents_of(config: Config, run: Run) -> Manifest:
