@@ -314,6 +314,8 @@ class Rounds:
     """Updates that refine the V of the round before; 0 takes it over as it is."""
     memory_steps: int = bits(1_000)
     """Updates of M, which goes on from that of the round before."""
+    memory_learning_rate: float = bits(0.0)
+    """Adam's step size for these updates; 0 is that of the first round, which may undo more than so few mend."""
     generations: int = extent(60)
     """Generations of C; raise it later to take the last round further."""
     evolve_episodes: int = bits(0)
@@ -329,8 +331,10 @@ class Rounds:
 
     def check(self) -> None:
         _positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
-        if self.vision_steps < 0 or self.env_steps < 0 or self.evolve_episodes < 0 or self.sigma < 0:
-            raise Mistake("--rounds.vision-steps, evolve-episodes, env-steps and sigma can't be negative")
+        if min(self.vision_steps, self.memory_learning_rate, self.evolve_episodes, self.env_steps, self.sigma) < 0:
+            raise Mistake(
+                "--rounds.vision-steps, memory-learning-rate, evolve-episodes, env-steps and sigma can't be negative"
+            )
         if self.sigma and self.fresh:
             raise Mistake("--rounds.sigma is for a C that goes on: leave it out, or --rounds.fresh")
 

@@ -92,7 +92,15 @@ DOOM_SMALL = replace(
         validation_episodes=64,
     ),
     # Random play ends early, so the first dream is too kind to who lives long: C's own rollouts tell M.
-    rounds=Rounds(count=3, episodes=296, vision_steps=0, memory_steps=2_000, generations=60, fresh=True),
+    rounds=Rounds(
+        count=3,
+        episodes=296,
+        vision_steps=0,
+        memory_steps=2_000,
+        memory_learning_rate=0.003,
+        generations=60,
+        fresh=True,
+    ),
 )
 
 DOOM_TINY = replace(

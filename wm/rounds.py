@@ -97,7 +97,12 @@ def round_config(config: Config, uri: str, number: int) -> Config:
             unit_episodes=unit,
         ),
         vision=vision,
-        memory=replace(config.memory, init=before, steps=rounds.memory_steps),
+        memory=replace(
+            config.memory,
+            init=before,
+            steps=rounds.memory_steps,
+            learning_rate=rounds.memory_learning_rate or config.memory.learning_rate,
+        ),
         evolve=replace(
             config.evolve,
             init="" if rounds.fresh else before,
