@@ -5,7 +5,7 @@ from typing import Any
 
 from wm.report.charts import lines
 from wm.report.findings import Findings
-from wm.report.page import Html, columns, figure, table
+from wm.report.page import Html, columns, figure, table, tag
 from wm.sweep import FOLDER
 from wm.temperature import curves, paper_of
 
@@ -52,5 +52,6 @@ def _own(found: Findings) -> list[dict[str, Any]]:
     return [{"tau": found.config.evolve.tau, "dream": dream, "real": real, "gap": dream["mean"] - real["mean"]}]
 
 
-def _said(mean: float, std: float) -> str:
-    return f"{mean:,.0f} ± {std:,.0f}"
+def _said(mean: float, std: float) -> Html:
+    """In two lines where one is too long."""
+    return tag("span", f"{mean:,.0f} ±\u00a0{std:,.0f}", class_="wraps")
