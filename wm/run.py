@@ -5,6 +5,8 @@
     collect/...                      the data itself, committed before the manifest that names it
     latents/3f0c91a2b7d4/...         a stage that only makes sense with what it was made from has that in its path
 
+    .../seconds.json                 how long a stage has taken so far, in all jobs that were at it
+
 A stage is complete when a manifest says so, and only then.
 """
 
@@ -24,6 +26,7 @@ from typing import Any
 
 from wm import config as configs
 from wm import place as places
+from wm.clock import Clock
 from wm.config import FORMAT, Config
 from wm.mistakes import Mistake
 from wm.place import Place
@@ -97,6 +100,16 @@ class Stage:
         self.run, self.name = run, name
         self.folder = f"{name}/{of[:12]}" if of else name
         self.config = run.decides(name)
+        self.clock: Clock | None = None
+
+    def begin(self) -> None:
+        """From here on its time counts."""
+        self.clock = Clock(self.run.place, self.key("seconds.json"))
+
+    def tell(self, progress: Progress) -> None:
+        self.run.tell(progress)
+        if self.clock:
+            self.clock.tick()
 
     def key(self, name: str) -> str:
         return f"{self.folder}/{name}"
@@ -128,7 +141,6 @@ class Stage:
         inputs: dict[str, str],
         content: dict[str, Any],
         metrics: dict[str, Any],
-        seconds: float,
     ) -> Manifest:
         """Declare the stage complete so far. All that `content` names has been written before."""
         values = {
@@ -142,7 +154,7 @@ class Stage:
             "made": {
                 **circumstances(),
                 "cpus": self.run.cpus,
-                "seconds": round(seconds, 3),
+                "seconds": self.clock.note() if self.clock else 0.0,  # what is taken over costs none
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         }

@@ -8,7 +8,7 @@ from wm.run import Manifest
 @dataclass(frozen=True)
 class Spent:
     stage: str
-    seconds: float  # of the job that completed it; what an interrupted job did before is not in it
+    seconds: float  # of all jobs that were at it
     steps: int
     unit: str
     cpu_hours: float | None  # None where a run of an older version doesn't say

@@ -42,7 +42,7 @@ def unpack(trained: Trained, uri: str) -> Run:
             run.place.commit(key, data)
             named |= {role: key, "files": {key: sha256(data)}}
         found = stage.complete(extent)
-        return found or stage.commit(extent, inputs=inputs, content=named, metrics=metrics.get(name, {}), seconds=0)
+        return found or stage.commit(extent, inputs=inputs, content=named, metrics=metrics.get(name, {}))
 
     metrics["collect"] = metrics["latents"] = {"frames": 0, "bytes": 0}
     complete("collect", config.collect.episodes, shards=[])

@@ -15,7 +15,7 @@ from wm import place as places
 from wm.config import FORMAT, Config
 from wm.mistakes import Mistake
 from wm.presets import PRESETS
-from wm.run import Manifest, Run, _compare, must_open, open_run, sha256, start_run, to_json
+from wm.run import Manifest, Progress, Run, _compare, must_open, open_run, sha256, start_run, to_json
 from wm.survey import survey
 
 TINY = PRESETS["tiny"]
@@ -34,7 +34,7 @@ def commit(run: Run, stage: str, extent: int, content: bytes = b"data", of: str 
     key = corner.key("weights")
     run.place.put(key, content)
     files = {key: sha256(content)}
-    return corner.commit(extent, inputs={}, content={"files": files}, metrics={"loss": 1.5}, seconds=1.0)
+    return corner.commit(extent, inputs={}, content={"files": files}, metrics={"loss": 1.5})
 
 
 def test_the_config_is_frozen(uri: str) -> None:
@@ -153,9 +153,23 @@ def test_the_furthest_manifest_counts(tmp_path: Path) -> None:
 def test_the_first_manifest_stands(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = start_run(str(tmp_path / "run"), "tiny", TINY)
     first = commit(run, "vision", 6)
-    again = run.stage("vision").commit(6, inputs={}, content={"files": {}}, metrics={}, seconds=2.0)
+    again = run.stage("vision").commit(6, inputs={}, content={"files": {}}, metrics={})
     assert again == first
     assert "its result stands" in caplog.text
+
+
+def test_the_time_of_jobs_that_were_killed_counts(tmp_path: Path) -> None:
+    run = start_run(str(tmp_path / "run"), "tiny", TINY)
+    killed, last = run.stage("vision"), run.stage("vision")
+    killed.begin()
+    assert killed.clock is not None
+    killed.clock.began -= 100
+    killed.clock.noted -= 100
+    killed.tell(Progress("vision", 3, 6, "steps"))
+    last.begin()
+    made = last.commit(6, inputs={}, content={"files": {}}, metrics={})
+    assert made.made["seconds"] >= 100
+    assert run.stage("memory").commit(6, inputs={}, content={"files": {}}, metrics={}).made["seconds"] == 0
 
 
 def test_what_was_made_of_something_else_is_not_taken(tmp_path: Path) -> None:

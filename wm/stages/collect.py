@@ -4,7 +4,6 @@ At random, or with an agent at the wheel: then they are another round of data, b
 """
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -44,7 +43,7 @@ def collect(config: Config, run: Run, pool: Pool) -> Manifest:
     if done is not None:
         restore(done, run, stage, work, pool)
         return done
-    start = time.monotonic()
+    stage.begin()
     records = make_shards(run, stage, work, pool, section.episodes // section.unit_episodes)
     scores = [episode["score"] for record in records for episode in record["episodes"]]
     return stage.commit(
@@ -57,7 +56,6 @@ def collect(config: Config, run: Run, pool: Pool) -> Manifest:
             "score": float(np.mean(scores)),
             "score_std": float(np.std(scores)),
         },
-        seconds=time.monotonic() - start,
     )
 
 

@@ -1,6 +1,5 @@
 """Every frame of the rollouts as V sees it: (mu, logvar), in shards beside the frames'. M never touches pixels."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +33,7 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     if done is not None:
         restore(done, run, stage, work, pool)
         return done
-    start = time.monotonic()
+    stage.begin()
     data.verify()
     records = make_shards(run, stage, work, pool, len(data.files))
     first = [record.pop("first") for record in records]  # a list of (mu, logvar) for each episode
@@ -50,7 +49,6 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
             "frames": sum(sum(record["lengths"]) for record in records),
             "bytes": sum(record["bytes"] for record in records),
         },
-        seconds=time.monotonic() - start,
     )
 
 

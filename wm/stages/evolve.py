@@ -37,6 +37,7 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
     done = stage.complete(config.evolve.generations)
     if done is not None:
         return done
+    stage.begin()
     starts = starts_of(config, run, memory) if memory and config.evolve.where == "dream" else None
     vision = vision.encoder_only()
     dreaming = Evaluating(config, vision, memory, starts, device=config.evolve.device)
@@ -68,7 +69,6 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
             "best_validation": best["validation"],
             "best_validation_se": best["validation_se"],
         },
-        seconds=sum(row["seconds"] for row in history),  # those of processes that were killed, too
     )
 
 
@@ -102,7 +102,7 @@ def _generations(
         evolution.load_state({name: tensor.numpy() for name, tensor in tensors.items()}, info)
         history = info["history"]
         log.info("evolve goes on from generation %d", evolution.generation)
-    run.tell(_progress(evolution, section.generations, history))
+    stage.tell(_progress(evolution, section.generations, history))
     while evolution.generation < section.generations:
         began = time.monotonic()
         thetas = evolution.ask()
@@ -137,7 +137,7 @@ def _generations(
             plain | {"history": history},
             keep="",
         )
-        run.tell(_progress(evolution, section.generations, history))
+        stage.tell(_progress(evolution, section.generations, history))
     return history
 
 

@@ -1,7 +1,6 @@
 """The score: C's best-validated mean, on whole episodes of the unmodified game that nothing else has seen."""
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
@@ -34,14 +33,14 @@ def score_of(trained: Trained, config: Config, run: Run, pool: Pool) -> Manifest
     done = stage.complete(config.score.episodes)
     if done is not None:
         return done
-    start = time.monotonic()
+    stage.begin()
     played = _known(run, stage)
     total = config.score.episodes
 
     def tell() -> None:
         scores = [played[number]["score"] for number in sorted(played) if number < total]
         metrics = {"mean": float(np.mean(scores))} if scores else {}
-        run.tell(Progress("score", len(scores), total, "episodes", metrics))
+        stage.tell(Progress("score", len(scores), total, "episodes", metrics))
 
     tell()
     starts = trained.starts if config.evolve.where == "dream" else None
@@ -69,7 +68,6 @@ def score_of(trained: Trained, config: Config, run: Run, pool: Pool) -> Manifest
             "env_steps": int(sum(played[number]["steps"] for number in range(total))),
         }
         | dreamt,
-        seconds=time.monotonic() - start,
     )
 
 

@@ -24,7 +24,7 @@ def make_shards(run: Run, stage: Stage, work: Work, pool: Pool, count: int) -> l
 
     def tell() -> None:
         frames = sum(sum(record["lengths"]) for record in records.values())
-        run.tell(Progress(stage.name, len(records), count, "shards", {"frames": frames}))
+        stage.tell(Progress(stage.name, len(records), count, "shards", {"frames": frames}))
 
     tell()
     with pool.crew(work) as crew:

@@ -1,7 +1,5 @@
 """What the trainings of V and M have in common as stages: they run where they belong and resume by themselves."""
 
-import time
-
 from torch import nn
 
 from wm.checkpoints import unpack
@@ -14,11 +12,11 @@ from wm.train import Finished
 
 def conduct(task: Task, section: Training, inputs: dict[str, str], stage: Stage, run: Run, pool: Pool) -> Manifest:
     """Run the training, pass on its progress, and commit what it made."""
-    start = time.monotonic()
+    stage.begin()
     finished: Finished | None = None
     for report in pool.stream(task):
         if isinstance(report, Progress):
-            run.tell(report)
+            stage.tell(report)
         else:
             finished = report
     assert finished is not None, "a training ended without a result"
@@ -27,7 +25,6 @@ def conduct(task: Task, section: Training, inputs: dict[str, str], stage: Stage,
         inputs=inputs,
         content={"weights": finished.weights, "files": {finished.weights: finished.sha256}},
         metrics=finished.metrics | {"steps": finished.step, "best_step": finished.best_step, "device": task.device},
-        seconds=time.monotonic() - start,
     )
 
 
@@ -37,7 +34,7 @@ def take_over(section: Training, inputs: dict[str, str], stage: Stage, run: Run)
     for key in manifest.content["files"]:
         run.place.put(key, manifest.read(key))
     run.tell(Progress(stage.name, section.steps, section.steps, "steps"))
-    return stage.commit(section.steps, inputs=inputs, content=manifest.content, metrics=manifest.metrics, seconds=0)
+    return stage.commit(section.steps, inputs=inputs, content=manifest.content, metrics=manifest.metrics)
 
 
 def _made_in(uri: str, stage: str) -> Manifest:
