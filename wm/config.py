@@ -187,6 +187,8 @@ class Memory(Training):
     """Gradients are cut to this size, each number by itself."""
     reward_weight: float = bits(1.0)
     """Weight of the reward in the loss."""
+    reward_clip: float = bits(0.0)
+    """Learn rewards cut to this size; 0 is as they are, where a rare one of -100 outweighs thousands of small ones."""
     done_weight: float = bits(10.0)
     """How much more a step that ends the episode counts than one that doesn't."""
 
@@ -195,6 +197,8 @@ class Memory(Training):
         _positive(self, "memory", "hidden", "mixtures", "sequence", "clip", "reward_weight", "done_weight")
         if not 0 <= self.dropout < 1:
             raise Mistake(f"--memory.dropout {self.dropout} is no share: say 0 or more and less than 1")
+        if not self.reward_clip >= 0:
+            raise Mistake(f"--memory.reward-clip {self.reward_clip} can't be negative")
         if not 0 <= self.own <= 0.5:
             raise Mistake(f"--memory.own {self.own} is out of range: say 0 to 0.5")
 

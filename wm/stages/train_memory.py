@@ -198,12 +198,13 @@ class MemoryLearner(Learner):
 
     def losses(self, batch: Sequences, purpose: str, number: int) -> dict[str, Tensor]:
         z, prediction = self.expect(batch, purpose, number)
+        clip = self.section.reward_clip or math.inf
         return losses(
             prediction,
             z_next=torch.roll(z, -1, dims=1),  # the last one has no successor and is masked
             next_mask=_without_last(batch.next_mask),
             mask=batch.mask,
-            reward=batch.reward,
+            reward=batch.reward.clamp(-clip, clip),
             done=batch.done,
             next_action=torch.roll(batch.a, -1, dims=1),
             weights={"reward": self.section.reward_weight},
