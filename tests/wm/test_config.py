@@ -94,6 +94,7 @@ def test_what_is_free_is_free() -> None:
         ("memory.own", 0.6, "--memory.own 0.6 is out of range"),
         ("latents.mirrored", True, "car-racing is another game in a mirror"),
         ("memory.sequence", 0, "--memory.sequence 0"),
+        ("memory.reward_clip", -1.0, "--memory.reward-clip -1.0 can't be negative"),
         ("controller.layer", -1, "--controller.layer -1 is negative"),
         ("evolve.population", 3, "--evolve.population 3 is too small"),
         ("evolve.sigma0", 0.0, "--evolve.sigma0 0.0"),

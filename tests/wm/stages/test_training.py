@@ -260,6 +260,21 @@ def test_in_training_m_reads_some_of_its_own_draws(tiny: Run, monkeypatch: pytes
     assert len(read) == 1  # held-out sequences are read as they are
 
 
+def test_m_learns_rewards_cut_to_a_size(tiny: Run) -> None:
+    latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
+    assert latents is not None
+
+    def reward_loss(clip: float, last: float) -> float:
+        config = replace(TINY, memory=replace(TINY.memory, reward_clip=clip))
+        learner = MemoryLearner(config, data_set(latents, "encode"), "cpu")
+        batch = next(learner.batches(0))
+        batch.reward[:, -1] = last
+        return float(learner.losses(batch, "train", 0)["reward"])
+
+    cut, small, large = reward_loss(20.0, -100.0), reward_loss(0.0, -20.0), reward_loss(0.0, -100.0)
+    assert cut == small < large / 20
+
+
 def test_init_starts_from_another_runs_weights(tiny: Run) -> None:
     rollouts = tiny.stage("collect").manifest()
     assert rollouts is not None
