@@ -5,7 +5,7 @@ import time
 
 from wm.place import Place
 
-NOTED = 10.0  # seconds between notes: what a killed job leaves out, at most
+NOTED = 10.0  # seconds between notes, at least; a killed job leaves out what came after its last one
 
 
 class Clock:

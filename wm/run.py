@@ -4,7 +4,6 @@
     collect/manifest-0000000160.json what 160 episodes are made of, with hashes
     collect/...                      the data itself, committed before the manifest that names it
     latents/3f0c91a2b7d4/...         a stage that only makes sense with what it was made from has that in its path
-
     .../seconds.json                 how long a stage has taken so far, in all jobs that were at it
 
 A stage is complete when a manifest says so, and only then.
