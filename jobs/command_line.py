@@ -1,8 +1,11 @@
 """From what a person types to a config: `[PRESET] --run URI [--section.field value ...]`."""
 
+import contextlib
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -13,6 +16,8 @@ from wm.run import must_open, open_run
 
 # What one would say, but the field can't be called: --in dream, --rounds 3.
 SHORT = {("evolve", "in"): "where", ("rounds", "rounds"): "count"}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,35 @@ def parse(
         _known(preset)
     words = [_with_section(word, section) for word in words]
     preset, config = _default(job, preset, value_of(words, "--run"), value_of(words, "--base"), fallback)
-    arguments = tyro.cli(
-        Arguments,
-        prog=f"python -m jobs.{job} [{'|'.join(PRESETS)}]",
-        description=doc,
-        args=words,
-        default=Arguments(where=Where(run=tyro.MISSING), config=config),
-    )
+    default = Arguments(where=Where(run=tyro.MISSING), config=config)
+    arguments = _parsed(f"{job} [{'|'.join(PRESETS)}]", doc, words, default)
     return preset, arguments.where, arguments.config
 
 
 def configured(job: str, doc: str, preset: str, words: Sequence[str]) -> Config:
     """A preset changed by flags, for who needs no run."""
-    default = _known(preset)
-    return tyro.cli(Config, prog=f"python -m jobs.{job} {preset}", description=doc, args=words, default=default).check()
+    return _parsed(f"{job} {preset}", doc, words, _known(preset)).check()
+
+
+def _parsed(command: str, doc: str, words: Sequence[str], default: T) -> T:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                type(default), prog=f"python -m jobs.{command}", description=doc, args=words, default=default
+            )
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        raise Mistake(_in_one_line(complaint.getvalue()).replace(f" from python -m jobs.{command}", "")) from None
+
+
+def _in_one_line(box: str) -> str:
+    """What is wrong and what was perhaps meant, out of tyro's box of rows and rules."""
+    rows = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
+    wrong, *others = re.split("─{9,}", " ".join(rows.split()))
+    meant = [found[0] for part in others if "Perhaps you meant" in part and (found := re.findall(r"--[\w.-]+", part))]
+    return f"{wrong.strip(' .')}{f' (perhaps you meant {meant[0]})' if meant else ''}; --help lists all flags"
 
 
 def _known(preset: str) -> Config:
