@@ -237,6 +237,8 @@ class Evolve:
     """Episodes played side by side as one unit of work: 32 on a laptop, 4 on a large cluster."""
     sigma0: float = bits(0.1)
     """How far around the start CMA-ES looks at first; with `init`, `init_sigma` counts instead."""
+    sigma_decay: float = bits(1.0)
+    """Factor on sigma after each generation; CMA-ES's own steps are small where there are so many numbers."""
     scaled: bool = bits(False)
     """Divide each weight's sigma by the size of what it weighs: M's cell states may be a hundred times its h."""
     covariance: Literal["full", "diagonal"] = bits("full")
@@ -279,6 +281,8 @@ class Evolve:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
         if self.init_sigma and not self.init:
             raise Mistake("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
+        if not 0 < self.sigma_decay <= 1:
+            raise Mistake(f"--evolve.sigma-decay {self.sigma_decay} is out of range: say more than 0 and 1 at most")
         if self.tau_high and not self.tau_high >= self.tau:
             raise Mistake(
                 f"--evolve.tau-high {self.tau_high} is below --evolve.tau {self.tau}: leave it out, or raise it"

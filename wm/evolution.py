@@ -54,6 +54,10 @@ class Evolution:
     def sigma(self) -> float:
         return float(self.strategy.sigma)
 
+    def shrink(self, factor: float) -> None:
+        """Look less far around, beside what CMA-ES makes of sigma by itself."""
+        self.strategy.sigma *= factor
+
     def ask(self) -> np.ndarray:
         """This generation's candidates. (P, N)"""
         self.random.seed(derive(self.seed, "ask", self.generation) % 2**32)

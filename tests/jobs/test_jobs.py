@@ -73,7 +73,7 @@ def test_typed_in_a_shell_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) 
         ("collect tiny --run RUN --policy clever", "no random policy 'clever': say --collect.policy"),
         ("collect tiny --run RUN --episodes many", "Error parsing --collect.episodes: invalid literal"),
         ("collect tiny --run RUN --colour red", "Unrecognized options: --colour, red; --help lists all flags"),
-        ("collect tiny --run RUN --collect.policcy held", "--collect.policcy, held (perhaps you meant --collect.policy); --help lists"),
+        ("collect tiny --run RUN --collect.policcy held", "(perhaps you meant --collect.policy); --help lists all"),
         ("collect tiny", "Missing: --run STR The run: a folder or s3://bucket/prefix."),
         ("collect tiny --run RUN --base NOWHERE", "no run in NOWHERE"),
         ("collect tiny --run http://host/run", "no place of that kind; say a folder or s3://bucket/prefix"),

@@ -68,6 +68,16 @@ def test_it_climbs():
     np.testing.assert_allclose(evolution.mean, 0.3, atol=0.05)
 
 
+def test_a_shrunken_sigma_is_kept_and_draws_candidates_closer():
+    one, other = Evolution(6, 8, 0.1, "full", 5), Evolution(6, 8, 0.1, "full", 5)
+    other.shrink(0.25)
+    assert other.sigma == 0.025
+    np.testing.assert_allclose(other.ask(), one.ask() / 4)
+    restored = Evolution(6, 8, 0.1, "full", 5)
+    restored.load_state(*other.state())
+    assert restored.sigma == 0.025
+
+
 def test_a_scale_is_the_same_search_in_other_units():
     scale = 2.0 ** np.arange(-5, 3)
     plain, scaled = (Evolution(8, 16, 0.1, "full", 3, np.full(8, 0.5) * by, by) for by in (np.ones(8), scale))

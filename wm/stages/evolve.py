@@ -108,6 +108,7 @@ def _generations(
         thetas = evolution.ask()
         scores, steps = _scores(config, seed, evolution.generation, thetas, players)
         evolution.tell(thetas, scores)
+        evolution.shrink(section.sigma_decay)
         finite = scores[np.isfinite(scores)]
         row: dict[str, Any] = {
             "generation": evolution.generation,

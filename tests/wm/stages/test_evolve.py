@@ -127,12 +127,14 @@ def test_it_can_begin_where_another_run_ended(tiny: Run, tmp_path: Path) -> None
 
 def test_it_evolves_in_the_dream(tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
     uri = tmp_path / "dream"
-    words = ("--in", "dream", "--dream-steps", 30, "--generations", 2, "--sigma0", 0.5, "--local")
+    words = ("--in", "dream", "--dream-steps", 30, "--generations", 2, "--sigma0", 0.5)
+    words += ("--sigma-decay", 0.125, "--local")
     dreamt = job("evolve", "tiny", "--run", uri, "--base", tiny.uri, *words)
     assert dreamt.wait() == 0, dreamt.stderr
     rows = history(uri)
     assert [row["env_steps"] for row in rows.values()] == [240, 480]  # 4 candidates, 2 dreams each, 30 steps
     assert rows[2]["theta_sha256"] != history(tiny.uri)[2]["theta_sha256"]
+    assert (rows[1]["sigma"], rows[2]["sigma"]) == pytest.approx((0.5 / 8, 0.5 / 64), rel=0.5)
     assert {key.split("/")[0] for key in must_open(str(uri)).place.sizes()} == {"config.json", "evolve"}
     assert evolved(uri).inputs == evolved(tiny.uri).inputs  # the base's V and M
 
