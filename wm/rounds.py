@@ -24,7 +24,7 @@ from wm.measures import standardised
 from wm.memory import nll
 from wm.pipeline import STAGES
 from wm.pool import Pool
-from wm.run import Manifest, Progress, Run, must_open, open_run, start_run, to_json
+from wm.run import Manifest, Progress, Run, open_run, start_run, to_json
 from wm.seeds import derive
 from wm.shards import DataSet
 from wm.so_far import agent_so_far
@@ -141,6 +141,7 @@ def _row(run: Run, part: Run, number: int) -> dict[str, Any]:
     trained = agent_so_far(part)
     collected = part.need("collect", part.config.collect.episodes, "collect")
     data = rollouts(collected)
+    held = dict(_held(data, part.config))
     row = {
         "round": number,
         **made,
@@ -150,10 +151,10 @@ def _row(run: Run, part: Run, number: int) -> dict[str, Any]:
         "driven": collected.metrics["score"],  # by who collected, with all the noise
         "dream": dreamt(trained),
         "coverage": coverage(collected, trained.game, _first_eyes(run)),
-        "nll": {
-            f"round-{other:03}": held_out_nll(trained, data, episodes) for other, episodes in _held(data, part.config)
-        },
+        "nll": {f"round-{other:03}": held_out_nll(trained, data, episodes) for other, episodes in held.items()},
     }
+    if number in held:  # what the first round's M would make of this round's driving
+        row["nll_before"] = held_out_nll(agent_so_far(begun(run)[0]), data, held[number])
     part.place.put("round.json", to_json(row))
     return row
 
@@ -168,7 +169,7 @@ def dreamt(trained: Trained) -> dict[str, float]:
 
 def _first_eyes(run: Run) -> Eyes:
     """The first round's: coverage counts in the same cells in all rounds."""
-    part = must_open(f"{run.uri}/round-000")
+    part = begun(run)[0]
     made = part.need("vision", part.config.vision.steps, "train_vision")
     latents = part.need("latents", part.config.collect.episodes, "encode", of=made.digest)
     return Eyes.of(load_vision(made), latents)

@@ -26,10 +26,14 @@ from wm.trained import of_run
 TINY = PRESETS["tiny"]
 TWO = replace(
     TINY,
+    memory=replace(TINY.memory, held_out=5),  # one of each round's
     score=replace(TINY.score, episodes=1),
     rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2),
 )
-WORDS = "--score.episodes 1 --rounds.episodes 2 --rounds.vision-steps 3 --rounds.memory-steps 3 --rounds.generations 2"
+WORDS = (
+    "--memory.held-out 5 --score.episodes 1 --rounds.episodes 2"
+    " --rounds.vision-steps 3 --rounds.memory-steps 3 --rounds.generations 2"
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,9 @@ def test_each_round_builds_on_the_one_before(two: Run) -> None:
     assert later.config.collect.agent == later.config.vision.init == later.config.evolve.init == f"{two.uri}/round-000"
     assert second["env_steps"] > first["env_steps"] + 2 * 40
     assert list(first["nll"]) == ["round-000"]
+    assert list(second["nll"]) == ["round-000", "round-001"]
+    assert first["nll_before"] == first["nll"]["round-000"]
+    assert second["nll_before"] not in (second["nll"]["round-001"], first["nll_before"])
     made = later.stage("vision").manifest()
     latents = later.stage("latents", of=made.digest).manifest()
     assert latents.metrics["frames"] > later.stage("collect").manifest().metrics["frames"]

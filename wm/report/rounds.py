@@ -66,21 +66,25 @@ def _scores(rows: Sequence[Row]) -> Html:
 
 
 def _foreseen(rows: Sequence[Row]) -> Html:
-    """Driving of the first round and of the newest, as each round's M foresees it."""
+    """Driving of the first round and of the newest, as each round's M foresees it; and as the first round's does."""
 
     def of(name: Callable[[Row], str]) -> Callable[[Row], tuple[float, float] | None]:
         def found(row: Row) -> tuple[float, float] | None:
-            one = row["nll"].get(name(row))
-            return one and (one["mean"], one["se"])
+            return _pair(row["nll"].get(name(row)))
 
         return found
 
     series = [
         _series(rows, "the first round's driving", "three", of(lambda row: "round-000")),
         _series(rows, "the round's own", "one", of(lambda row: f"round-{row['round']:03}")),
+        _series(rows, "the same, to the first M", "other", lambda row: _pair(row.get("nll_before"))),
     ]
     note = "NLL a dimension of held-out episodes, z scaled to unit variance; where the first curve rises, M forgets"
     return figure("What M foresees.", note, lines(series, "round", "NLL"))
+
+
+def _pair(found: dict[str, float] | None) -> tuple[float, float] | None:
+    return (found["mean"], found["se"]) if found else None
 
 
 def _covered(rows: Sequence[Row]) -> Html:
@@ -114,14 +118,15 @@ def _series(rows: Sequence[Row], name: str, colour: Any, of: Callable[[Row], tup
 
 def _table(rows: Sequence[Row]) -> Html:
     there = [name for name in COVERED if any(name in row.get("coverage", {}) for row in rows)]
-    heads = ("round", "steps", "validation", "dream", "gap", "NLL, own", "NLL, first", *(COVERED[n][0] for n in there))
+    heads = ["round", "steps", "validation", "dream", "gap", "NLL, own", "by the first M", "NLL, first"]
+    heads += [COVERED[name][0] for name in there]
     best = max(range(len(rows)), key=lambda at: rows[at]["validation"])
     return table(heads, [_cells(row, there) for row in rows], range(1, len(heads)), strong=best)
 
 
 def _cells(row: Row, there: Sequence[str]) -> list[str]:
     dream, covered = row.get("dream"), row.get("coverage", {})
-    nll = [row["nll"].get(name) for name in (f"round-{row['round']:03}", "round-000")]
+    nll = [row["nll"].get(f"round-{row['round']:03}"), row.get("nll_before"), row["nll"].get("round-000")]
     return [
         f"{row['round']}",
         f"{row['env_steps']:,}",
