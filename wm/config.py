@@ -50,6 +50,8 @@ class Collect:
     """How an agent explores: deviation added to C's output, of which each episode draws its share."""
     weight_noise: float = bits(0.03)
     """The same for C's weights."""
+    patience: int = bits(0)
+    """Give an episode up after so many steps without reward: it goes nowhere any more; 0 never does."""
     curiosity: float = bits(0.0)
     """Weight of an agent's surprise, M's NLL a dimension above its held-out one, in the rewards that M learns from."""
 
@@ -57,6 +59,8 @@ class Collect:
         _positive(self, "collect", "episodes", "steps", "unit_episodes")
         if not (self.action_noise >= 0 and self.weight_noise >= 0 and self.curiosity >= 0):
             raise Mistake("--collect.action-noise, --collect.weight-noise and --collect.curiosity can't be negative")
+        if self.patience < 0:
+            raise Mistake(f"--collect.patience {self.patience} is negative: say 0 to play whole episodes")
         if self.episodes % self.unit_episodes:
             nearest = -(-self.episodes // self.unit_episodes) * self.unit_episodes
             raise Mistake(

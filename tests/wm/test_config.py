@@ -83,6 +83,7 @@ def test_what_is_free_is_free() -> None:
         ("threads", 0, "--threads 0 has to be above 0"),
         ("collect.episodes", 5, "--collect.episodes 5 is no multiple.*say 6"),
         ("collect.episodes", -2, "--collect.episodes -2 has to be above 0"),
+        ("collect.patience", -1, "--collect.patience -1 is negative: say 0"),
         ("collect.policy", "clever", "no random policy 'clever': say --collect.policy mixture or"),
         ("vision.steps", 0, "--vision.steps 0"),
         ("vision.held_out", 1, "--vision.held-out 1 leaves nothing to train on"),

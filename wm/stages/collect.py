@@ -146,7 +146,8 @@ class Collecting:
                     episodes[episode].add_reward(policy.bonus[episode])
                 episodes[episode].add(*step)
 
-            played = play(fleet.of(len(seeds)), seeds, policy, section.steps, record=remember)
+            games = fleet.of(len(seeds))
+            played = play(games, seeds, policy, section.steps, record=remember, patience=section.patience)
             about = {
                 "game": game.name,
                 "frames": game.version,

@@ -247,6 +247,23 @@ def test_what_surprises_m_is_worth_something_to_m_and_changes_nothing_else(
         collect(alone, start_run(str(tmp_path / "alone"), "tiny", alone), pool)
 
 
+def test_an_episode_that_goes_nowhere_is_given_up(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
+    """Until then it is what it would have been, and no end of the game."""
+    config = replace(TINY, collect=replace(TINY.collect, patience=6))
+    hasty = data_set(collect(config, start_run(str(tmp_path), "tiny", config), pool), "collect")
+    whole = data_set(rollouts(tiny.uri), "collect")
+    for episode in range(4):
+        mine, theirs = (data.read(episode, ["frame", "action", "reward"]) for data in (hasty, whole))
+        length = len(mine["reward"])
+        assert all(np.array_equal(mine[name], theirs[name][:length]) for name in mine)
+        earned = np.flatnonzero(theirs["reward"] > 0)
+        stretches = np.diff([-1, *earned, 40]) - 1  # steps without reward before each that earns, and at the end
+        assert stretches.max() >= 6, "an episode that is never given up tests nothing"
+        assert length == np.insert(earned + 1, 0, 0)[np.argmax(stretches >= 6)] + 6
+        ends = hasty.read(episode, ["terminated", "truncated"])
+        assert not any(name.any() for name in ends.values())
+
+
 def test_nobody_drives_before_there_is_an_agent(copy: Callable[..., Path], tmp_path: Path, pool: LocalPool) -> None:
     config = replace(TINY, collect=replace(TINY.collect, agent=str(copy("evolve", "score"))))
     with pytest.raises(Mistake, match=r"nobody to drive: run `python -m jobs.evolve"):
