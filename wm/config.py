@@ -265,6 +265,8 @@ class Evolve:
     """Dreams begin with first frames of real episodes, or amid any, or amid those of the last round's driver alone."""
     dream_done: Literal["threshold", "sample", "never"] = bits("never")
     """When M ends a dream: its done logit above 0, with its probability, or not at all."""
+    dream_lap: bool = bits(False)
+    """A dream ends when it has earned what a lap is worth, as the game does: or else pace pays for crashes."""
     device: Literal["cpu", "cuda"] = bits("cpu")
     """Where dreams are computed, on CPUs or on GPUs; games are played on CPUs."""
     dream_dropout: float = bits(0.0)
@@ -406,6 +408,8 @@ class Config:
             )
         if self.latents.mirrored and not load(self.game).mirror:
             raise Mistake(f"{self.game} is another game in a mirror: leave --latents.mirrored out")
+        if self.evolve.dream_lap and not load(self.game).lap:
+            raise Mistake(f"{self.game} has no laps: leave --evolve.dream-lap out")
         for section in dataclasses.fields(self):
             value = getattr(self, section.name)
             if dataclasses.is_dataclass(value):

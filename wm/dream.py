@@ -38,6 +38,9 @@ class Rules:
     """Dropout on the h that M's heads see, which makes the dream harder to cheat."""
     done_weight: float = 1.0
     """How much more an end counted in M's training, which raised its odds by that: a sampled done takes it back."""
+    lap: float = 0.0
+    """A dream ends when its rewards, the price of each step aside, add up to this; 0: it doesn't."""
+    step_price: float = 0.0
 
     @property
     def taus(self) -> tuple[float, float]:
@@ -276,12 +279,15 @@ class Dream:
 
     def _chunk(self, p: Players) -> None:
         """CHUNK steps, with no look at what is in the tensors: those that have ended sleep on, uncounted."""
+        rules = self.world.rules
         for noise in p.noise:  # (E, W)
             p.a.copy_(self.world.squash(self.controller.act(p.theta, p.features).squeeze(1)))
             self.world.step(p, noise.index_select(0, p.episode))
             p.returns.add_(p.reward.masked_fill(~p.alive, 0))
             p.lengths.add_(p.alive)
-            p.alive.logical_and_(p.lengths < self.world.rules.steps).logical_and_(~p.done)
+            p.alive.logical_and_(p.lengths < rules.steps).logical_and_(~p.done)
+            if rules.lap:
+                p.alive.logical_and_(p.returns + rules.step_price * p.lengths < rules.lap)
 
 
 def _affine(x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor) -> None:

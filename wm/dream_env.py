@@ -51,6 +51,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.same_step = autoreset is AutoresetMode.SAME_STEP
         self.sleepers = world.sleepers(num_envs)
         self.age, self.over = np.zeros(num_envs, int), np.zeros(num_envs, bool)
+        self.earned = np.zeros(num_envs)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -69,7 +70,10 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         world.step(s, torch.from_numpy(world.noise(self.np_random, self.num_envs)).to(world.device))
         self.age += 1
         reward = s.reward.double().cpu().numpy()  # a copy, like all that is handed out
+        self.earned += reward + world.rules.step_price
         terminated, truncated = s.done.cpu().numpy().copy(), self.age >= world.rules.steps
+        if world.rules.lap:
+            terminated |= self.earned >= world.rules.lap
         infos: dict[str, Any] = {}
         if self.same_step:
             over = terminated | truncated
@@ -94,7 +98,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             s.x[place] = 0
             s.state[place] = torch.from_numpy(state).to(device)
             s.tau[place] = tau
-        self.age[which] = 0
+        self.age[which], self.earned[which] = 0, 0
 
     def _seen(self) -> np.ndarray:
         return self.sleepers.state[:, : self.size].cpu().numpy().copy()  # (B, F)

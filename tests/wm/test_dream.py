@@ -68,6 +68,8 @@ def plainly(d: Dream, theta: np.ndarray, seed: int, episode: int) -> tuple[float
         z = sample(expected, tau, uniform, normal)
         total += expected.reward.item() if rules.reward == "head" else 1
         steps += 1
+        if rules.lap and total + rules.step_price * steps >= rules.lap:
+            break
         if rules.done == "threshold" and expected.done.item() > 0:
             break
         if rules.done == "sample" and chance.item() < torch.sigmoid(expected.done).item():
@@ -83,6 +85,7 @@ def plainly(d: Dream, theta: np.ndarray, seed: int, episode: int) -> tuple[float
         ("zhc", Rules(steps=40, tau=1.15, done="sample"), {"previous_done": True}),
         ("z", Rules(steps=40, tau=(0.8, 1.3), reward="head", done="sample"), {"next_action": True}),
         ("zhc", Rules(steps=40, tau=0.5, reward="head", dropout=0.3), {}),
+        ("zh", Rules(steps=40, reward="head", done="never", lap=3.0, step_price=0.1), {}),
     ],
 )
 def test_dreams_as_m_does_step_by_step(inputs, rules, options):
@@ -95,7 +98,7 @@ def test_dreams_as_m_does_step_by_step(inputs, rules, options):
             total, steps = plainly(d, theta[candidate], 7, episode)
             assert lengths[candidate, episode] == steps
             assert returns[candidate, episode] == pytest.approx(total, rel=1e-3, abs=1e-3)
-    if rules.done != "never":
+    if rules.done != "never" or rules.lap:
         assert len(np.unique(lengths)) > 2, "the case is too easy to show anything"
         assert lengths.min() < rules.steps
     if rules.reward == "head":

@@ -132,6 +132,23 @@ def test_ms_done_terminates():
     assert not truncated.any()
 
 
+def test_a_lap_that_is_done_terminates():
+    """Its length is that of a dream that only counts, and the next one counts from nothing."""
+    w = world(cap=100, lap=2.0, step_price=0.25)
+    w.heads[0][3 * 3 * Z] += 0.1  # a reward that adds up
+    envs = DreamVectorEnv(3, world=w)
+    envs.reset(seed=1)
+    earned, laps = np.zeros(3), 0
+    for _ in range(60):
+        _, reward, terminated, truncated, _ = envs.step(np.zeros((3, A)))
+        earned += np.where(begins := earned >= 2, -earned, reward + 0.25)
+        assert (reward[begins] == 0).all()
+        np.testing.assert_array_equal(terminated, earned >= 2)
+        assert not truncated.any()
+        laps += terminated.sum()
+    assert laps > 6
+
+
 def test_actions_at_the_edge_are_legal():
     env = DreamEnv(world=world())
     env.reset(seed=1)

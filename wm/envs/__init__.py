@@ -27,6 +27,8 @@ class Game(ABC):
     version: str  # changes whenever the same seed and actions give other frames or rewards
     actions: int  # A, numbers in one action
     max_steps: int  # the game's own time limit
+    lap: float = 0.0  # an episode ends when its rewards, the price of each step aside, add up to this; 0: it doesn't
+    step_price: float = 0.0  # taken off each step's reward
     random_steps: int = 0  # how long a random policy's episodes last, for plans; 0 is to the limit
     explorations: tuple[str, ...]  # the kinds of random policy that `explore` knows, the default first
     mirror: tuple[float, ...] = ()  # factors of an action's numbers as in a mirror, if there the game is the same

@@ -104,7 +104,7 @@ class Evaluating:
 
 def rules_of(config: Config) -> Rules:
     """How dreams are played in a run with this config."""
-    section = config.evolve
+    section, game = config.evolve, load(config.game)
     return Rules(
         steps=section.dream_steps,
         tau=(section.tau, section.tau_high) if section.tau_high else section.tau,
@@ -112,6 +112,8 @@ def rules_of(config: Config) -> Rules:
         reward="head" if config.memory.reward else "survival",
         dropout=section.dream_dropout,
         done_weight=config.memory.done_weight,
+        lap=game.lap if section.dream_lap else 0.0,
+        step_price=game.step_price,
     )
 
 
