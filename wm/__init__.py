@@ -21,3 +21,9 @@ The letters of shape comments, as in `# (B, T, Z)`:
     B batch   T time     Z latent      A action    H hidden
     K mixtures   P population   N parameters of C   E episodes
 """
+
+import os
+
+# Before torch loads OpenMP: how often a waiting thread looks again before it sleeps. The default is thirty times that, and
+# two threads that train M beside other busy processes then do a sixtieth of what they do alone; so it's a fifteenth.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
