@@ -24,6 +24,6 @@ The letters of shape comments, as in `# (B, T, Z)`:
 
 import os
 
-# Before torch loads OpenMP: how often a waiting thread looks again before it sleeps. The default is thirty times that, and
-# two threads that train M beside other busy processes then do a sixtieth of what they do alone; so it's a fifteenth.
+# Before torch loads OpenMP: how often a waiting thread looks again before it sleeps. The default is thirty times that:
+# two threads that train M beside other busy processes then do a sixtieth of what they do alone; so it is a fifteenth.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
