@@ -243,6 +243,9 @@ class Evolve:
     """How far around the start CMA-ES looks at first; with `init`, `init_sigma` counts instead."""
     sigma_decay: float = bits(1.0)
     """Factor on sigma after each generation; CMA-ES's own steps are small where there are so many numbers."""
+    mean_rate: float = bits(1.0)
+    """How much of the way to its best candidates' mean the distribution moves: few numbers of many matter, and less
+    of what is only luck stays; with a large sigma, whose candidates differ clearly, a small step is the better one."""
     scaled: bool = bits(False)
     """Divide each weight's sigma by the size of what it weighs: M's cell states may be a hundred times its h."""
     covariance: Literal["full", "diagonal"] = bits("full")
@@ -289,6 +292,8 @@ class Evolve:
             raise Mistake("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
         if not 0 < self.sigma_decay <= 1:
             raise Mistake(f"--evolve.sigma-decay {self.sigma_decay} is out of range: say more than 0 and 1 at most")
+        if not 0 < self.mean_rate <= 1:
+            raise Mistake(f"--evolve.mean-rate {self.mean_rate} is out of range: say more than 0 and 1 at most")
         if self.tau_high and not self.tau_high >= self.tau:
             raise Mistake(
                 f"--evolve.tau-high {self.tau_high} is below --evolve.tau {self.tau}: leave it out, or raise it"

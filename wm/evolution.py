@@ -29,14 +29,19 @@ class Evolution:
         seed: int,
         mean: np.ndarray | None = None,
         scale: np.ndarray | None = None,
+        mean_rate: float = 1.0,
     ):
-        """`scale` (N,): how far each number moves for a sigma of 1. Powers of two, so that nothing is rounded."""
+        """`scale` (N,): how far each number moves for a sigma of 1. Powers of two, so that nothing is rounded.
+
+        `mean_rate`: the share of the way to the best candidates' mean that the mean goes.
+        """
         self.seed, self.generation, self.random = seed, 0, np.random.RandomState()
         self.scale = np.ones(size) if scale is None else scale.astype(np.float64)
         start = np.zeros(size) if mean is None else mean.astype(np.float64) / self.scale
         options = {
             "popsize": population,
             "CMA_diagonal": covariance == "diagonal",
+            "CMA_cmean": mean_rate,
             "randn": self.random.randn,  # not numpy's global one
             "seed": np.nan,  # ours is set for each generation
             "verbose": -9,

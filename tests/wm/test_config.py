@@ -104,6 +104,7 @@ def test_what_is_free_is_free() -> None:
         ("evolve.device", "cuda", "is for dreams alone"),
         ("evolve.init_sigma", 0.1, "goes with --evolve.init"),
         ("evolve.sigma_decay", 1.5, "--evolve.sigma-decay 1.5 is out of range"),
+        ("evolve.mean_rate", 0.0, "--evolve.mean-rate 0.0 is out of range"),
         ("score.seed", 2**29, "--score.seed 536870912 is out of range"),
         ("workers.count", -1, "--workers.count -1 is negative"),
         ("workers.log_seconds", 0.0, "--workers.log-seconds 0.0"),

@@ -78,6 +78,21 @@ def test_a_shrunken_sigma_is_kept_and_draws_candidates_closer():
     assert restored.sigma == 0.025
 
 
+def test_a_mean_that_goes_part_of_the_way():
+    """From the same candidates; sigma learns from where they lay, however short the step."""
+    whole, part = Evolution(6, 8, 0.1, "full", 5), Evolution(6, 8, 0.1, "full", 5, mean_rate=0.25)
+    thetas = whole.ask()
+    np.testing.assert_array_equal(part.ask(), thetas)
+    for one in (whole, part):
+        one.tell(thetas, scores_of(thetas))
+    np.testing.assert_allclose(part.mean, 0.25 * whole.mean, rtol=1e-12)
+    assert part.sigma == pytest.approx(whole.sigma, rel=1e-12)
+    advance(part, 5)
+    restored = Evolution(6, 8, 0.1, "full", 5, mean_rate=0.25)
+    restored.load_state(*part.state())
+    np.testing.assert_array_equal(advance(restored, 3), advance(part, 3))
+
+
 def test_a_scale_is_the_same_search_in_other_units():
     scale = 2.0 ** np.arange(-5, 3)
     plain, scaled = (Evolution(8, 16, 0.1, "full", 3, np.full(8, 0.5) * by, by) for by in (np.ones(8), scale))

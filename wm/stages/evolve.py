@@ -170,7 +170,10 @@ def _begin(config: Config, run: Run, memory: MDNRNN | None) -> Evolution:
             raise Mistake(
                 f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
             )
-    return Evolution(size, section.population, sigma, section.covariance, derive(_seed(config), "evolve"), mean, scale)
+    seed = derive(_seed(config), "evolve")
+    return Evolution(
+        size, section.population, sigma, section.covariance, seed, mean, scale, mean_rate=section.mean_rate
+    )
 
 
 def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew: Crew) -> tuple[np.ndarray, int]:
