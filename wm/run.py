@@ -92,11 +92,14 @@ class Manifest:
         return data
 
 
+MADE_OF = {"latents": "collect", "memory": "latents"}  # what decides them and is not named in their path
+
+
 class Stage:
     """One stage's corner of a run. What is not here but complete in a base, with the same config, counts too."""
 
     def __init__(self, run: "Run", name: str, of: str | None):
-        self.run, self.name = run, name
+        self.run, self.name, self.of = run, name, of
         self.folder = f"{name}/{of[:12]}" if of else name
         self.config = run.decides(name)
         self.clock: Clock | None = None
@@ -122,11 +125,21 @@ class Stage:
                 found = [key for key in found if key.endswith(f"-{extent:010d}.json")]
             for key in reversed(found):
                 manifest = self._load(run.place, key)
-                if manifest.config == self.config:
+                if manifest.config == self.config and (run is self.run or self._made_of_ours(manifest)):
                     _compare(manifest.made.get("code"), manifest.made.get("processor"))
                     return manifest
             run = run.base
         return None
+
+    def _made_of_ours(self, lent: Manifest) -> bool:
+        """Whether a base made this of the rollouts that count here: where V is the same, they need not be."""
+        if self.name not in MADE_OF:
+            return True
+        source = "collect" if "agent" in lent.inputs else MADE_OF[self.name]
+        ours = self.run.stage(source, self.of if source == "latents" else None).manifest()
+        if ours is None or "agent" in lent.inputs:  # an agent's file, all of whose stages say so
+            return ours is not None and ours.inputs == lent.inputs
+        return lent.inputs.get(source) == ours.digest
 
     def complete(self, extent: int) -> Manifest | None:
         """The manifest that says that the stage got at least so far."""

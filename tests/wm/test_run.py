@@ -29,12 +29,14 @@ def with_seed(config: Config, seed: int) -> Config:
     return replace(config, seed=seed)
 
 
-def commit(run: Run, stage: str, extent: int, content: bytes = b"data", of: str | None = None) -> Manifest:
+def commit(
+    run: Run, stage: str, extent: int, content: bytes = b"data", of: str | None = None, **inputs: str
+) -> Manifest:
     corner = run.stage(stage, of=of)
     key = corner.key("weights")
     run.place.put(key, content)
     files = {key: sha256(content)}
-    return corner.commit(extent, inputs={}, content={"files": files}, metrics={"loss": 1.5})
+    return corner.commit(extent, inputs=inputs, content={"files": files}, metrics={"loss": 1.5})
 
 
 def test_the_config_is_frozen(uri: str) -> None:
@@ -234,7 +236,8 @@ def test_another_code_version_or_processor_warns_once(tmp_path: Path, caplog: py
 def test_a_base_lends_what_is_the_same(uri: str, tmp_path: Path) -> None:
     base = start_run(uri, "tiny", TINY)
     rollouts, vision = commit(base, "collect", 4), commit(base, "vision", 6)
-    memory = commit(base, "memory", 6, of=vision.digest)
+    latents = commit(base, "latents", 4, of=vision.digest, collect=rollouts.digest)
+    memory = commit(base, "memory", 6, of=vision.digest, latents=latents.digest)
     evolving = replace(TINY, evolve=replace(TINY.evolve, seed=5))
     run = start_run(str(tmp_path / "derived"), "tiny", evolving, base=uri)
     assert run.need("collect", 4, "collect") == rollouts
@@ -244,6 +247,28 @@ def test_a_base_lends_what_is_the_same(uri: str, tmp_path: Path) -> None:
     again = must_open(run.uri)
     assert again.base is not None
     assert again.base.uri == base.uri
+
+
+def test_a_base_lends_no_latents_and_no_m_of_other_rollouts(tmp_path: Path) -> None:
+    """Though V is the same."""
+    base = start_run(str(tmp_path / "base"), "tiny", TINY)
+    rollouts, vision = commit(base, "collect", 4), commit(base, "vision", 6)
+    latents = commit(base, "latents", 4, of=vision.digest, collect=rollouts.digest)
+    commit(base, "memory", 6, of=vision.digest, latents=latents.digest)
+    config = replace(TINY, collect=replace(TINY.collect, agent=base.uri))
+    run = start_run(str(tmp_path / "round"), "tiny", config, base=base.uri)
+
+    def lent(stage: str) -> bool:
+        return run.stage(stage, of=vision.digest).manifest() is not None
+
+    commit(run, "vision", 6)
+    assert not lent("latents")
+    made = commit(run, "collect", 4, content=b"another drive")
+    assert not lent("latents")
+    assert not lent("memory")
+    mine = commit(run, "latents", 4, content=b"another drive", of=vision.digest, collect=made.digest)
+    assert run.need("latents", 4, "encode", of=vision.digest) == mine
+    assert not lent("memory")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from wm.stages.collect import collect
 from wm.stages.encode import encode
 from wm.stages.sharded import data_set
 from wm.stages.sharded import rollouts as all_rollouts
+from wm.stages.train_memory import train_memory
 from wm.stages.train_vision import train_vision
 
 TINY = PRESETS["tiny"]
@@ -220,6 +221,24 @@ def test_an_agent_drives_another_round(copy: Callable[..., Path], tmp_path: Path
     shutil.rmtree(agent / "collect")
     with pytest.raises(Mistake, match="no complete collect"):
         all_rollouts(made)
+
+
+def test_another_round_with_the_same_v_is_encoded_and_learned_from(
+    copy: Callable[..., Path], tmp_path: Path, pool: LocalPool
+) -> None:
+    """Of the run that it derives from come its rollouts, not its latents and M: they know nothing of this round's."""
+    agent = must_open(str(copy()))
+    config = replace(
+        TINY,
+        collect=replace(TINY.collect, agent=agent.uri),
+        vision=replace(TINY.vision, init=agent.uri, frozen=True),
+    )
+    run = start_run(str(tmp_path / "round"), "tiny", config, base=agent.uri)
+    made, vision = collect(config, run, pool), train_vision(config, run, pool)
+    assert vision.digest == agent.need("vision", 6, "train_vision").digest
+    latents = encode(config, run, pool)
+    assert latents.metrics["frames"] == all_rollouts(made).lengths.sum()
+    assert train_memory(config, run, pool).inputs["latents"] == latents.digest
 
 
 def test_what_surprises_m_is_worth_something_to_m_and_changes_nothing_else(
