@@ -91,7 +91,7 @@ DOOM_SMALL = replace(
         validate_every=20,
         validation_episodes=64,
     ),
-    # Random play ends early, so the first dream is too kind to who lives long: C's own rollouts tell M.
+    # Random play ends early, so the first dream is too kind to who lives long: C's own rollouts should tell M.
     rounds=Rounds(
         count=3,
         episodes=296,
