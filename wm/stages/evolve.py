@@ -38,6 +38,8 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
     if done is not None:
         return done
     stage.begin()
+    if config.evolve.where == "dream" and config.controller.latent == "mu":
+        log.warning("in the dream C sees z with V's doubt, in the game without: say --controller.latent z")
     starts = starts_of(config, run, memory) if memory and config.evolve.where == "dream" else None
     vision = vision.encoder_only()
     dreaming = Evaluating(config, vision, memory, starts, device=config.evolve.device)

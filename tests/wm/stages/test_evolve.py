@@ -139,6 +139,16 @@ def test_it_evolves_in_the_dream(tiny: Run, tmp_path: Path, job: Callable[..., J
     assert evolved(uri).inputs == evolved(tiny.uri).inputs  # the base's V and M
 
 
+@pytest.mark.parametrize("latent", ["mu", "z"])
+def test_who_dreams_with_other_eyes_is_told(
+    latent: Any, tiny: Run, tmp_path: Path, pool: LocalPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    section = replace(TINY.evolve, where="dream", dream_steps=5, dream_lap=True, generations=1, validation_episodes=1)
+    config = replace(TINY, evolve=section, controller=replace(TINY.controller, latent=latent))
+    evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
+    assert ("say --controller.latent z" in caplog.text) == (latent == "mu")
+
+
 def test_dreams_may_begin_anywhere_as_the_agent_would_stand_there(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
     section = replace(
         TINY.evolve, where="dream", dream_starts="any", dream_steps=20, generations=1, validation_episodes=1
