@@ -244,8 +244,7 @@ class Evolve:
     sigma_decay: float = bits(1.0)
     """Factor on sigma after each generation; CMA-ES's own steps are small where there are so many numbers."""
     mean_rate: float = bits(1.0)
-    """How much of the way to its best candidates' mean the distribution moves: few numbers of many matter, and less
-    of what is only luck stays; with a large sigma, whose candidates differ clearly, a small step is the better one."""
+    """How much of the way to its best candidates' mean the distribution moves: of small steps less is luck."""
     scaled: bool = bits(False)
     """Divide each weight's sigma by the size of what it weighs: M's cell states may be a hundred times its h."""
     covariance: Literal["full", "diagonal"] = bits("full")
