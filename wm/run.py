@@ -137,8 +137,10 @@ class Stage:
             return True
         source = "collect" if "agent" in lent.inputs else MADE_OF[self.name]
         ours = self.run.stage(source, self.of if source == "latents" else None).manifest()
-        if ours is None or "agent" in lent.inputs:  # an agent's file, all of whose stages say so
-            return ours is not None and ours.inputs == lent.inputs
+        if ours is None:
+            return False
+        if "agent" in lent.inputs:  # it came as an agent's file: all its stages say so, and nothing else
+            return ours.inputs == lent.inputs
         return lent.inputs.get(source) == ours.digest
 
     def complete(self, extent: int) -> Manifest | None:
