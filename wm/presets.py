@@ -29,6 +29,40 @@ SMALL = replace(
     score=Score(episodes=32),
 )
 
+# C learns in dreams alone, of rounds of its own driving.
+DREAM = replace(
+    SMALL,
+    collect=Collect(episodes=320, steps=700, patience=100, action_noise=0.3, weight_noise=0.02),
+    # Many small updates, and details cheap to keep.
+    vision=Vision(kl_weight=0.1, batch=32, steps=4_800, decay_steps=1_000, evaluate_steps=600),
+    # Uncut, the few -100 of who leaves the playfield are all that M's reward head learns of.
+    memory=replace(SMALL.memory, steps=3_000, learning_rate=0.003, decay_steps=1_500, reward_clip=10.0),
+    controller=Controller(latent="z"),  # drawn in the game as in the dream, or else the dream's C brakes less here
+    # As long as a lap and no longer: what a crash costs has to be in the dream, and so has the end of the road.
+    evolve=Evolve(
+        where="dream",
+        generations=30,
+        population=32,
+        episodes=16,
+        unit_episodes=256,
+        sigma0=0.03,
+        tau=1.15,
+        dream_lap=True,
+        validate_every=30,
+    ),
+    score=Score(episodes=100),
+    rounds=Rounds(
+        count=8,
+        episodes=192,
+        vision_steps=1_500,
+        memory_steps=3_000,
+        memory_learning_rate=0.002,
+        generations=30,
+        sigma=0.03,
+        env_steps=1_800_000,  # the round that passes it stays below two million
+    ),
+)
+
 DEMO = replace(
     SMALL,
     collect=replace(SMALL.collect, episodes=48, steps=500),
@@ -128,6 +162,7 @@ DOOM_TINY = replace(
 PRESETS: dict[str, Config] = {
     "car-racing": PAPER,  # the paper's scale: a cluster, days
     "car-racing-small": SMALL,  # one machine, about an hour
+    "car-racing-dream": DREAM,  # one machine, some hours: jobs.iterate
     "demo": DEMO,  # one machine, minutes
     "tiny": TINY,  # seconds: shows that everything runs, learns nothing
     "doom": DOOM,  # the paper's scale
