@@ -245,8 +245,6 @@ class Evolve:
     """Factor on sigma after each generation; CMA-ES's own steps are small where there are so many numbers."""
     mean_rate: float = bits(1.0)
     """How much of the way to its best candidates' mean the distribution moves: of small steps less is luck."""
-    mirrored: bool = bits(False)
-    """Candidates in pairs, the mean in the middle, ranked by how much better each is than its mirror image."""
     scaled: bool = bits(False)
     """Divide each weight's sigma by the size of what it weighs: M's cell states may be a hundred times its h."""
     covariance: Literal["full", "diagonal"] = bits("full")
@@ -287,8 +285,6 @@ class Evolve:
         _positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
         if self.population < 4:
             raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
-        if self.mirrored and self.population % 2:
-            raise Mistake(f"--evolve.population {self.population} makes no pairs: say {self.population + 1}")
         if self.patience < 0 or self.steps < 0 or self.seed < 0 or self.init_sigma < 0:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
         if self.init_sigma and not self.init:

@@ -30,24 +30,18 @@ class Evolution:
         mean: np.ndarray | None = None,
         scale: np.ndarray | None = None,
         mean_rate: float = 1.0,
-        mirrored: bool = False,
     ):
         """`scale` (N,): how far each number moves for a sigma of 1. Powers of two, so that nothing is rounded.
 
         `mean_rate`: the share of the way to the best candidates' mean that the mean goes.
-
-        `mirrored`: candidates come in pairs, the mean in the middle, and what counts of each is by how much it is
-        better than its image.
         """
-        self.seed, self.generation, self.random, self.mirrored = seed, 0, np.random.RandomState(), mirrored
+        self.seed, self.generation, self.random = seed, 0, np.random.RandomState()
         self.scale = np.ones(size) if scale is None else scale.astype(np.float64)
         start = np.zeros(size) if mean is None else mean.astype(np.float64) / self.scale
         options = {
             "popsize": population,
             "CMA_diagonal": covariance == "diagonal",
             "CMA_cmean": mean_rate,
-            "CMA_active": not mirrored,  # the worse half's directions are those of the better half
-            "CMA_mirrors": False if mirrored else "popsize < 6",
             "randn": self.random.randn,  # not numpy's global one
             "seed": np.nan,  # ours is set for each generation
             "verbose": -9,
@@ -74,13 +68,7 @@ class Evolution:
         self.random.seed(derive(self.seed, "ask", self.generation) % 2**32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if not self.mirrored:
-                return np.stack(self.strategy.ask()) * self.scale
-            one = np.stack(self.strategy.ask(self.strategy.popsize // 2 + 1))
-            # pycma's first two try the last step again, forwards and backwards, to learn of sigma: they are a pair.
-            one = np.delete(one, 1, axis=0)
-            pairs = np.stack([one, 2 * self.strategy.mean - one], axis=1)  # (P / 2, 2, N)
-            return pairs.reshape(-1, one.shape[1]) * self.scale
+            return np.stack(self.strategy.ask()) * self.scale
 
     def tell(self, thetas: np.ndarray, scores: np.ndarray) -> None:
         """Their scores, higher is better. One that is no number counts as worse than all others."""
@@ -88,8 +76,6 @@ class Evolution:
         if not finite.any():
             raise Failure(f"no candidate of generation {self.generation} has a score")
         scores = np.where(finite, scores, scores[finite].min() - 1)
-        if self.mirrored:
-            scores = scores - scores.reshape(-1, 2)[:, ::-1].reshape(-1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.strategy.tell(list(thetas / self.scale), list(-scores))  # pycma minimises

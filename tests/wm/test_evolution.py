@@ -23,11 +23,10 @@ def advance(evolution: Evolution, generations: int) -> list[np.ndarray]:
     return means
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 @pytest.mark.parametrize("size", [5, 120])
-def test_a_restored_state_goes_on_bit_for_bit(covariance, size, mirrored):
-    arguments = (size, 10, 0.2, covariance, 7, None, None, 1.0, mirrored)
+def test_a_restored_state_goes_on_bit_for_bit(covariance, size):
+    arguments = (size, 10, 0.2, covariance, 7)
     whole = Evolution(*arguments)
     undisturbed = advance(whole, 30)
     for stop in (0, 1, 17):
@@ -67,27 +66,6 @@ def test_it_climbs():
         thetas = evolution.ask()
         evolution.tell(thetas, -((thetas - 0.3) ** 2).sum(1))
     np.testing.assert_allclose(evolution.mean, 0.3, atol=0.05)
-
-
-def test_mirrored_candidates_are_pairs_around_the_mean():
-    evolution = Evolution(8, 6, 0.1, "full", 3, mirrored=True, scale=np.full(8, 4.0))
-    for _ in range(3):  # from the second generation on pycma tries its last step again
-        thetas, mean = evolution.ask(), evolution.mean
-        assert thetas.shape == (6, 8) and len(np.unique(thetas, axis=0)) == 6
-        np.testing.assert_allclose((thetas[::2] + thetas[1::2]) / 2, np.tile(mean, (3, 1)), atol=1e-12)
-        evolution.tell(thetas, thetas[:, 0])
-
-
-def test_what_harms_whichever_way_one_goes_does_not_mislead_mirrored_candidates():
-    """All that differs one way is the first number; how far a candidate is from the mean counts far more."""
-    gains = {}
-    for mirrored in (False, True):
-        evolution = Evolution(20, 16, 0.1, "full", 3, mirrored=mirrored)
-        for _ in range(10):
-            thetas, mean = evolution.ask(), evolution.mean
-            evolution.tell(thetas, thetas[:, 0] - 30 * ((thetas - mean) ** 2).sum(1))
-        gains[mirrored] = evolution.mean[0]
-    assert gains[True] > 3 * max(gains[False], 0.01), gains
 
 
 def test_a_shrunken_sigma_is_kept_and_draws_candidates_closer():

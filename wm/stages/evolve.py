@@ -173,8 +173,9 @@ def _begin(config: Config, run: Run, memory: MDNRNN | None) -> Evolution:
                 f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
             )
     seed = derive(_seed(config), "evolve")
-    rules = {"mean_rate": section.mean_rate, "mirrored": section.mirrored}
-    return Evolution(size, section.population, sigma, section.covariance, seed, mean, scale, **rules)
+    return Evolution(
+        size, section.population, sigma, section.covariance, seed, mean, scale, mean_rate=section.mean_rate
+    )
 
 
 def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew: Crew) -> tuple[np.ndarray, int]:
