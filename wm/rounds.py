@@ -154,7 +154,8 @@ def _row(run: Run, part: Run, number: int) -> dict[str, Any]:
         "nll": {f"round-{other:03}": held_out_nll(trained, data, episodes) for other, episodes in held.items()},
     }
     if number in held:  # what the first round's M would make of this round's driving
-        row["nll_before"] = held_out_nll(agent_so_far(begun(run)[0]), data, held[number])
+        first = begun(run)[0]
+        row["nll_before"] = held_out_nll(agent_so_far(first), data, held[number]) if number else row["nll"]["round-000"]
     part.place.put("round.json", to_json(row))
     return row
 
