@@ -1,6 +1,7 @@
 """What a run will take, before it is started: `python -m jobs.plan PRESET --cpus N [--gpus K]`.
 
-Time, money and disk of each stage, from the rates of a reference machine, or of this one:
+Time, money and disk of each stage, or with `--rounds N` of each of the rounds of jobs.iterate, from the rates of a
+reference machine, or of this one:
 `python -m jobs.bench > bench.json`, then `--bench bench.json`.
 """
 
@@ -17,7 +18,7 @@ from rich.table import Table
 from jobs.command_line import configured
 from jobs.display import clock
 from jobs.manners import guard
-from wm.estimate import Rates, estimate, rates_of
+from wm.estimate import Estimate, Rates, estimate, estimate_rounds, rates_of
 from wm.mistakes import Mistake
 
 ASSUMED = (
@@ -31,9 +32,24 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
         raise Mistake(
             f"--cpus {arguments.cpus} --gpus {arguments.gpus} is no cluster: say 1 or more CPUs, 0 or more GPUs"
         )
+    if arguments.rounds < 0:
+        raise Mistake(f"--rounds {arguments.rounds} is no number of rounds: say 1 or more, or leave it out")
     config = configured("plan", __doc__ or "", arguments.preset, rest)
     rates = _rates(arguments.bench)
-    stages = estimate(config, arguments.cpus, arguments.gpus, rates)
+    if arguments.rounds:
+        table = estimate_rounds(config, arguments.rounds, arguments.cpus, arguments.gpus, rates)
+        stages = [
+            dataclasses.replace(stage, stage=f"round {number} {stage.stage}")
+            for number, row in enumerate(table)
+            for stage in row
+        ]
+    else:
+        stages = estimate(config, arguments.cpus, arguments.gpus, rates)
+    return {"job": "plan", "preset": arguments.preset, **_shown(stages, arguments)}
+
+
+def _shown(stages: list[Estimate], arguments: argparse.Namespace) -> dict[str, Any]:
+    """As a table for who reads it, and as what the job returns."""
     rows = [
         {
             **dataclasses.asdict(stage),
@@ -66,7 +82,7 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     console = Console(stderr=True)
     console.print(table)
     console.print(ASSUMED.format(rates=_said(arguments.bench, arguments.gpus)), soft_wrap=True)
-    return {"job": "plan", "preset": arguments.preset, "stages": rows, **total}
+    return {"stages": rows, **total}
 
 
 def _rates(path: str | None) -> Rates:
@@ -91,6 +107,7 @@ if __name__ == "__main__":
     parser.add_argument("preset", help="as for jobs.pipeline")
     parser.add_argument("--cpus", type=int, default=2, help="workers (default 2)")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs for V and M (default 0: they train on two CPUs)")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds of jobs.iterate (default: the pipeline, once)")
     parser.add_argument("--price-cpu", type=float, default=0.0, help="of a CPU for an hour")
     parser.add_argument("--price-gpu", type=float, default=0.0, help="of a GPU for an hour")
     parser.add_argument("--bench", help="a file with what jobs.bench printed on the machine in question")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from wm.config import Config
 from wm.envs import load
+from wm.rounds import round_config
 from wm.space import ESTIMATES, frames_of
 
 
@@ -62,9 +63,10 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates) -> list[Estimat
     frames = frames_of(config)
     encoded = frames * (1 + config.latents.mirrored)
     shards = -(-collect.episodes // collect.unit_episodes)
+    played = rates.agent_small if collect.agent else rates.collect
     on_gpu = gpus > 0
     stages = [
-        _mapped(config, "collect", shards, frames / rates.collect, cpus, f"{frames:,} frames"),
+        _mapped(config, "collect", shards, frames / played, cpus, f"{frames:,} frames"),
         _trained(config, "vision", config.vision.steps * config.vision.batch, rates.vision, rates.vision_gpu, on_gpu),
         _mapped(config, "latents", shards, encoded / rates.encode, cpus, f"{encoded:,} frames"),
     ]
@@ -73,10 +75,28 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates) -> list[Estimat
         cost = (config.memory.hidden / 256) ** 2  # nearly all is matrix products of H by H
         stages.append(_trained(config, "memory", steps, rates.memory / cost, rates.memory_gpu / cost, on_gpu))
     stages.append(_evolved(config, cpus, rates))
-    played = config.score.episodes * game.max_steps
+    exact = config.score.episodes * game.max_steps
     units = -(-config.score.episodes // config.score.unit_episodes)
-    stages.append(_mapped(config, "score", units, played / rates.exact, cpus, f"{config.score.episodes:,} episodes"))
+    stages.append(_mapped(config, "score", units, exact / rates.exact, cpus, f"{config.score.episodes:,} episodes"))
     return stages
+
+
+def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Rates) -> list[list[Estimate]]:
+    """Every stage of each of so many rounds; the score is taken once, after the last."""
+    parts = [round_config(config, "", number) for number in range(rounds)]
+    table = []
+    for number, part in enumerate(parts):
+        stages = {one.stage: one for one in estimate(part, cpus, gpus, rates)}
+        if part.vision.frozen:
+            del stages["vision"]
+        else:  # another V sees all rollouts anew
+            frames = sum(frames_of(one) for one in parts[: number + 1]) * (1 + part.latents.mirrored)
+            shards = sum(-(-one.collect.episodes // one.collect.unit_episodes) for one in parts[: number + 1])
+            stages["latents"] = _mapped(part, "latents", shards, frames / rates.encode, cpus, f"{frames:,} frames")
+        if number + 1 < rounds:
+            del stages["score"]
+        table.append(list(stages.values()))
+    return table
 
 
 def _bytes(config: Config, stage: str) -> int:
@@ -106,7 +126,8 @@ def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
     units = -(-episodes // section.unit_episodes)
     waves = -(-units // cpus)
     if section.where == "dream":
-        lived, speed = LIVED * section.dream_steps, rates.dream * (256 / config.memory.hidden) ** 2
+        lived = (1.0 if section.dream_done == "never" else LIVED) * section.dream_steps
+        speed = rates.dream * (256 / config.memory.hidden) ** 2
     else:
         lived = (LIVED if section.patience else 0.9) * (section.steps or limit)
         speed = rates.agent if section.unit_episodes >= 16 else rates.agent_small

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from wm.estimate import Rates, estimate, rates_of
+from wm.estimate import Rates, estimate, estimate_rounds, rates_of
 from wm.presets import PRESETS
 
 PAPER, SMALL = PRESETS["car-racing"], PRESETS["car-racing-small"]
@@ -49,3 +49,16 @@ def test_doom_s_random_episodes_are_short_and_its_pictures_slow() -> None:
     assert stages["collect"].work == f"{285 * doom.collect.episodes:,} frames"
     assert stages["collect"].seconds > 2 * seconds(replace(doom, game="car-racing"))["collect"] * 285 / 1000
     assert stages["score"].seconds < 900
+
+
+def test_rounds_add_up() -> None:
+    """Each further one encodes more, since V sees all rollouts anew, and only the last one is scored."""
+    dream = PRESETS["car-racing-dream"]
+    first, *more = ({one.stage: one.seconds for one in row} for row in estimate_rounds(dream, 3, 2, 0, Rates()))
+    assert first["vision"] == seconds(dream)["vision"] > more[0]["vision"]
+    assert first["latents"] < more[0]["latents"] < more[1]["latents"]
+    assert ["score" in row for row in (first, *more)] == [False, False, True]
+    frozen = replace(dream, rounds=replace(dream.rounds, vision_steps=0))
+    _, second = ({one.stage: one.seconds for one in row} for row in estimate_rounds(frozen, 2, 2, 0, Rates()))
+    assert "vision" not in second
+    assert second["latents"] < more[0]["latents"]
