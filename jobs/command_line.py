@@ -76,13 +76,14 @@ def _parsed(command: str, doc: str, words: Sequence[str], default: T) -> T:
     except SystemExit as end:
         if not end.code:  # --help
             raise
-        raise Mistake(_in_one_line(complaint.getvalue()).replace(f" from python -m jobs.{command}", "")) from None
+        raise Mistake(_in_one_line(complaint.getvalue())) from None
 
 
 def _in_one_line(box: str) -> str:
     """What is wrong and what was perhaps meant, out of tyro's box of rows and rules."""
     rows = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
     wrong, *others = re.split("─{9,}", " ".join(rows.split()))
+    wrong = re.sub(r" from python -m jobs\.[^:]*:", ":", wrong)  # the box breaks the presets' names apart
     meant = [found[0] for part in others if "Perhaps you meant" in part and (found := re.findall(r"--[\w.-]+", part))]
     return f"{wrong.strip(' .')}{f' (perhaps you meant {meant[0]})' if meant else ''}; --help lists all flags"
 
