@@ -92,6 +92,7 @@ def _main(module: str, argv: list[str], out: str, err: str, environment: dict[st
         os.dup2(file, number)
     os.environ.clear()
     os.environ.update(environment)
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # as jobs.manners did when the server imported it
     _read_again()
     os.chdir(ROOT)
     sys.argv = ["", *argv]
