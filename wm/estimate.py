@@ -1,5 +1,6 @@
 """How long a config takes on so many machines: the work of each stage, divided by measured rates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wm.config import Config
@@ -55,20 +56,23 @@ DRIVER = 0.06  # seconds a generation: CMA-ES and the checkpoint
 LIVED = 0.6  # share of the game's time limit that an episode of evolution lasts, given up early or driven well
 
 
-def estimate(config: Config, cpus: int, gpus: int, rates: Rates) -> list[Estimate]:
-    """Every stage of the pipeline on that many CPU workers and GPUs."""
+def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequence[Config] = ()) -> list[Estimate]:
+    """Every stage of the pipeline on that many CPU workers and GPUs; V sees the rollouts of `earlier` ones anew."""
     game, collect, evolve = load(config.game), config.collect, config.evolve
     if game.name == "doom":
         rates = replace(rates, collect=rates.doom, agent=rates.doom, exact=rates.doom_exact)
     frames = frames_of(config)
-    encoded = frames * (1 + config.latents.mirrored)
-    shards = -(-collect.episodes // collect.unit_episodes)
+    seen = [*earlier, config]
+    encoded = sum(map(frames_of, seen)) * (1 + config.latents.mirrored)
     played = rates.agent_small if collect.agent else rates.collect
     on_gpu = gpus > 0
     stages = [
-        _mapped(config, "collect", shards, frames / played, cpus, f"{frames:,} frames"),
+        _mapped(config, "collect", _shards(config), frames / played, cpus, f"{frames:,} frames"),
         _trained(config, "vision", config.vision.steps * config.vision.batch, rates.vision, rates.vision_gpu, on_gpu),
-        _mapped(config, "latents", shards, encoded / rates.encode, cpus, f"{encoded:,} frames"),
+        replace(
+            _mapped(config, "latents", sum(map(_shards, seen)), encoded / rates.encode, cpus, f"{encoded:,} frames"),
+            bytes=sum(_bytes(one, "latents") for one in seen),
+        ),
     ]
     if config.controller.inputs != "z" or evolve.where == "dream":
         steps = config.memory.steps * config.memory.batch * config.memory.sequence
@@ -86,17 +90,17 @@ def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Ra
     parts = [round_config(config, "", number) for number in range(rounds)]
     table = []
     for number, part in enumerate(parts):
-        stages = {one.stage: one for one in estimate(part, cpus, gpus, rates)}
-        if part.vision.frozen:
-            del stages["vision"]
-        else:  # another V sees all rollouts anew
-            frames = sum(frames_of(one) for one in parts[: number + 1]) * (1 + part.latents.mirrored)
-            shards = sum(-(-one.collect.episodes // one.collect.unit_episodes) for one in parts[: number + 1])
-            stages["latents"] = _mapped(part, "latents", shards, frames / rates.encode, cpus, f"{frames:,} frames")
+        frozen = part.vision.frozen
+        stages = estimate(part, cpus, gpus, rates, () if frozen else parts[:number])
+        left_out = {"vision"} if frozen else set()
         if number + 1 < rounds:
-            del stages["score"]
-        table.append(list(stages.values()))
+            left_out.add("score")
+        table.append([one for one in stages if one.stage not in left_out])
     return table
+
+
+def _shards(config: Config) -> int:
+    return -(-config.collect.episodes // config.collect.unit_episodes)
 
 
 def _bytes(config: Config, stage: str) -> int:

@@ -30,8 +30,7 @@ SMALL = replace(
 )
 
 # C learns in dreams alone, of rounds of its own driving.
-DREAM = replace(
-    SMALL,
+DREAM = Config(
     collect=Collect(episodes=320, steps=700, patience=100, action_noise=0.3, weight_noise=0.02),
     # Many small updates, and details cheap to keep.
     vision=Vision(kl_weight=0.1, batch=32, steps=4_800, decay_steps=1_000, evaluate_steps=600),

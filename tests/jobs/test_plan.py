@@ -18,8 +18,18 @@ def test_a_plan_for_a_cluster(tmp_path: Path) -> None:
     assert "not measured" in made.stderr.replace("\n", " ")
 
 
+def test_a_plan_of_rounds() -> None:
+    plan = json.loads(type_in("jobs.plan", "tiny", "--rounds", 2).stdout)
+    assert [row["stage"] for row in plan["stages"]][-2:] == ["round 1 evolve", "round 1 score"]
+
+
 def test_what_makes_no_plan_is_said(tmp_path: Path) -> None:
-    for words in (("nothing",), ("tiny", "--cpus", 0), ("tiny", "--bench", tmp_path / "none")):
+    for words in (
+        ("nothing",),
+        ("tiny", "--cpus", 0),
+        ("tiny", "--rounds", -1),
+        ("tiny", "--bench", tmp_path / "none"),
+    ):
         refused = type_in("jobs.plan", *words)
         assert refused.returncode == 2, words
         assert "Traceback" not in refused.stderr
