@@ -247,6 +247,10 @@ class Evolve:
     """How much of the way to its best candidates' mean the distribution moves: of small steps less is luck."""
     scaled: bool = bits(False)
     """Divide each weight's sigma by the size of what it weighs: M's cell states may be a hundred times its h."""
+    components: int = bits(0)
+    """Move C along so many principal components of what it sees in its rollouts alone; 0 moves all its weights."""
+    cut: float = bits(0.0)
+    """Let no episode count by more than this above or below the candidates' median on it; 0 lets all count whole."""
     covariance: Literal["full", "diagonal"] = bits("full")
     """What CMA-ES learns of the landscape: N x N numbers or N."""
     patience: int = bits(0)
@@ -287,6 +291,10 @@ class Evolve:
             raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
         if self.patience < 0 or self.steps < 0 or self.seed < 0 or self.init_sigma < 0:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
+        if self.components < 0 or self.cut < 0:
+            raise Mistake("--evolve.components and cut can't be negative: say 0 for none")
+        if self.components and self.scaled:
+            raise Mistake("components are of one size already: leave --evolve.scaled out, or --evolve.components")
         if self.init_sigma and not self.init:
             raise Mistake("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
         if not 0 < self.sigma_decay <= 1:
@@ -425,6 +433,11 @@ class Config:
             )
         if self.evolve.scaled and self.controller.inputs == "z":
             raise Mistake("z is of one size: leave --evolve.scaled out, or let C see more by --controller.inputs zh")
+        if self.evolve.components and (self.controller.inputs == "z" or self.controller.layer):
+            raise Mistake(
+                "--evolve.components are of what a linear C sees of M: leave them out, or say --controller.inputs zh"
+                " --controller.layer 0"
+            )
         return self
 
 

@@ -57,6 +57,22 @@ class Controller:
         scale = [np.broadcast_to(2.0 ** -np.round(np.log2(np.maximum(sizes, 2.0**-10))), first), *map(np.ones, others)]
         return np.concatenate([part.ravel() for part in scale])
 
+    def directions(self, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
+        """Where to move a linear C: one action each by one component (K, F) of what it sees, so that at the mean (F,)
+        it stays as it is, and its biases. (A * (K + 1), N), without biases (A * K, N)
+        """
+        assert not self.layer, "C is not linear"
+        matrix, *bias = self.shapes
+        moves = np.zeros((self.actions, len(components), *matrix))  # (A, K, A, F)
+        for action in range(self.actions):
+            moves[action, :, action] = components
+        moves = moves.reshape(-1, math.prod(matrix))
+        if not bias:
+            return moves
+        shifts = -np.kron(np.eye(self.actions), components @ mean).T  # (A * K, A)
+        alone = np.concatenate([np.zeros((self.actions, math.prod(matrix))), np.eye(self.actions)], axis=1)
+        return np.concatenate([np.concatenate([moves, shifts], axis=1), alone])
+
     def tensor(self, theta: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
         """CMA's float64 candidates as fp32, rounded here and nowhere else. (P, N)"""
         theta = np.atleast_2d(theta)

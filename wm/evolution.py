@@ -28,16 +28,22 @@ class Evolution:
         covariance: Literal["full", "diagonal"],
         seed: int,
         mean: np.ndarray | None = None,
-        scale: np.ndarray | None = None,
+        axes: np.ndarray | None = None,
         mean_rate: float = 1.0,
     ):
-        """`scale` (N,): how far each number moves for a sigma of 1. Powers of two, so that nothing is rounded.
+        """`axes` (N,): how far each number moves for a sigma of 1; powers of two, so that nothing is rounded. Or
+        (D, N): the directions to search from the mean.
 
         `mean_rate`: the share of the way to the best candidates' mean that the mean goes.
         """
         self.seed, self.generation, self.random = seed, 0, np.random.RandomState()
-        self.scale = np.ones(size) if scale is None else scale.astype(np.float64)
-        start = np.zeros(size) if mean is None else mean.astype(np.float64) / self.scale
+        self.axes = np.ones(size) if axes is None else axes.astype(np.float64)
+        mean = np.zeros(size) if mean is None else mean.astype(np.float64)
+        if self.axes.ndim == 1:
+            self.origin, start = np.zeros(size), mean / self.axes
+        else:
+            self.origin, start = mean, np.zeros(len(self.axes))
+        self.asked: list[np.ndarray] = []  # the candidates, as CMA-ES sees them
         options = {
             "popsize": population,
             "CMA_diagonal": covariance == "diagonal",
@@ -53,7 +59,7 @@ class Evolution:
     @property
     def mean(self) -> np.ndarray:
         """The distribution's mean: the answer. The best candidate was, above all, lucky. (N,)"""
-        return np.array(self.strategy.mean, np.float64) * self.scale
+        return self._theta(np.array(self.strategy.mean, np.float64))
 
     @property
     def sigma(self) -> float:
@@ -68,22 +74,27 @@ class Evolution:
         self.random.seed(derive(self.seed, "ask", self.generation) % 2**32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return np.stack(self.strategy.ask()) * self.scale
+            self.asked = self.strategy.ask()
+        return self._theta(np.stack(self.asked))
 
-    def tell(self, thetas: np.ndarray, scores: np.ndarray) -> None:
-        """Their scores, higher is better. One that is no number counts as worse than all others."""
+    def tell(self, scores: np.ndarray) -> None:
+        """Scores of those asked for last, higher is better. One that is no number counts as worse than all others."""
         finite = np.isfinite(scores)
         if not finite.any():
             raise Failure(f"no candidate of generation {self.generation} has a score")
         scores = np.where(finite, scores, scores[finite].min() - 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.strategy.tell(list(thetas / self.scale), list(-scores))  # pycma minimises
+            self.strategy.tell(self.asked, list(-scores))  # pycma minimises
         self.generation += 1
+
+    def _theta(self, x: np.ndarray) -> np.ndarray:
+        """From CMA-ES's numbers (..., D) to C's. (..., N)"""
+        return self.origin + (x * self.axes if self.axes.ndim == 1 else x @ self.axes)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain values, between tell and ask. What `load_state` makes of them goes on bit for bit."""
-        arrays: dict[str, np.ndarray] = {"scale": self.scale}
+        arrays: dict[str, np.ndarray] = {"origin": self.origin, "axes": self.axes}
         names: dict[int, str] = {}  # pycma has some arrays under two names; what is one stays one
         plain: dict[str, Any] = {}
         for path, holder, name in _attributes(self.strategy):
@@ -104,7 +115,7 @@ class Evolution:
     def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
         """Into an Evolution made with the same arguments. Sets values only: nothing in a checkpoint can run."""
         self.generation = plain["generation"]
-        self.scale = arrays.get("scale", self.scale)  # checkpoints from before there was one have none
+        self.origin, self.axes = arrays["origin"], arrays["axes"]
         known = {path.rpartition(".")[0]: holder for path, holder, _ in _attributes(self.strategy)}
         attributes = plain["attributes"]
         # BLAS adds in another order where the layout is another.

@@ -11,14 +11,25 @@ PAPER = Config(
     evolve=Evolve(unit_episodes=4),
 )
 
+# CarRacing in the game, on what one machine can spare: then once more, on what the first C has driven.
 SMALL = replace(
     PAPER,
     collect=replace(PAPER.collect, episodes=160, steps=700),
-    vision=Vision(steps=2_000, decay_steps=1_000, evaluate_steps=200),
-    memory=Memory(steps=2_000, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=200),
+    # Many small updates, and details cheap to keep.
+    vision=Vision(kl_weight=0.1, batch=32, steps=4_800, decay_steps=1_000, evaluate_steps=600),
+    # Uncut, the few -100 of who leaves the playfield are all that M's reward head learns of.
+    memory=Memory(
+        steps=3_000,
+        batch=16,
+        sequence=128,
+        learning_rate=0.003,
+        decay_steps=1_500,
+        reward_clip=10.0,
+        evaluate_steps=200,
+    ),
     controller=Controller(),
     evolve=Evolve(
-        generations=60,
+        generations=25,
         population=32,
         episodes=2,
         unit_episodes=16,
@@ -26,16 +37,23 @@ SMALL = replace(
         patience=100,
         validate_every=5,
     ),
-    score=Score(episodes=32),
+    score=Score(episodes=100),
+    rounds=Rounds(
+        count=2,
+        episodes=128,
+        vision_steps=4_800,
+        memory_steps=2_000,
+        memory_learning_rate=0.002,
+        generations=25,
+        sigma=0.03,
+    ),
 )
 
 # C learns in dreams alone, of rounds of its own driving.
 DREAM = Config(
     collect=Collect(episodes=320, steps=700, patience=100, action_noise=0.3, weight_noise=0.02),
-    # Many small updates, and details cheap to keep.
-    vision=Vision(kl_weight=0.1, batch=32, steps=4_800, decay_steps=1_000, evaluate_steps=600),
-    # Uncut, the few -100 of who leaves the playfield are all that M's reward head learns of.
-    memory=replace(SMALL.memory, steps=3_000, learning_rate=0.003, decay_steps=1_500, reward_clip=10.0),
+    vision=SMALL.vision,
+    memory=SMALL.memory,
     controller=Controller(latent="z"),  # drawn in the game as in the dream, or else the dream's C brakes less here
     # As long as a lap and no longer: what a crash costs has to be in the dream, and so has the end of the road.
     evolve=Evolve(
@@ -65,8 +83,8 @@ DREAM = Config(
 DEMO = replace(
     SMALL,
     collect=replace(SMALL.collect, episodes=48, steps=500),
-    vision=replace(SMALL.vision, steps=400, evaluate_steps=100),
-    memory=replace(SMALL.memory, steps=400, evaluate_steps=100),
+    vision=replace(SMALL.vision, steps=1_500, evaluate_steps=250),
+    memory=replace(SMALL.memory, steps=600, decay_steps=300, evaluate_steps=100),
     evolve=replace(SMALL.evolve, generations=10, population=16, validation_episodes=8),
     score=Score(episodes=16),
 )

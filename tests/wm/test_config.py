@@ -136,3 +136,21 @@ def test_a_manifest_from_before_a_field_is_as_if_it_had_its_default() -> None:
     recorded = {path: value for path, value in whole.items() if "." not in path or path.startswith("vision.")}
     earlier = {path: value for path, value in recorded.items() if path not in ("vision.gamma", "vision.kind")}
     assert completed(earlier) == recorded
+
+
+@pytest.mark.parametrize(
+    ("changes", "cure"),
+    [
+        ({"evolve.components": -1}, "say 0 for none"),
+        ({"evolve.cut": -5.0}, "say 0 for none"),
+        ({"evolve.components": 8, "evolve.scaled": True}, "leave --evolve.scaled out"),
+        ({"evolve.components": 8, "controller.inputs": "z"}, "say --controller.inputs zh"),
+        ({"evolve.components": 8, "controller.layer": 40}, "--controller.layer 0"),
+    ],
+)
+def test_components_are_of_what_a_linear_c_sees(changes: dict[str, Any], cure: str) -> None:
+    config = TINY
+    for path, value in changes.items():
+        config = changed(config, path, value)
+    with pytest.raises(Mistake, match=cure):
+        config.check()

@@ -42,6 +42,27 @@ def test_a_scale_makes_all_that_it_sees_count_alike(controller):
     assert np.isfinite(controller.scale(np.zeros(controller.features_size))).all()
 
 
+@pytest.mark.parametrize("controller", [one for one in SHAPES if not one.layer])
+def test_directions_move_one_action_by_one_component_and_leave_the_mean_alone(controller):
+    random = np.random.default_rng(3)
+    components, mean = (
+        random.standard_normal((2, controller.features_size)),
+        random.standard_normal(controller.features_size),
+    )
+    directions = controller.directions(mean, components)
+    actions, biased = controller.actions, int(controller.bias)
+    assert directions.shape == (actions * (2 + biased), controller.size)
+    seen = random.standard_normal((5, controller.features_size)).astype(np.float32)
+    theta = controller.tensor(directions)
+    acted = controller.act(theta, torch.from_numpy(seen).expand(len(theta), -1, -1)).numpy()  # (D, 5, A)
+    expected = np.zeros_like(acted)
+    for action in range(actions):
+        expected[2 * action : 2 * action + 2, :, action] = components @ (seen - biased * mean).T
+        if biased:
+            expected[2 * actions + action, :, action] = 1
+    np.testing.assert_allclose(acted, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("controller", SHAPES)
 def test_a_population_acts_as_each_candidate_does_by_plain_arithmetic(controller):
     population, episodes = 6, 4

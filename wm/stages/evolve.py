@@ -21,7 +21,7 @@ from wm.pool import Crew, Pool
 from wm.run import Manifest, Progress, Run, Stage, must_open, sha256
 from wm.seeds import derive, training_episode, validation_episode
 from wm.stages.games import Dreams, Evaluating, Games, controller_of
-from wm.stages.starts import sizes_of, starts_of
+from wm.stages.starts import components_of, sizes_of, starts_of
 from wm.stages.train_memory import load_memory
 from wm.stages.train_vision import load_vision
 from wm.vision import Vision
@@ -109,9 +109,9 @@ def _generations(
         began = time.monotonic()
         thetas = evolution.ask()
         scores, steps = _scores(config, seed, evolution.generation, thetas, players)
-        evolution.tell(thetas, scores)
+        evolution.tell(merits(scores, section.cut))
         evolution.shrink(section.sigma_decay)
-        finite = scores[np.isfinite(scores)]
+        finite = (means := scores.mean(axis=1))[np.isfinite(means)]
         row: dict[str, Any] = {
             "generation": evolution.generation,
             "env_steps": (history[-1]["env_steps"] if history else 0) + steps,
@@ -150,10 +150,13 @@ def _seed(config: Config) -> int:
 
 def _begin(config: Config, run: Run, memory: MDNRNN | None) -> Evolution:
     section, controller = config.evolve, controller_of(config)
-    size, mean, sigma, scale = controller.size, None, section.sigma0, None
+    size, mean, sigma, axes = controller.size, None, section.sigma0, None
     if section.scaled:
         assert memory is not None, "checked with the config"
-        scale = controller.scale(sizes_of(config, run, memory)[: controller.features_size])
+        axes = controller.scale(sizes_of(config, run, memory)[: controller.features_size])
+    elif section.components:
+        assert memory is not None, "checked with the config"
+        axes = controller.directions(*components_of(config, run, memory))
     if section.init:
         other = must_open(section.init)
         manifest = parts(other.config, other)[0].manifest()
@@ -164,7 +167,8 @@ def _begin(config: Config, run: Run, memory: MDNRNN | None) -> Evolution:
         mean, sigma = load_theta(manifest), section.init_sigma or manifest.metrics.get("sigma", 0.0)
         if not sigma:
             raise Mistake(f"{section.init} does not say its sigma: say --evolve.init-sigma, 0.02 for instance")
-        if other.config.evolve.scaled != section.scaled and not section.init_sigma:
+        units = section.scaled, section.components > 0
+        if (other.config.evolve.scaled, other.config.evolve.components > 0) != units and not section.init_sigma:
             raise Mistake(
                 f"the sigma of {section.init} is of another scale: say --evolve.init-sigma, 0.02 for instance"
             )
@@ -173,26 +177,34 @@ def _begin(config: Config, run: Run, memory: MDNRNN | None) -> Evolution:
                 f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
             )
     seed = derive(_seed(config), "evolve")
-    return Evolution(
-        size, section.population, sigma, section.covariance, seed, mean, scale, mean_rate=section.mean_rate
-    )
+    return Evolution(size, section.population, sigma, section.covariance, seed, mean, axes, mean_rate=section.mean_rate)
 
 
 def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew: Crew) -> tuple[np.ndarray, int]:
-    """Each candidate's mean score over this generation's episodes, and the steps that took."""
+    """Each candidate's scores in this generation's episodes (P, E), and the steps that took."""
     section = config.evolve
-    sums, steps = np.zeros((len(thetas), section.episodes)), 0
+    scores, steps = np.zeros((len(thetas), section.episodes)), 0
     if section.where == "dream":
         for unit, (returns, lengths) in crew.map(_dreams(config, seed, generation, thetas)):
             first = unit.first
-            sums[first : first + len(returns)] = returns
+            scores[first : first + len(returns)] = returns
             steps += int(lengths.sum())
-        return sums.mean(axis=1), steps
+        return scores, steps
     for unit, played in crew.map(_games(config, seed, generation, thetas)):
         first = unit.first
-        sums.flat[first : first + len(played)] = [episode.score for episode in played]
+        scores.flat[first : first + len(played)] = [episode.score for episode in played]
         steps += sum(episode.steps for episode in played)
-    return sums.mean(axis=1), steps
+    return scores, steps
+
+
+def merits(scores: np.ndarray, cut: float) -> np.ndarray:
+    """What candidates are ranked by: the mean of their scores (P, E), or of how far these lie above or below the
+    episode's median, where no episode counts more than `cut`. A crash is luck above all. (P,)
+    """
+    if not cut:
+        return scores.mean(axis=1)
+    known = np.where(np.isfinite(scores), scores, np.nan)
+    return np.clip(known - np.nanmedian(known, axis=0), -cut, cut).mean(axis=1)
 
 
 def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[Games]:

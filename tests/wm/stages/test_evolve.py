@@ -17,11 +17,11 @@ from wm.pool import LocalPool
 from wm.presets import PRESETS
 from wm.run import Manifest, Run, must_open, start_run
 from wm.seeds import TEST, TRAINING, VALIDATION
-from wm.stages.evolve import _begin, _games, evolve, load_theta, parts, validation_games
+from wm.stages.evolve import _begin, _games, evolve, load_theta, merits, parts, validation_games
 from wm.stages.games import controller_of
 from wm.stages.score import score
 from wm.stages.sharded import data_set
-from wm.stages.starts import amid, sizes_of, starts_of
+from wm.stages.starts import amid, components_of, sizes_of, starts_of
 from wm.trained import of_run
 
 TINY = PRESETS["tiny"]
@@ -193,6 +193,34 @@ def test_large_numbers_get_small_weights(tiny: Run, tmp_path: Path, pool: LocalP
     assert made.extent == 1
     with pytest.raises(Mistake, match="another scale"):
         _begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny, memory)
+
+
+def test_components_are_of_what_the_agent_saw(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
+    """Over the rollouts, each moves its action by a deviation of 1 around none, and none like another."""
+    config = replace(TINY, evolve=replace(TINY.evolve, components=3, generations=1, validation_episodes=1))
+    memory = of_run(tiny).memory
+    mean, components = components_of(config, tiny, memory)
+    latents = tiny.stage("latents", of=tiny.stage("vision").manifest().digest).manifest()
+    seen = amid(data_set(latents, "encode"), memory, 160, np.random.default_rng(0))  # all of it
+    moves = (np.concatenate([seen.mu, seen.memories[:, :32]], axis=1) - mean) @ components.T
+    np.testing.assert_allclose(np.cov(moves.T, bias=True), np.eye(3), atol=1e-4)
+    np.testing.assert_allclose(moves.mean(axis=0), 0, atol=1e-4)
+    begun = _begin(config, tiny, memory)
+    assert np.linalg.matrix_rank(begun.ask()) == TINY.evolve.population
+    assert begun.axes.shape == (3 * 4, controller_of(config).size)
+    made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
+    assert made.extent == 1
+    with pytest.raises(Mistake, match="another scale"):
+        _begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny, memory)
+    with pytest.raises(Mistake, match="no 99 principal components"):
+        components_of(replace(TINY, evolve=replace(TINY.evolve, components=99)), tiny, memory)
+
+
+def test_no_episode_counts_by_more_than_the_cut() -> None:
+    """Who crashes once is not behind who drives everywhere a little worse; without a cut it is."""
+    scores = np.array([[900.0, 880.0, 300.0], [880.0, 860.0, 880.0], [890.0, 870.0, 890.0], [np.nan, 870.0, 880.0]])
+    np.testing.assert_allclose(merits(scores, 15.0), [5 / 3, -20 / 3, 10 / 3, np.nan])
+    np.testing.assert_array_equal(merits(scores, 0.0), scores.mean(axis=1))
 
 
 def test_what_was_dreamt_goes_on_in_the_real_game(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
