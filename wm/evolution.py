@@ -115,7 +115,8 @@ class Evolution:
     def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
         """Into an Evolution made with the same arguments. Sets values only: nothing in a checkpoint can run."""
         self.generation = plain["generation"]
-        self.origin, self.axes = arrays["origin"], arrays["axes"]
+        self.origin = arrays.get("origin", self.origin)  # checkpoints from before there was one have none
+        self.axes = arrays.get("axes", self.axes)
         known = {path.rpartition(".")[0]: holder for path, holder, _ in _attributes(self.strategy)}
         attributes = plain["attributes"]
         # BLAS adds in another order where the layout is another.
