@@ -237,6 +237,9 @@ class Evolve:
     """Candidates in a generation."""
     episodes: int = bits(16)
     """Episodes that a candidate's score is the mean of: the same tracks for all, fresh ones each generation."""
+    hardness: float = bits(0.0)
+    """In the real game, learn on episodes at least so hard. CarRacing: radians a tile of the sharpest bend; most have
+    0.26."""
     unit_episodes: int = bits(32)
     """Episodes played side by side as one unit of work: 32 on a laptop, 4 on a large cluster."""
     sigma0: float = bits(0.1)
@@ -291,8 +294,8 @@ class Evolve:
             raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
         if self.patience < 0 or self.steps < 0 or self.seed < 0 or self.init_sigma < 0:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
-        if self.components < 0 or self.cut < 0:
-            raise Mistake("--evolve.components and cut can't be negative: say 0 for none")
+        if self.components < 0 or self.cut < 0 or self.hardness < 0:
+            raise Mistake("--evolve.components, cut and hardness can't be negative: say 0 for none")
         if self.components and self.scaled:
             raise Mistake("components are of one size already: leave --evolve.scaled out, or --evolve.components")
         if self.init_sigma and not self.init:

@@ -53,6 +53,10 @@ class Game(ABC):
         """What an episode got to see, played again without a picture, if the game can tell. (T, A) to arrays."""
         return {}
 
+    def hardness(self, seed: int) -> float:
+        """How hard an episode is, whoever plays it, if the game can tell beforehand."""
+        return 0.0
+
     def state(self, env: Any) -> dict[str, float]:
         """What one of its environments knows and a frame shows, if anything: V's z should tell it."""
         return {}

@@ -28,6 +28,7 @@ from wm.vision import Vision
 
 log = logging.getLogger(__name__)
 
+DRAWS = 50  # tries for an episode that is as hard as asked for
 DECLINE = 3.0  # standard errors below the best validation that are reported as a decline
 
 
@@ -210,7 +211,7 @@ def merits(scores: np.ndarray, cut: float) -> np.ndarray:
 def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[Games]:
     """All (candidate, track) pairs in a row, cut into units."""
     section, limit = config.evolve, config.evolve.steps or load(config.game).max_steps
-    tracks = [training_episode(seed, "evolve", generation, track) for track in range(section.episodes)]
+    tracks = _tracks(config, seed, generation)
     for first in range(0, len(thetas) * section.episodes, section.unit_episodes):
         pairs = range(first, min(first + section.unit_episodes, len(thetas) * section.episodes))
         candidates = [pair // section.episodes for pair in pairs]
@@ -224,6 +225,18 @@ def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> It
             noise=derive(seed, "evolve", "noise", generation, first),
             first=first,
         )
+
+
+def _tracks(config: Config, seed: int, generation: int) -> list[int]:
+    """This generation's episodes, as hard as they are asked for."""
+    section, game, found = config.evolve, load(config.game), list[int]()
+    for number in range(DRAWS * section.episodes):
+        track = training_episode(seed, "evolve", generation, number)
+        if not section.hardness or game.hardness(track) >= section.hardness:
+            found.append(track)
+        if len(found) == section.episodes:
+            return found
+    raise Mistake(f"hardly an episode of {game.name} is so hard: say less than --evolve.hardness {section.hardness}")
 
 
 def _dreams(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[Dreams]:

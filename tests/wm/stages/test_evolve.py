@@ -11,6 +11,7 @@ import pytest
 import torch
 from processes import Job
 
+from wm.envs import load
 from wm.envs.carracing import CarRacing
 from wm.mistakes import Mistake
 from wm.pool import LocalPool
@@ -214,6 +215,26 @@ def test_components_are_of_what_the_agent_saw(tiny: Run, tmp_path: Path, pool: L
         _begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny, memory)
     with pytest.raises(Mistake, match="no 99 principal components"):
         components_of(replace(TINY, evolve=replace(TINY.evolve, components=99)), tiny, memory)
+
+
+def test_hard_tracks_are_those_with_a_hairpin() -> None:
+    game = load("car-racing")
+    config = replace(TINY, evolve=replace(TINY.evolve, episodes=4, population=4, hardness=0.26))
+    thetas = np.zeros((4, controller_of(config).size))
+    easy, hard, again = (
+        next(_games(one, 1, 3, thetas)).seeds[:4]
+        for one in (replace(config, evolve=replace(config.evolve, hardness=0.0)), config, config)
+    )
+    assert hard == again
+    assert min(map(game.hardness, hard)) >= 0.26 > min(map(game.hardness, easy))
+    env = game.make()
+    for seed in hard[:2]:  # the direction from tile to tile, as the track's own points have it
+        env.reset(seed=seed)
+        points = np.array(env.unwrapped.track)[:, 2:]
+        runs = np.unwrap(np.arctan2(*np.roll(points, -1, axis=0).T - points.T))
+        assert np.abs(runs[8:] - runs[:-8]).max() / 8 == pytest.approx(game.hardness(seed), abs=0.05)
+    with pytest.raises(Mistake, match=r"say less than --evolve.hardness 3\.0"):
+        next(_games(replace(config, evolve=replace(config.evolve, hardness=3.0)), 1, 3, thetas))
 
 
 def test_no_episode_counts_by_more_than_the_cut() -> None:
