@@ -122,9 +122,9 @@ def test_c_looks_as_far_around_as_is_said_once_a_round_begins(two: Run) -> None:
 
 
 def test_m_goes_on_at_the_rate_that_is_said(two: Run) -> None:
-    slow = replace(TWO, rounds=replace(TWO.rounds, memory_learning_rate=0.0002))
-    assert [round_config(slow, two.uri, number).memory.learning_rate for number in (0, 1)] == [0.001, 0.0002]
-    assert round_config(TWO, two.uri, 1).memory.learning_rate == 0.001
+    usual, slow = TWO.memory.learning_rate, replace(TWO, rounds=replace(TWO.rounds, memory_learning_rate=0.0002))
+    assert [round_config(slow, two.uri, number).memory.learning_rate for number in (0, 1)] == [usual, 0.0002]
+    assert round_config(TWO, two.uri, 1).memory.learning_rate == usual
 
 
 def test_more_rounds_may_follow_and_the_last_one_be_taken_further(two: Run) -> None:
