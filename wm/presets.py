@@ -83,8 +83,9 @@ DREAM = Config(
 DEMO = replace(
     SMALL,
     collect=replace(SMALL.collect, episodes=48, steps=500),
-    vision=replace(SMALL.vision, steps=1_500, evaluate_steps=250),
-    memory=replace(SMALL.memory, steps=600, decay_steps=300, evaluate_steps=100),
+    # Of so few rollouts, many small updates would learn by heart.
+    vision=Vision(steps=400, decay_steps=1_000, evaluate_steps=100),
+    memory=Memory(steps=400, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=100),
     evolve=replace(SMALL.evolve, generations=10, population=16, validation_episodes=8),
     score=Score(episodes=16),
 )
