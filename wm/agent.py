@@ -33,7 +33,7 @@ class Agent:
     a batch is a pure function of the arguments.
 
     Who watches reads `z`, `a` (what was seen and done last; `logvar` is V's doubt) and `state` (what M made of it:
-    `memory.predict(state.h)` is what it expects next), all with one row an episode.
+    `memory.predict(state.h)` is what it expects next), and `features`, what C saw of both, all with one row an episode.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Agent:
             self.z = torch.zeros(len(owners), controller.z, device=self.device)
             self.logvar = torch.zeros_like(self.z)
             self.a = torch.zeros(len(owners), controller.actions, device=self.device)
+            self.features = torch.zeros(len(owners), controller.features_size, device=self.device)
             self.state = memory.initial(len(owners), self.device) if memory else None
 
     @torch.inference_mode()
@@ -78,12 +79,14 @@ class Agent:
         mu, logvar = self._encode(torch.from_numpy(frames[padded]).to(self.device))  # (R, Z)
         z = draw(mu, logvar, self._normal(self.z)[rows]) if self.latent == "z" else mu
         h, c = (x[rows] for x in self.state) if self.state else (None, None)  # (R, H)
-        raw = self.controller.act(self.theta[rows], self.controller.features(z, h, c)[:, None])[:, 0]  # (R, A)
+        features = self.controller.features(z, h, c)  # (R, F)
+        raw = self.controller.act(self.theta[rows], features[:, None])[:, 0]  # (R, A)
         if self.noise is not None:
             raw = raw + (self.noise * self._normal(self.a))[rows]
         a = self.squash(raw)  # (R, A)
 
         self.z[kept], self.logvar[kept], self.a[kept] = z[:live], logvar[:live], a[:live]
+        self.features[kept] = features[:live]
         if self.memory is not None and self.state is not None and h is not None and c is not None:
             going_on = torch.zeros(len(rows), device=self.device) if self.memory.previous_done else None
             state = self.memory.advance(z, a, State(h, c), going_on)

@@ -251,7 +251,7 @@ class Evolve:
     scaled: bool = bits(False)
     """Divide each weight's sigma by the size of what it weighs: M's cell states may be a hundred times its h."""
     components: int = bits(0)
-    """Move C along so many principal components of what it sees in its rollouts alone; 0 moves all its weights."""
+    """With `init`: move C along so many principal components of what it sees as it drives; 0 moves all its weights."""
     cut: float = bits(0.0)
     """Let no episode count by more than this above or below the candidates' median on it; 0 lets all count whole."""
     covariance: Literal["full", "diagonal"] = bits("full")
@@ -296,6 +296,10 @@ class Evolve:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
         if self.components < 0 or self.cut < 0 or self.hardness < 0:
             raise Mistake("--evolve.components, cut and hardness can't be negative: say 0 for none")
+        if self.components and not self.init:
+            raise Mistake(
+                "components are of what a C sees that drives: name its run by --evolve.init, or leave them out"
+            )
         if self.components and self.scaled:
             raise Mistake("components are of one size already: leave --evolve.scaled out, or --evolve.components")
         if self.init_sigma and not self.init:
@@ -436,11 +440,8 @@ class Config:
             )
         if self.evolve.scaled and self.controller.inputs == "z":
             raise Mistake("z is of one size: leave --evolve.scaled out, or let C see more by --controller.inputs zh")
-        if self.evolve.components and (self.controller.inputs == "z" or self.controller.layer):
-            raise Mistake(
-                "--evolve.components are of what a linear C sees of M: leave them out, or say --controller.inputs zh"
-                " --controller.layer 0"
-            )
+        if self.evolve.components and self.controller.layer:
+            raise Mistake("--evolve.components move a linear C: leave them out, or say --controller.layer 0")
         return self
 
 

@@ -144,9 +144,9 @@ def test_a_manifest_from_before_a_field_is_as_if_it_had_its_default() -> None:
         ({"evolve.components": -1}, "say 0 for none"),
         ({"evolve.cut": -5.0}, "say 0 for none"),
         ({"evolve.hardness": -0.1}, "say 0 for none"),
-        ({"evolve.components": 8, "evolve.scaled": True}, "leave --evolve.scaled out"),
-        ({"evolve.components": 8, "controller.inputs": "z"}, "say --controller.inputs zh"),
-        ({"evolve.components": 8, "controller.layer": 40}, "--controller.layer 0"),
+        ({"evolve.components": 8}, "name its run by --evolve.init"),
+        ({"evolve.init": "x", "evolve.components": 8, "evolve.scaled": True}, "leave --evolve.scaled out"),
+        ({"evolve.init": "x", "evolve.components": 8, "controller.layer": 40}, "--controller.layer 0"),
     ],
 )
 def test_components_are_of_what_a_linear_c_sees(changes: dict[str, Any], cure: str) -> None:

@@ -20,8 +20,9 @@ from wm.mistakes import Mistake
 from wm.pool import Crew, Pool
 from wm.run import Manifest, Progress, Run, Stage, must_open, sha256
 from wm.seeds import derive, training_episode, validation_episode
+from wm.stages.components import components_of, seen_by
 from wm.stages.games import Dreams, Evaluating, Games, controller_of
-from wm.stages.starts import components_of, sizes_of, starts_of
+from wm.stages.starts import sizes_of, starts_of
 from wm.stages.train_memory import load_memory
 from wm.stages.train_vision import load_vision
 from wm.vision import Vision
@@ -50,8 +51,8 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
             games = crews.enter_context(pool.crew(Evaluating(config, vision, memory)))
         else:
             dreams = games = crews.enter_context(pool.crew(dreaming))
-        evolution = _begin(config, run, memory)
-        history = _generations(config, run, stage, evolution, dreams, games)
+        evolution, spent = _begin(config, run, vision, memory)
+        history = _generations(config, run, stage, evolution, spent, dreams, games)
     best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
     theta = unpack(run.place.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
     data = pack({"theta": theta}, {})
@@ -93,9 +94,12 @@ def load_theta(manifest: Manifest) -> np.ndarray:
 
 
 def _generations(
-    config: Config, run: Run, stage: Stage, evolution: Evolution, players: Crew, validators: Crew
+    config: Config, run: Run, stage: Stage, evolution: Evolution, spent: int, players: Crew, validators: Crew
 ) -> list[dict[str, Any]]:
-    """From the last complete generation to the last one; each ends with a checkpoint."""
+    """From the last complete generation to the last one; each ends with a checkpoint.
+
+    `spent`: steps of the game before the first one.
+    """
     section, seed = config.evolve, _seed(config)
     checkpoints = Checkpoints(run.place, stage.key("checkpoints"))
     history: list[dict[str, Any]] = []
@@ -115,7 +119,7 @@ def _generations(
         finite = (means := scores.mean(axis=1))[np.isfinite(means)]
         row: dict[str, Any] = {
             "generation": evolution.generation,
-            "env_steps": (history[-1]["env_steps"] if history else 0) + steps,
+            "env_steps": (history[-1]["env_steps"] if history else spent) + steps,
             "best": float(finite.max()),
             "mean": float(finite.mean()),
             "worst": float(finite.min()),
@@ -149,36 +153,43 @@ def _seed(config: Config) -> int:
     return config.seed + config.evolve.seed
 
 
-def _begin(config: Config, run: Run, memory: MDNRNN | None) -> Evolution:
+def _begin(config: Config, run: Run, vision: Vision, memory: MDNRNN | None) -> tuple[Evolution, int]:
+    """The first generation's distribution, and the steps of the game that it took to know it."""
     section, controller = config.evolve, controller_of(config)
-    size, mean, sigma, axes = controller.size, None, section.sigma0, None
+    mean, sigma, axes, spent = None, section.sigma0, None, 0
+    if section.init:
+        mean, sigma = _other(config)
     if section.scaled:
         assert memory is not None, "checked with the config"
         axes = controller.scale(sizes_of(config, run, memory)[: controller.features_size])
     elif section.components:
-        assert memory is not None, "checked with the config"
-        axes = controller.directions(*components_of(config, run, memory))
-    if section.init:
-        other = must_open(section.init)
-        manifest = parts(other.config, other)[0].manifest()
-        if manifest is None:
-            raise Mistake(
-                f"no complete evolve in {section.init} to start from: complete it, or leave --evolve.init out"
-            )
-        mean, sigma = load_theta(manifest), section.init_sigma or manifest.metrics.get("sigma", 0.0)
-        if not sigma:
-            raise Mistake(f"{section.init} does not say its sigma: say --evolve.init-sigma, 0.02 for instance")
-        units = section.scaled, section.components > 0
-        if (other.config.evolve.scaled, other.config.evolve.components > 0) != units and not section.init_sigma:
-            raise Mistake(
-                f"the sigma of {section.init} is of another scale: say --evolve.init-sigma, 0.02 for instance"
-            )
-        if mean.shape != (size,):
-            raise Mistake(
-                f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
-            )
+        assert mean is not None, "checked with the config"
+        seen, spent = seen_by(config, vision, memory, mean)
+        axes = controller.directions(*components_of(seen, section.components))
     seed = derive(_seed(config), "evolve")
-    return Evolution(size, section.population, sigma, section.covariance, seed, mean, axes, mean_rate=section.mean_rate)
+    evolution = Evolution(
+        controller.size, section.population, sigma, section.covariance, seed, mean, axes, mean_rate=section.mean_rate
+    )
+    return evolution, spent
+
+
+def _other(config: Config) -> tuple[np.ndarray, float]:
+    """The mean and sigma that this evolution starts from: another run's."""
+    section, other = config.evolve, must_open(config.evolve.init)
+    manifest = parts(other.config, other)[0].manifest()
+    if manifest is None:
+        raise Mistake(f"no complete evolve in {section.init} to start from: complete it, or leave --evolve.init out")
+    mean, sigma = load_theta(manifest), section.init_sigma or manifest.metrics.get("sigma", 0.0)
+    if not sigma:
+        raise Mistake(f"{section.init} does not say its sigma: say --evolve.init-sigma, 0.02 for instance")
+    units = section.scaled, section.components > 0
+    if (other.config.evolve.scaled, other.config.evolve.components > 0) != units and not section.init_sigma:
+        raise Mistake(f"the sigma of {section.init} is of another scale: say --evolve.init-sigma, 0.02 for instance")
+    if mean.size != (size := controller_of(config).size):
+        raise Mistake(
+            f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
+        )
+    return mean, sigma
 
 
 def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew: Crew) -> tuple[np.ndarray, int]:

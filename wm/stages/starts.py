@@ -11,11 +11,9 @@ from wm.mistakes import Mistake
 from wm.run import Manifest, Run
 from wm.seeds import generator
 from wm.shards import DataSet
-from wm.stages.games import controller_of
 from wm.stages.sharded import data_set
 
 COUNT = 512  # frames amid episodes that dreams may begin with; some seconds of M's time
-MANY = 4_096  # frames that principal components are of
 
 
 def starts_of(config: Config, run: Run, memory: MDNRNN) -> Starts:
@@ -35,23 +33,6 @@ def sizes_of(config: Config, run: Run, memory: MDNRNN) -> np.ndarray:
     assert seen.memories is not None
     squares = np.concatenate([seen.mu**2 + seen.sigma**2, seen.memories**2], axis=1)
     return np.sqrt(squares.mean(axis=0, dtype=np.float64))
-
-
-def components_of(config: Config, run: Run, memory: MDNRNN) -> tuple[np.ndarray, np.ndarray]:
-    """What C sees, on average (F,), and its principal components (K, F), each divided by its deviation: in the last
-    round's rollouts, those of the agent that goes on from here.
-    """
-    data = _steps(latents_of(config, run), "to see what C sees: leave --evolve.components out")
-    seen = amid(data, memory, MANY, generator(config.seed, "components"), config.collect.episodes)
-    assert seen.memories is not None
-    size = controller_of(config).features_size
-    features = np.concatenate([seen.mu, seen.memories], axis=1, dtype=np.float64)[:, :size]  # (MANY, F)
-    mean = features.mean(axis=0)
-    _, deviations, components = np.linalg.svd((features - mean) / np.sqrt(len(features)), full_matrices=False)
-    count = config.evolve.components
-    if count > (deviations > 1e-6).sum():
-        raise Mistake(f"what C sees has no {count} principal components: say fewer --evolve.components")
-    return mean, components[:count] / deviations[:count, None]
 
 
 def _steps(latents: Manifest, what_for: str) -> DataSet:

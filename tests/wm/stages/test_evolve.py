@@ -11,18 +11,21 @@ import pytest
 import torch
 from processes import Job
 
+from wm.config import Config
 from wm.envs import load
 from wm.envs.carracing import CarRacing
+from wm.evolution import Evolution
 from wm.mistakes import Mistake
 from wm.pool import LocalPool
 from wm.presets import PRESETS
 from wm.run import Manifest, Run, must_open, start_run
-from wm.seeds import TEST, TRAINING, VALIDATION
+from wm.seeds import TEST, TRAINING, VALIDATION, training_episode
+from wm.stages.components import components_of, seen_by
 from wm.stages.evolve import _begin, _games, evolve, load_theta, merits, parts, validation_games
 from wm.stages.games import controller_of
 from wm.stages.score import score
 from wm.stages.sharded import data_set
-from wm.stages.starts import amid, components_of, sizes_of, starts_of
+from wm.stages.starts import amid, sizes_of, starts_of
 from wm.trained import of_run
 
 TINY = PRESETS["tiny"]
@@ -33,6 +36,11 @@ def evolved(uri: str | Path) -> Manifest:
     manifest = parts(run.config, run)[0].manifest()
     assert manifest is not None
     return manifest
+
+
+def begin(config: Config, run: Run) -> Evolution:
+    agent = of_run(run)
+    return _begin(config, run, agent.vision, agent.memory)[0]
 
 
 def history(uri: str | Path) -> dict[int, dict[str, Any]]:
@@ -113,17 +121,17 @@ def test_validation_plays_whole_episodes_of_its_own_range() -> None:
 
 def test_it_can_begin_where_another_run_ended(tiny: Run, tmp_path: Path) -> None:
     config = replace(TINY, evolve=replace(TINY.evolve, init=tiny.uri))
-    begun = _begin(config, tiny, None)
+    begun = begin(config, tiny)
     assert np.array_equal(begun.mean, load_theta(evolved(tiny.uri)))
     assert begun.sigma == evolved(tiny.uri).metrics["sigma"] != TINY.evolve.sigma0
-    assert not _begin(TINY, tiny, None).mean.any()
-    assert _begin(replace(config, evolve=replace(config.evolve, init_sigma=0.01)), tiny, None).sigma == 0.01
+    assert not begin(TINY, tiny).mean.any()
+    assert begin(replace(config, evolve=replace(config.evolve, init_sigma=0.01)), tiny).sigma == 0.01
     larger = replace(config, controller=replace(TINY.controller, layer=4))
     with pytest.raises(Mistake, match="start from a run of the same sizes"):
-        _begin(larger, tiny, None)
+        begin(larger, tiny)
     unfinished = start_run(str(tmp_path), "tiny", replace(TINY, evolve=replace(TINY.evolve, seed=9)), base=tiny.uri)
     with pytest.raises(Mistake, match=f"no complete evolve in {tmp_path} to start from"):
-        _begin(replace(TINY, evolve=replace(TINY.evolve, init=unfinished.uri)), tiny, None)
+        begin(replace(TINY, evolve=replace(TINY.evolve, init=unfinished.uri)), tiny)
 
 
 def test_it_evolves_in_the_dream(tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
@@ -187,34 +195,39 @@ def test_large_numbers_get_small_weights(tiny: Run, tmp_path: Path, pool: LocalP
     seen = data_set(tiny.stage("latents", of=vision.digest).manifest(), "encode").read(0, ["mu", "logvar"])
     z = np.sqrt((seen["mu"] ** 2 + np.exp(seen["logvar"])).mean(axis=0))
     np.testing.assert_allclose(sizes[:32], z, rtol=0.5)  # an episode of four
-    candidates = _begin(config, tiny, memory).ask() / _begin(TINY, tiny, memory).ask()
+    candidates = begin(config, tiny).ask() / begin(TINY, tiny).ask()
     scale = controller_of(config).scale(sizes[: 2 * 32])
     np.testing.assert_allclose(candidates, np.broadcast_to(scale, candidates.shape))
     made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
     assert made.extent == 1
     with pytest.raises(Mistake, match="another scale"):
-        _begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny, memory)
+        begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny)
 
 
-def test_components_are_of_what_the_agent_saw(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
-    """Over the rollouts, each moves its action by a deviation of 1 around none, and none like another."""
-    config = replace(TINY, evolve=replace(TINY.evolve, components=3, generations=1, validation_episodes=1))
-    memory = of_run(tiny).memory
-    mean, components = components_of(config, tiny, memory)
-    latents = tiny.stage("latents", of=tiny.stage("vision").manifest().digest).manifest()
-    seen = amid(data_set(latents, "encode"), memory, 160, np.random.default_rng(0))  # all of it
-    moves = (np.concatenate([seen.mu, seen.memories[:, :32]], axis=1) - mean) @ components.T
+def test_components_are_of_what_c_sees_as_it_drives(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
+    """Meanwhile, each moves its action by a deviation of 1 around none, and none like another."""
+    section = replace(TINY.evolve, init=tiny.uri, init_sigma=0.01, components=3, generations=1, steps=40)
+    config, agent = replace(TINY, evolve=section), of_run(tiny)
+    seen, spent = seen_by(config, agent.vision, agent.memory, agent.theta)
+    assert seen.shape == (spent, 2 * 32)
+    mean, components = components_of(seen, 3)
+    first = agent.game.make().reset(seed=training_episode(1, "components", 0))[0]
+    z = agent.vision.encode(torch.from_numpy(first)[None])[0][0]
+    np.testing.assert_allclose(seen[0], [*z.detach().numpy(), *np.zeros(32)], atol=1e-4)  # h is empty at first
+    moves = (seen - mean) @ components.T
     np.testing.assert_allclose(np.cov(moves.T, bias=True), np.eye(3), atol=1e-4)
     np.testing.assert_allclose(moves.mean(axis=0), 0, atol=1e-4)
-    begun = _begin(config, tiny, memory)
-    assert np.linalg.matrix_rank(begun.ask()) == TINY.evolve.population
+    begun = begin(config, tiny)
+    np.testing.assert_array_equal(begun.mean, agent.theta)
+    assert np.linalg.matrix_rank(begun.ask() - agent.theta) == TINY.evolve.population
     assert begun.axes.shape == (3 * 4, controller_of(config).size)
     made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
     assert made.extent == 1
+    assert history(tmp_path)[1]["env_steps"] > spent
     with pytest.raises(Mistake, match="another scale"):
-        _begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny, memory)
+        begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny)
     with pytest.raises(Mistake, match="no 99 principal components"):
-        components_of(replace(TINY, evolve=replace(TINY.evolve, components=99)), tiny, memory)
+        components_of(seen, 99)
 
 
 def test_hard_tracks_are_those_with_a_hairpin() -> None:
