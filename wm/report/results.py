@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from wm.card import env_steps
+from wm.curve import curve
 from wm.drawing import png
 from wm.film import encoded, films
 from wm.mistakes import Mistake
@@ -151,19 +153,32 @@ def by_generation(found: Findings) -> Html:
 
 def by_steps(found: Findings) -> Html:
     """On one axis with what has been published, which may be a thousand times further out."""
-    rows, published = found.rows("evolve"), found.published
-    series = [_validated(rows, "env_steps")]
-    made, note = found.manifest("score"), "logarithmic; validation with its standard error"
-    if made is not None and (evolved := found.manifest("evolve")) is not None:
-        point = (float(evolved.metrics["env_steps"]), float(made.metrics["score"]))
-        series.append(
-            Series("score", [point], "two", errors=[made.metrics["se"]], dots=True, line=False, shape="diamond")
-        )
+    if found.config.evolve.where == "dream":
+        label, series = "steps of the dream", [_validated(found.rows("evolve"), "env_steps")]
+        note = "logarithmic; validation with its standard error"
+    else:
+        label, series = "steps of the game", _by_game_steps(found)
+        note = "logarithmic; all steps that the agent took, rollouts included; validation with its standard error"
+    published = found.published
     if published is not None and published.curve:
         series.append(Series("published", published.curve, "other", dashed=True, dots=True))
         note += f"; published: {published.curve_about}"
-    label = "steps of the dream" if found.config.evolve.where == "dream" else "steps of the game"
     return figure("Score against steps.", note, lines(series, label, "score", log_x=True, level=_solved(found)))
+
+
+def _by_game_steps(found: Findings) -> list[Series]:
+    points = curve(found.run)
+    if not points:
+        _validated(found.rows("evolve"), "env_steps")  # raises: what is missing
+    errors = [point.error for point in points]
+    series = [Series("validation", [(point.steps, point.score) for point in points], "one", errors=errors, dots=True)]
+    made = found.manifest("score")
+    if made is not None and found.manifest("evolve") is not None:
+        point = (env_steps(found.run), float(made.metrics["score"]))
+        series.append(
+            Series("score", [point], "two", errors=[made.metrics["se"]], dots=True, line=False, shape="diamond")
+        )
+    return series
 
 
 def _validated(rows: list[dict], x: str) -> Series:
