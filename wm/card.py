@@ -13,6 +13,7 @@ KEPT = (
     *("frames", "steps", "generation", "best_generation", "env_steps", "best_validation"),
     *("best_validation_se", "sigma", "held_out_loss", "held_out_nll", "score", "se", "std", "episodes"),
 )
+ORIGINS = ("collect.agent", "vision.init", "memory.init", "evolve.init")  # other runs
 BARS = 24  # characters of the longest bar
 
 
@@ -93,9 +94,14 @@ def _made(manifest: Manifest) -> dict[str, Any]:
         "code": made["code"],
         "processor": made["processor"],
         "versions": made["versions"],
-        "config": manifest.config,
+        "config": manifest.config | {path: _name(uri) for path, uri in manifest.config.items() if path in ORIGINS},
         "metrics": {name: manifest.metrics[name] for name in KEPT if name in manifest.metrics},
     }
+
+
+def _name(uri: str) -> str:
+    """A run's own: where it lies is nobody else's business."""
+    return uri.rstrip("/").rpartition("/")[2]
 
 
 def scored(manifest: Manifest) -> str:

@@ -105,8 +105,19 @@ def export(trained: Trained, half: bool) -> tuple[bytes, bytes]:
     if trained.starts is not None:
         tensors["starts.mu"] = torch.from_numpy(trained.starts.mu[:STARTS])
         tensors["starts.sigma"] = torch.from_numpy(trained.starts.sigma[:STARTS])
-    info = {"format": FORMAT, "config": configs.to_dict(trained.config), "card": trained.card}
+    info = {"format": FORMAT, "config": configs.to_dict(_alone(trained.config)), "card": trained.card}
     return pack(tensors, info), pack(small({name: x for name, x in vision.items() if id(x) in decoder}), {})
+
+
+def _alone(config: Config) -> Config:
+    """The same without the runs that it was made from, which aren't there."""
+    return dataclasses.replace(
+        config,
+        collect=dataclasses.replace(config.collect, agent="", curiosity=0.0),
+        vision=dataclasses.replace(config.vision, init="", frozen=False),
+        memory=dataclasses.replace(config.memory, init=""),
+        evolve=dataclasses.replace(config.evolve, init="", init_sigma=0.0, components=0),
+    )
 
 
 def load_trained(name: str) -> Trained:

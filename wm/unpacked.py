@@ -5,13 +5,11 @@ rollouts don't come with it; the stages that hold them are complete and empty.
 """
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from wm.checkpoints import pack
-from wm.config import Config
 from wm.mistakes import Mistake
 from wm.place import at
 from wm.run import Manifest, Run, open_run, sha256, start_run, to_json
@@ -28,7 +26,7 @@ def unpack(trained: Trained, uri: str) -> Run:
         raise Mistake(f"{uri} holds another run: unpack the agent into a place of its own")
     place.put(CAME_WITH, came_with)
     known = trained.card.get("runs", [])
-    run = start_run(uri, known[-1]["preset"] if known else "", _alone(trained.config))
+    run = start_run(uri, known[-1]["preset"] if known else "", trained.config)
     metrics = {made["stage"]: made["metrics"] for one in known for made in one["made"]}  # the last of each counts
     config, inputs = run.config, {"agent": trained.digest}
 
@@ -55,17 +53,6 @@ def unpack(trained: Trained, uri: str) -> Run:
         complete("latents", config.collect.episodes, vision, tensors, "starts", shards=[])
     complete("evolve", config.evolve.generations, made, {"theta": torch.from_numpy(trained.theta)}, "theta")
     return run
-
-
-def _alone(config: Config) -> Config:
-    """The same without what it was made from, which isn't there."""
-    return replace(
-        config,
-        collect=replace(config.collect, agent="", curiosity=0.0),
-        vision=replace(config.vision, init="", frozen=False),
-        memory=replace(config.memory, init=""),
-        evolve=replace(config.evolve, init="", init_sigma=0.0),
-    )
 
 
 def card_with(manifest: Manifest) -> dict[str, Any] | None:

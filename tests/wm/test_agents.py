@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from wm.card import ORIGINS
 from wm.rollout import play
 from wm.seeds import test_episode as episode_seed
 from wm.trained import SHIPPED, load_trained
@@ -23,6 +24,14 @@ def test_it_is_small_and_its_card_says_how_it_scores(name: str) -> None:
     card = (SHIPPED / f"{name}.md").read_text()
     for part in ("## Score", "Environment steps", "The worst 1%"):
         assert part in card
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_tells_nobody_where_it_was_made(name: str) -> None:
+    card = load_trained(name).card
+    origins = [made["config"].get(path, "") for run in card["runs"] for made in run["made"] for path in ORIGINS]
+    assert any(origins)
+    assert not any("/" in uri for uri in origins)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,6 +16,7 @@ from wm.presets import PRESETS
 from wm.run import Run, must_open, start_run
 from wm.stages.evolve import evolve
 from wm.trained import Trained, export, load_trained, of_run
+from wm.unpacked import unpack
 
 TINY = PRESETS["tiny"]
 
@@ -103,6 +104,18 @@ def test_steps_count_once_however_many_runs_share_them(tiny: Run, tmp_path: Path
     own = evolve(config, run, LocalPool()).metrics["env_steps"]
     assert env_steps(run) == env_steps(tiny) + own
     assert [len(one["made"]) for one in card_of(run)["runs"]] == [5, 1]
+
+
+def test_a_file_stands_alone_and_tells_nobody_where_runs_lie(tiny: Run, tmp_path: Path) -> None:
+    section = replace(TINY.evolve, init=tiny.uri, init_sigma=0.01, components=3, steps=40, generations=1)
+    run = start_run(str(tmp_path / "further"), "tiny", replace(TINY, evolve=section), base=tiny.uri)
+    evolve(run.config, run, LocalPool())
+    file = tmp_path / "it.safetensors"
+    file.write_bytes(export(replace(of_run(run), card=card_of(run)), half=True)[0])
+    assert Path(tiny.uri).name.encode() in file.read_bytes()
+    assert str(Path(tiny.uri).parent).encode() not in file.read_bytes()
+    theirs = unpack(load_trained(str(file)), str(tmp_path / "theirs"))
+    np.testing.assert_array_equal(of_run(theirs).theta, of_run(run).theta)
 
 
 def test_the_score_is_shown_with_its_worst_tracks(tiny: Run) -> None:
