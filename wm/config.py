@@ -335,6 +335,12 @@ class Score:
             raise Mistake(f"--score.seed {self.seed} is out of range: say 0 or more")
 
 
+NOT_NEGATIVE = (
+    *("vision_steps", "memory_learning_rate", "population", "evolve_episodes", "components", "cut", "hardness"),
+    *("sigma", "env_steps"),
+)
+
+
 @dataclass(frozen=True)
 class Rounds:
     """Rounds of the agent's own data: the first is the pipeline as it is; what is said here goes for the others."""
@@ -351,8 +357,16 @@ class Rounds:
     """Adam's step size for these updates; 0 is that of the first round, which may undo more than so few mend."""
     generations: int = extent(60)
     """Generations of C; raise it later to take the last round further."""
+    population: int = bits(0)
+    """Candidates in a generation; 0 is as many as in the first round."""
     evolve_episodes: int = bits(0)
     """Episodes that a candidate's score is the mean of; 0 is as many as in the first round."""
+    components: int = bits(0)
+    """Move C along so many principal components of what it sees as it drives; 0 is as in the first round."""
+    cut: float = bits(0.0)
+    """Let no episode count by more than this above or below the median; 0 is as in the first round."""
+    hardness: float = bits(0.0)
+    """In the real game, learn on episodes at least so hard; 0 is as in the first round."""
     sigma: float = bits(0.0)
     """How far around its mean CMA-ES looks again when a round begins; 0 goes on with the last round's sigma."""
     fresh: bool = bits(False)
@@ -364,12 +378,13 @@ class Rounds:
 
     def check(self) -> None:
         _positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
-        if min(self.vision_steps, self.memory_learning_rate, self.evolve_episodes, self.env_steps, self.sigma) < 0:
-            raise Mistake(
-                "--rounds.vision-steps, memory-learning-rate, evolve-episodes, env-steps and sigma can't be negative"
-            )
-        if self.sigma and self.fresh:
-            raise Mistake("--rounds.sigma is for a C that goes on: leave it out, or --rounds.fresh")
+        for name in NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise Mistake(f"--{flag('rounds', name)} can't be negative: say 0 or more")
+        if self.components and not self.sigma:
+            raise Mistake("--rounds.components have a sigma of their own: say --rounds.sigma, 0.011 for instance")
+        if (self.sigma or self.components) and self.fresh:
+            raise Mistake("--rounds.sigma and components are for a C that goes on: leave them out, or --rounds.fresh")
 
 
 @dataclass(frozen=True)

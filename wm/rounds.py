@@ -43,6 +43,7 @@ DREAMS = 32  # that C is given, to set beside its real score
 
 def iterate(config: Config, run: Run, pool: Pool) -> list[Manifest]:
     """Round after round, until the target, the budget or the number of rounds is reached; then the best one's score."""
+    round_config(config, run.uri, 1).check()  # or else it comes to light after the first round
     table: list[dict[str, Any]] = []
     for number in range(config.rounds.count):
         part = a_round(config, run, number)
@@ -108,7 +109,11 @@ def round_config(config: Config, uri: str, number: int) -> Config:
             init="" if rounds.fresh else before,
             init_sigma=rounds.sigma,
             generations=rounds.generations,
+            population=rounds.population or config.evolve.population,
             episodes=rounds.evolve_episodes or config.evolve.episodes,
+            components=rounds.components or config.evolve.components,
+            cut=rounds.cut or config.evolve.cut,
+            hardness=rounds.hardness or config.evolve.hardness,
             seed=config.evolve.seed + number,
         ),
         rounds=Rounds(),

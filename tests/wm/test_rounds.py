@@ -121,6 +121,18 @@ def test_c_looks_as_far_around_as_is_said_once_a_round_begins(two: Run) -> None:
     assert round_config(TWO, two.uri, 1).evolve.init_sigma == 0
 
 
+def test_c_goes_on_along_components_once_it_drives(two: Run, tmp_path: Path) -> None:
+    rounds = replace(TWO.rounds, sigma=0.01, components=3, cut=50.0, hardness=0.1, population=5, evolve_episodes=1)
+    config = replace(TWO, rounds=rounds)
+    first, second = (round_config(config, two.uri, number).check() for number in (0, 1))
+    assert first == round_config(TWO, two.uri, 0)
+    told = second.evolve
+    assert (told.components, told.cut, told.hardness, told.population, told.episodes) == (3, 50.0, 0.1, 5, 1)
+    run = begun_like(two, tmp_path, replace(config, evolve=replace(TWO.evolve, scaled=True)))
+    with pytest.raises(Mistake, match=r"evolve\.scaled"):  # before the first round, not after it
+        iterate(run.config, run, LocalPool())
+
+
 def test_m_goes_on_at_the_rate_that_is_said(two: Run) -> None:
     usual, slow = TWO.memory.learning_rate, replace(TWO, rounds=replace(TWO.rounds, memory_learning_rate=0.0002))
     assert [round_config(slow, two.uri, number).memory.learning_rate for number in (0, 1)] == [usual, 0.0002]
@@ -187,5 +199,7 @@ def test_wrong_numbers_are_refused() -> None:
         replace(TINY, rounds=Rounds(vision_steps=-1)).check()
     with pytest.raises(Mistake, match=r"rounds\.fresh"):
         replace(TINY, rounds=Rounds(sigma=0.1, fresh=True)).check()
+    with pytest.raises(Mistake, match=r"say --rounds\.sigma"):
+        replace(TINY, rounds=Rounds(components=8)).check()
     with pytest.raises(Mistake, match=r"vision\.init"):
         replace(TINY, vision=replace(TINY.vision, frozen=True)).check()
