@@ -24,7 +24,11 @@ def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
     card = card_of(run)
     agent, decoder = export(replace(of_run(run), card=card), half)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files = {path: agent, path.with_name(f"{path.stem}-decoder.safetensors"): decoder}
+    files = {path: agent}
+    if decoder is None:
+        print("V came without its decoder: none is written", file=sys.stderr)
+    else:
+        files[path.with_name(f"{path.stem}-decoder.safetensors")] = decoder
     for file, data in files.items():
         if file.exists() and file.read_bytes() != data:
             raise Mistake(f"{file} is there already and holds something else: remove it, or export --to another name")

@@ -8,13 +8,14 @@ from wm.stages.starts import first_frames
 from wm.stages.train_memory import load_memory
 from wm.stages.train_vision import load_vision
 from wm.survey import Station, survey
-from wm.trained import Trained
+from wm.trained import Trained, has_decoder
 
 
 def agent_so_far(run: Run) -> Trained:
     """V and M as far as they got, and the best-validated C. M comes along even where C doesn't need it."""
     stations = {station.stage: station for station in survey(run)}
-    vision = load_vision(need(run, stations["vision"]))
+    seeing = need(run, stations["vision"])
+    vision, decodes = load_vision(seeing), has_decoder(seeing)
     memory, starts = None, None
     if stations["memory"].manifest is not None or run.config.controller.inputs != "z":
         memory = load_memory(need(run, stations["memory"]), vision.z)
@@ -23,13 +24,13 @@ def agent_so_far(run: Run) -> Trained:
     evolve = stations["evolve"]
     if evolve.manifest is not None:
         theta, digest = load_theta(evolve.manifest), evolve.manifest.digest
-        return Trained(run.config, vision, memory, theta, starts, {}, "evolve", digest)
+        return Trained(run.config, vision, memory, theta, starts, {}, "evolve", digest, decodes)
     validated = [row for row in evolve.rows(run) if "validation" in row]
     for row in sorted(validated, key=lambda row: row["validation"], reverse=True):
         data = run.place.get(f"{evolve.folder}/means/{int(row['generation']):06d}.safetensors")
         if data is not None:
             theta = unpack(data)[0]["theta"].numpy()
-            return Trained(run.config, vision, memory, theta, starts, {}, "evolve", row["theta_sha256"])
+            return Trained(run.config, vision, memory, theta, starts, {}, "evolve", row["theta_sha256"], decodes)
     raise Mistake(
         f"no validated C in {run.uri} yet: run `python -m jobs.{evolve.job} --run {run.uri}`, at least until its first"
         " validation"

@@ -23,7 +23,7 @@ from wm.dream import Starts, World
 from wm.envs import Game, load
 from wm.memory import MDNRNN
 from wm.mistakes import Mistake
-from wm.run import Run, sha256
+from wm.run import Manifest, Run, sha256
 from wm.stages.evolve import load_theta, parts
 from wm.stages.games import controller_of, rules_of
 from wm.stages.starts import first_frames, latents_of
@@ -86,10 +86,16 @@ def of_run(run: Run) -> Trained:
     if made is None:
         raise Mistake(f"no complete evolve in {run.uri}: run `python -m jobs.evolve --run {run.uri}`")
     starts = first_frames(latents_of(config, run)) if memory else None
-    return Trained(config, vision, memory, load_theta(made), starts, {}, "evolve", made.digest)
+    decodes = has_decoder(run.need("vision", config.vision.steps, "train_vision"))
+    return Trained(config, vision, memory, load_theta(made), starts, {}, "evolve", made.digest, decodes)
 
 
-def export(trained: Trained, half: bool) -> tuple[bytes, bytes]:
+def has_decoder(vision: Manifest) -> bool:
+    """Whether this V can show what it sees: one that came in an agent's file perhaps can't."""
+    return bool(vision.content.get("decodes", True))
+
+
+def export(trained: Trained, half: bool) -> tuple[bytes, bytes | None]:
     """(the agent, the decoder) as files."""
 
     def small(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -106,7 +112,8 @@ def export(trained: Trained, half: bool) -> tuple[bytes, bytes]:
         tensors["starts.mu"] = torch.from_numpy(trained.starts.mu[:STARTS])
         tensors["starts.sigma"] = torch.from_numpy(trained.starts.sigma[:STARTS])
     info = {"format": FORMAT, "config": configs.to_dict(_alone(trained.config)), "card": trained.card}
-    return pack(tensors, info), pack(small({name: x for name, x in vision.items() if id(x) in decoder}), {})
+    shows = pack(small({name: x for name, x in vision.items() if id(x) in decoder}), {}) if trained.decodes else None
+    return pack(tensors, info), shows
 
 
 def _alone(config: Config) -> Config:

@@ -44,7 +44,13 @@ def unpack(trained: Trained, uri: str) -> Run:
 
     metrics["collect"] = metrics["latents"] = {"frames": 0, "bytes": 0}
     complete("collect", config.collect.episodes, shards=[])
-    made = vision = complete("vision", config.vision.steps, tensors=trained.vision.state_dict(), role="weights")
+    made = vision = complete(
+        "vision",
+        config.vision.steps,
+        tensors=trained.vision.state_dict(),
+        role="weights",
+        decodes=trained.decodes,
+    )
     if trained.memory is not None:
         tensors = trained.memory.state_dict()
         made = complete("memory", config.memory.steps, vision, tensors, "weights")

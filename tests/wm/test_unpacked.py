@@ -42,6 +42,13 @@ def test_it_is_the_agent_that_was_in_the_file(shipped: Trained, unpacked: Run) -
     assert card_of(unpacked) == shipped.card
 
 
+def test_a_decoder_that_did_not_come_is_not_made_up(shipped: Trained, tmp_path: Path) -> None:
+    run = unpack(replace(shipped, decodes=False), str(tmp_path / "blind"))
+    assert not of_run(run).decodes
+    assert export(of_run(run), half=True)[1] is None
+    assert "came without V&#x27;s decoder" in run_report(run)
+
+
 def test_given_again_it_changes_nothing_and_another_agent_is_refused(shipped: Trained, unpacked: Run) -> None:
     before = unpacked.place.sizes()
     unpack(shipped, unpacked.uri)
