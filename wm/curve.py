@@ -1,10 +1,13 @@
 """What C came to in how many steps of the game: those of rollouts, and of the runs that it goes on from, included."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from wm.card import env_steps, lineage
 from wm.run import Run
 from wm.survey import survey
+from wm.unpacked import card_with
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,21 @@ def curve(run: Run) -> list[Validated]:
         if lent or one.config.evolve.where == "dream":
             continue
         evolve = next(station for station in survey(one) if station.stage == "evolve")
-        total, metrics = env_steps(one), evolve.manifest.metrics if evolve.manifest else {}
+        before = env_steps(one) - int(evolve.manifest.metrics.get("env_steps", 0) if evolve.manifest else 0)
         rows = [row for row in evolve.rows(one) if "validation" in row]
-        before = total - int(metrics.get("env_steps", 0))
         found += [Validated(before + row["env_steps"], row["validation"], row["validation_se"]) for row in rows]
-        if not rows and "best_validation" in metrics:  # an agent's file tells no more
-            found.append(Validated(total, metrics["best_validation"], metrics.get("best_validation_se", 0.0)))
+        if evolve.manifest and (card := card_with(evolve.manifest)):
+            found += _told(card)
     return found
+
+
+def _told(card: dict[str, Any]) -> Iterator[Validated]:
+    """What an agent's file tells of the runs that it came of: the best validation of each, after all its steps."""
+    steps = 0
+    for made in (made for run in card["runs"] for made in run["made"]):
+        metrics = made["metrics"]
+        if made["stage"] == "collect":
+            steps += metrics["frames"]
+        elif made["stage"] == "evolve" and made["config"]["evolve.where"] == "real":
+            steps += metrics["env_steps"]
+            yield Validated(steps, metrics["best_validation"], metrics.get("best_validation_se", 0.0))

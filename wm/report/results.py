@@ -3,6 +3,7 @@
 import numpy as np
 
 from wm.card import env_steps
+from wm.config import Evolve
 from wm.curve import curve
 from wm.drawing import png
 from wm.film import encoded, films
@@ -118,11 +119,17 @@ def episodes(found: Findings) -> Html:
     return figure("Episode by episode.", note, histogram(scores, "score of an episode", mean))
 
 
+def _start(section: Evolve) -> str:
+    if not section.init:
+        return f"started with {section.sigma0:g}"
+    return f"started with {section.init_sigma:g}" if section.init_sigma else "started where another run's was"
+
+
 def step_size(found: Findings) -> Html:
     """How far around its mean CMA-ES looks."""
     rows = found.rows("evolve")
     section = found.config.evolve
-    note = f"sigma; started with {section.sigma0:g}, {section.covariance} covariance"
+    note = f"sigma; {_start(section)}, {section.covariance} covariance"
     return figure(
         "How far CMA-ES looks.", note, lines([Series("sigma", _xy(rows, "generation", "sigma"))], "generation", "sigma")
     )
