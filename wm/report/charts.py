@@ -41,6 +41,7 @@ class _Axes:
     def __init__(self, series: Sequence[Series], log_x: bool, low: float | None, high: float | None):
         self.log_x = log_x
         xs = [self.scaled(x) for one in series for x, _ in one.points]
+        self.whole = all(float(x).is_integer() for one in series for x, _ in one.points)  # rounds, generations
         ys = [y for one in series for _, y in one.points]
         for one in series:
             ys += [y + sign * e for (_, y), e in zip(one.points, one.errors or (), strict=False) for sign in (-1, 1)]
@@ -77,7 +78,8 @@ class _Axes:
 
     def _columns(self) -> list[float]:
         if not self.log_x:
-            return [float(value) for value in ticks(self.x0, self.x1, 6)]
+            values = [round(float(value), 9) for value in ticks(self.x0, self.x1, 6)]
+            return [value for value in values if value.is_integer() or not self.whole]
         decades = range(math.ceil(self.x0 - 1e-9), math.floor(self.x1 + 1e-9) + 1)
         step = max(1, len(decades) // 6 + 1) if len(decades) > 6 else 1
         return [10.0**power for power in decades][::step]

@@ -40,6 +40,16 @@ def test_a_logarithmic_axis_spreads_decades_evenly():
     assert "10M" in chart
 
 
+def test_what_is_counted_has_no_halves():
+    marks = [
+        {node.text for node in parsed(lines([Series("s", points, dots=True)], "x", "")).iter("text")}
+        for points in ([(0, 1.0), (1, 1.5), (2, 1.2)], [(0, 1.0), (0.5, 1.5), (2, 1.2)])
+    ]
+    assert {"0", "1", "2"} < marks[0]
+    assert not {"0.2", "0.4", "1.6"} & marks[0]
+    assert {"0.4", "1.6"} < marks[1]
+
+
 def test_what_is_no_number_is_left_out():
     points = [(0, 1.0), (1, math.nan), (2, math.inf), (3, 2.0)]
     chart = lines([Series("s", points, errors=[math.nan, 1, 1, 1], dots=True)], "x", "y")
