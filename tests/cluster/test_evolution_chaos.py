@@ -83,7 +83,9 @@ def test_a_cluster_that_loses_and_gains_machines(
     pool = RayPool(workers=2)
     assert evolve(run.config, run, pool).metrics["theta_sha256"] == expected
     assert happened == ["a worker killed, a node added", "a node lost"]
-    assert pool.stats.died >= 2
+    # Of the node, either its death is seen, or its unit is slow and given to another worker before that.
+    assert pool.stats.died >= 1
+    assert pool.stats.died + pool.stats.reissued >= 2
 
 
 def test_collecting_on_a_cluster_that_loses_machines(tmp_path: Path, cluster: Any, node: Callable[..., Any]) -> None:
