@@ -66,9 +66,10 @@ def test_a_cluster_that_loses_and_gains_machines(
     learned: Path, tmp_path: Path, cluster: Any, node: Callable[..., Any]
 ) -> None:
     alone, together = (shutil.copytree(learned, tmp_path / name) for name in ("alone", "together"))
-    expected = theta_of(alone, 4, LocalPool())
+    generations = 16  # with four, all may be done before the death of the node is seen
+    expected = theta_of(alone, generations, LocalPool())
     nodes, happened = [node(2, labels=ROLLOUT)], []
-    run = taken_further(together, 4)
+    run = taken_further(together, generations)
 
     def disturb(progress: Progress) -> None:
         if progress.done == 1:
@@ -83,9 +84,7 @@ def test_a_cluster_that_loses_and_gains_machines(
     pool = RayPool(workers=2)
     assert evolve(run.config, run, pool).metrics["theta_sha256"] == expected
     assert happened == ["a worker killed, a node added", "a node lost"]
-    # Of the node, either its death is seen, or its unit is slow and given to another worker before that.
-    assert pool.stats.died >= 1
-    assert pool.stats.died + pool.stats.reissued >= 2
+    assert pool.stats.died >= 2
 
 
 def test_collecting_on_a_cluster_that_loses_machines(tmp_path: Path, cluster: Any, node: Callable[..., Any]) -> None:
