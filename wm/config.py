@@ -258,6 +258,9 @@ class Evolve:
     """What CMA-ES learns of the landscape: N x N numbers or N."""
     patience: int = bits(0)
     """Give an episode up after so many steps without reward (in training alone); 0 never does."""
+    shoves: float = bits(0.0)
+    """In the real game, share of the episodes (in training alone) in which a random action is held for some moments: C
+    learns to find back."""
     steps: int = bits(0)
     """Cut episodes of the real game off after so many steps (in training alone); 0 plays whole ones."""
     validate_every: int = bits(10)
@@ -296,6 +299,8 @@ class Evolve:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
         if self.components < 0 or self.cut < 0 or self.hardness < 0:
             raise Mistake("--evolve.components, cut and hardness can't be negative: say 0 for none")
+        if not 0 <= self.shoves <= 1:
+            raise Mistake(f"--evolve.shoves {self.shoves} is no share: say 0 to 1")
         if self.components and not self.init:
             raise Mistake(
                 "components are of what a C sees that drives: name its run by --evolve.init, or leave them out"
@@ -337,7 +342,7 @@ class Score:
 
 NOT_NEGATIVE = (
     *("vision_steps", "memory_learning_rate", "population", "evolve_episodes", "components", "cut", "hardness"),
-    *("sigma", "env_steps"),
+    *("shoves", "patience", "sigma", "env_steps"),
 )
 
 
@@ -367,6 +372,11 @@ class Rounds:
     """Let no episode count by more than this above or below the median; 0 is as in the first round."""
     hardness: float = bits(0.0)
     """In the real game, learn on episodes at least so hard; 0 is as in the first round."""
+    shoves: float = bits(0.0)
+    """In the real game, share of the episodes in which a random action is held for some moments; 0 is as in the first
+    round."""
+    patience: int = bits(0)
+    """Give an episode up after so many steps without reward; 0 is as in the first round."""
     sigma: float = bits(0.0)
     """How far around its mean CMA-ES looks again when a round begins; 0 goes on with the last round's sigma."""
     fresh: bool = bits(False)

@@ -114,6 +114,8 @@ def round_config(config: Config, uri: str, number: int) -> Config:
             components=rounds.components or config.evolve.components,
             cut=rounds.cut or config.evolve.cut,
             hardness=rounds.hardness or config.evolve.hardness,
+            shoves=rounds.shoves or config.evolve.shoves,
+            patience=rounds.patience or config.evolve.patience,
             seed=config.evolve.seed + number,
         ),
         rounds=Rounds(),

@@ -122,12 +122,14 @@ def test_c_looks_as_far_around_as_is_said_once_a_round_begins(two: Run) -> None:
 
 
 def test_c_goes_on_along_components_once_it_drives(two: Run, tmp_path: Path) -> None:
-    rounds = replace(TWO.rounds, sigma=0.01, components=3, cut=50.0, hardness=0.1, population=5, evolve_episodes=1)
+    rounds = replace(TWO.rounds, sigma=0.01, components=3, cut=50.0, hardness=0.1, shoves=0.5, patience=9)
+    rounds = replace(rounds, population=5, evolve_episodes=1)
     config = replace(TWO, rounds=rounds)
     first, second = (round_config(config, two.uri, number).check() for number in (0, 1))
     assert first == round_config(TWO, two.uri, 0)
     told = second.evolve
     assert (told.components, told.cut, told.hardness, told.population, told.episodes) == (3, 50.0, 0.1, 5, 1)
+    assert (told.shoves, told.patience) == (0.5, 9)
     run = begun_like(two, tmp_path, replace(config, evolve=replace(TWO.evolve, scaled=True)))
     with pytest.raises(Mistake, match=r"evolve\.scaled"):  # before the first round, not after it
         iterate(run.config, run, LocalPool())

@@ -9,6 +9,7 @@ from wm.memory import MDNRNN
 from wm.mistakes import Mistake
 from wm.rollout import play
 from wm.seeds import derive, training_episode
+from wm.shoves import shoves
 from wm.stages.games import controller_of
 from wm.vision import Vision
 
@@ -20,16 +21,24 @@ def seen_by(config: Config, vision: Vision, memory: MDNRNN | None, theta: np.nda
     section, game = config.evolve, load(config.game)
     seeds = [training_episode(config.seed, "components", episode) for episode in range(EPISODES)]
     noise = derive(config.seed, "components", "noise")
-    latent = config.controller.latent
+    steps = section.steps or game.max_steps
     agent = Agent(
-        vision, memory, controller_of(config), theta[None], (0,) * EPISODES, game.squash, latent=latent, seed=noise
+        vision,
+        memory,
+        controller_of(config),
+        theta[None],
+        (0,) * EPISODES,
+        game.squash,
+        latent=config.controller.latent,
+        seed=noise,
+        shoves=shoves(seeds, section.shoves, game.actions, steps) if section.shoves else None,
     )
     seen, games = list[np.ndarray](), [game.make() for _ in seeds]
     played = play(
         games,
         seeds,
         agent,
-        section.steps or game.max_steps,
+        steps,
         record=lambda episode, *_: seen.append(agent.features[episode].numpy().astype(np.float64)),
         patience=section.patience,
     )
