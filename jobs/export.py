@@ -34,7 +34,7 @@ def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
             raise Mistake(f"{file} is there already and holds something else: remove it, or export --to another name")
     text = markdown(path.stem, card)
     if scores:
-        text += f"\n## Score\n\n{scored(_score(scores, agent, path))}"
+        text += f"\n## Score\n\n{scored(_score(scores, agent, path), path.stem)}"
     files[path.with_suffix(".md")] = text.encode()
     for file, data in files.items():
         file.write_bytes(data)

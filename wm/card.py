@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from wm.config import Config, of_kind
 from wm.numbers import number
 from wm.run import Manifest, Run, must_open
 from wm.survey import survey
@@ -23,7 +24,7 @@ def card_of(run: Run) -> dict[str, Any]:
     for one, new in _stages(run):
         made = [_made(manifest) for manifest in new if manifest.stage != "score" and card_with(manifest) is None]
         if made or not new:
-            runs.append({"preset": one.preset, "made": made})
+            runs.append({"name": _name(one.uri), "preset": one.preset, "made": made})
     return {"env_steps": env_steps(run), "runs": runs}
 
 
@@ -91,6 +92,7 @@ def _made(manifest: Manifest) -> dict[str, Any]:
         "stage": manifest.stage,
         "digest": manifest.digest[:12],
         "seconds": made["seconds"],
+        "cpus": made.get("cpus", 0),
         "code": made["code"],
         "processor": made["processor"],
         "versions": made["versions"],
@@ -104,8 +106,8 @@ def _name(uri: str) -> str:
     return uri.rstrip("/").rpartition("/")[2]
 
 
-def scored(manifest: Manifest) -> str:
-    """The score's section: mean, spread, a histogram, and the worst 1% of the tracks."""
+def scored(manifest: Manifest, agent: str) -> str:
+    """The score's section: mean, spread, a histogram, the worst 1% of the tracks, and how to have it again."""
     episodes, metrics = manifest.content["episodes"], manifest.metrics
     scores = np.array([episode["score"] for episode in episodes])
     low, high = np.floor(scores.min() / 50) * 50, np.ceil(scores.max() / 50) * 50
@@ -133,22 +135,48 @@ def scored(manifest: Manifest) -> str:
             "|---|---|---|",
             *rows,
             "",
+            f"The same again: `python -m jobs.score --agent {agent} --episodes {metrics['episodes']}`.",
+            "",
         ]
     )
 
 
 def markdown(name: str, card: dict[str, Any]) -> str:
-    """How it was made."""
-    lines = [f"# {name}", "", f"Environment steps, all rounds and rollouts included: **{card['env_steps']:,}**.", ""]
-    for part in card["runs"]:
+    """How it was made: what it took in all, then each run that had a part in it, the first one first."""
+    all_made = [made for part in card["runs"] for made in part["made"]]
+    steps, hours = card["env_steps"], sum(made["seconds"] for made in all_made) / 3600
+    core_hours = sum(made["seconds"] * made.get("cpus", 0) for made in all_made) / 3600
+    took = f"Wall time **{hours:.1f} hours**"
+    if all(made.get("cpus") for made in all_made):
+        took += f", **{core_hours:.1f} core-hours** (that is, times the cores of the machine, busy or not)"
+    lines = [f"# {name}", "", f"Environment steps, all rounds and rollouts included: **{steps:,}**.", f"{took}.", ""]
+    for place, part in enumerate(card["runs"], 1):
         lines += [
-            f"## Preset {part['preset']}",
+            f"## {place}. {part.get('name', 'a run')}, of preset {part['preset']}",
             "",
-            "| stage | what came of it | wall time | code |",
-            "|---|---|---|---|",
+            "| stage | set, where it isn't the default | what came of it | wall time | code |",
+            "|---|---|---|---|---|",
         ]
         for made in part["made"]:
             found = ", ".join(f"{key} {number(value)}" for key, value in made["metrics"].items())
-            lines.append(f"| {made['stage']} | {found} | {made['seconds'] / 60:.1f} min | {made['code']} |")
-        lines += ["", f"Processor: {part['made'][0]['processor']}.", ""] if part["made"] else [""]
+            minutes = f"{made['seconds'] / 60:.1f} min"
+            lines.append(f"| {made['stage']} | {_recipe(made)} | {found} | {minutes} | {made['code']} |")
+        lines += ["", _circumstances(part["made"]), ""] if part["made"] else [""]
     return "\n".join(lines)
+
+
+def _recipe(made: dict[str, Any]) -> str:
+    """What was set for this stage, and isn't what it would have been anyhow."""
+    usual, own = of_kind(Config(), "bits"), (made["stage"], "controller")
+    return ", ".join(
+        f"{path.partition('.')[2]} {number(value) if isinstance(value, float) else value}"
+        for path, value in made["config"].items()
+        if path.partition(".")[0] in own and value != usual.get(path)
+    )
+
+
+def _circumstances(stages: list[dict[str, Any]]) -> str:
+    """The seed, the versions and the machine of a run's stages; the last one's, if they differ."""
+    last = stages[-1]
+    versions = ", ".join(f"{package} {version}" for package, version in last["versions"].items())
+    return f"Seed {last['config']['seed']}; {versions}; processor {last['processor']}."

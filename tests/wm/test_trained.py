@@ -95,7 +95,12 @@ def test_the_card_says_how_it_was_made(tiny: Run) -> None:
     assert card["env_steps"] == env_steps(tiny) == frames + evolution
     text = markdown("it", card)
     assert f"{frames + evolution:,}" in text
-    assert "| evolve |" in text
+    evolution = next(line for line in text.splitlines() if line.startswith("| evolve |"))
+    assert f"population {TINY.evolve.population}, " in evolution
+    assert "tau" not in evolution  # as it is anyhow
+    assert f"torch {torch.__version__}" in text
+    hours = sum(made["seconds"] * made["cpus"] for made in run["made"]) / 3600
+    assert f"**{hours:.1f} core-hours**" in text
 
 
 def test_steps_count_once_however_many_runs_share_them(tiny: Run, tmp_path: Path) -> None:
@@ -120,9 +125,10 @@ def test_a_file_stands_alone_and_tells_nobody_where_runs_lie(tiny: Run, tmp_path
 
 def test_the_score_is_shown_with_its_worst_tracks(tiny: Run) -> None:
     manifest = tiny.stage("score", of=of_run(tiny).digest).manifest()
-    text = scored(manifest)
+    text = scored(manifest, "it")
     worst = min(manifest.content["episodes"], key=lambda episode: episode["score"])
     assert f"| {worst['seed']} | {worst['score']:.0f} |" in text
+    assert "python -m jobs.score --agent it --episodes 2" in text
     assert f"{manifest.metrics['score']:.1f} ± {manifest.metrics['se']:.1f}" in text
 
 
