@@ -44,8 +44,14 @@ SMALL = replace(
         vision_steps=4_800,
         memory_steps=2_000,
         memory_learning_rate=0.002,
-        generations=25,
-        sigma=0.03,
+        # Who drives is led further along the few directions in which what it does changes most.
+        generations=15,
+        population=24,
+        evolve_episodes=8,
+        components=24,
+        cut=100.0,
+        hardness=0.26,
+        sigma=0.011,
     ),
 )
 
@@ -88,6 +94,7 @@ DEMO = replace(
     memory=Memory(steps=400, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=100),
     evolve=replace(SMALL.evolve, generations=10, population=16, validation_episodes=8),
     score=Score(episodes=16),
+    rounds=Rounds(count=2, episodes=48, vision_steps=400, memory_steps=400, generations=10, sigma=0.03),
 )
 
 TINY = replace(
