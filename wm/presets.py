@@ -44,14 +44,8 @@ SMALL = replace(
         vision_steps=4_800,
         memory_steps=2_000,
         memory_learning_rate=0.002,
-        # Who drives is led further along the few directions in which what it does changes most.
-        generations=15,
-        population=24,
-        evolve_episodes=8,
-        components=24,
-        cut=100.0,
-        hardness=0.26,
-        sigma=0.011,
+        generations=25,
+        sigma=0.03,
     ),
 )
 
