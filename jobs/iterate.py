@@ -7,7 +7,7 @@ from wm.rounds import PREPARING, iterate
 
 def stages_of(config: Config) -> int:
     """At most: a target may be reached before."""
-    return config.rounds.count * len(PREPARING) + 1
+    return (config.rounds.count + (config.polish.generations > 0)) * len(PREPARING) + 1
 
 
 if __name__ == "__main__":

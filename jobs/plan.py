@@ -39,7 +39,9 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     if arguments.rounds:
         table = estimate_rounds(config, arguments.rounds, arguments.cpus, arguments.gpus, rates)
         stages = [
-            dataclasses.replace(stage, stage=f"round {number} {stage.stage}")
+            dataclasses.replace(
+                stage, stage=f"{f'round {number}' if number < arguments.rounds else 'polish'} {stage.stage}"
+            )
             for number, row in enumerate(table)
             for stage in row
         ]

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from jobs.manners import guard
 from wm.numbers import number
-from wm.rounds import PREPARING, begun, enough, row_of
+from wm.rounds import POLISHED, PREPARING, begun, iterated, row_of
 from wm.run import Run, must_open
 from wm.survey import Station, survey
 
@@ -50,8 +50,8 @@ def status(uri: str) -> dict[str, Any]:
 
 def rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
     """Of a run that goes in rounds: each is an ordinary run, and its own status says more."""
-    table = Table(title=f"{run.uri} · {run.preset} · {len(parts)} of {run.config.rounds.count} rounds begun")
-    rows = [row for row in map(row_of, parts) if row]
+    plain = [part for part in parts if not part.uri.endswith(POLISHED)]
+    table = Table(title=f"{run.uri} · {run.preset} · {len(plain)} of {run.config.rounds.count} rounds begun")
     for column in ("round", "state", "steps", "validation", "dream"):
         table.add_column(column)
     found = []
@@ -65,10 +65,7 @@ def rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
         found.append({"run": part.uri, "state": state} | row)
     console = Console(stderr=True)
     console.print(table)
-    last = len(rows) == run.config.rounds.count or (len(rows) == len(parts) and enough(run.config.rounds, rows))
-    best = parts[max(rows, key=lambda row: row["validation"])["round"]] if rows else None
-    complete = last and best is not None and all(station.complete for station in survey(best))  # its score, too
-    following = None if complete else f"python -m jobs.iterate --run {run.uri}"
+    following = None if iterated(run) else f"python -m jobs.iterate --run {run.uri}"
     console.print(f"next: {following}" if following else "complete", soft_wrap=True)
     return {"job": "status", "run": run.uri, "next": following, "rounds": found}
 

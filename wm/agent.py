@@ -10,7 +10,6 @@ from torch import Tensor
 
 from wm.controller import Controller
 from wm.memory import MDNRNN, State
-from wm.shoves import Shoves
 from wm.vision import Vision, draw
 
 _ROOMS = sorted([1, 2, 4] + [size << power for power in range(18) for size in (8, 12)])
@@ -49,13 +48,12 @@ class Agent:
         latent: Literal["mu", "z"] = "mu",  # see the mean, or draw from N(mu, exp(logvar)) as the paper does
         seed: int = 0,  # of everything that is drawn
         noise: Sequence[float] | None = None,  # (E,), deviation of what is added to C's output, before the squash
-        shoves: Shoves | None = None,  # moments in which C is not asked
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,  # of V's convolutions; M and C stay fp32
     ):
         assert memory is not None or controller.inputs == "z", f"C sees {controller.inputs}, so it needs an M"
         self.vision, self.memory, self.controller, self.squash = vision, memory, controller, squash
-        self.latent, self.shoves, self.step = latent, shoves, 0
+        self.latent = latent
         self.device, self.dtype = torch.device(device), dtype
         self.generator = torch.Generator().manual_seed(seed)
         owners = torch.as_tensor(np.asarray(owner), device=self.device)
@@ -85,9 +83,6 @@ class Agent:
         raw = self.controller.act(self.theta[rows], features[:, None])[:, 0]  # (R, A)
         if self.noise is not None:
             raw = raw + (self.noise * self._normal(self.a))[rows]
-        if self.shoves is not None:
-            raw = torch.where(self.shoves.on(self.step)[rows], self.shoves.raw[rows], raw)
-            self.step += 1
         a = self.squash(raw)  # (R, A)
 
         self.z[kept], self.logvar[kept], self.a[kept] = z[:live], logvar[:live], a[:live]

@@ -28,6 +28,11 @@ def card_of(run: Run) -> dict[str, Any]:
     return {"env_steps": env_steps(run), "runs": runs}
 
 
+def all_made(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every stage of every run that it tells of, in their order."""
+    return [made for part in card["runs"] for made in part["made"]]
+
+
 def env_steps(run: Run) -> int:
     """Steps of the game that all of it took: rollouts and evolution, those of the runs it builds on included."""
     made = [manifest for _, new in _stages(run) for manifest in new if card_with(manifest) is None]
@@ -143,11 +148,10 @@ def scored(manifest: Manifest, agent: str) -> str:
 
 def markdown(name: str, card: dict[str, Any]) -> str:
     """How it was made: what it took in all, then each run that had a part in it, the first one first."""
-    all_made = [made for part in card["runs"] for made in part["made"]]
-    steps, hours = card["env_steps"], sum(made["seconds"] for made in all_made) / 3600
-    core_hours = sum(made["seconds"] * made.get("cpus", 0) for made in all_made) / 3600
+    steps, hours = card["env_steps"], sum(made["seconds"] for made in all_made(card)) / 3600
+    core_hours = sum(made["seconds"] * made.get("cpus", 0) for made in all_made(card)) / 3600
     took = f"Wall time **{hours:.1f} hours**"
-    if all(made.get("cpus") for made in all_made):
+    if all(made.get("cpus") for made in all_made(card)):
         took += f", **{core_hours:.1f} core-hours** (that is, times the cores of the machine, busy or not)"
     lines = [f"# {name}", "", f"Environment steps, all rounds and rollouts included: **{steps:,}**.", f"{took}.", ""]
     for place, part in enumerate(card["runs"], 1):

@@ -258,9 +258,6 @@ class Evolve:
     """What CMA-ES learns of the landscape: N x N numbers or N."""
     patience: int = bits(0)
     """Give an episode up after so many steps without reward (in training alone); 0 never does."""
-    shoves: float = bits(0.0)
-    """In the real game, share of the episodes (in training alone) in which a random action is held for some moments: C
-    learns to find back."""
     steps: int = bits(0)
     """Cut episodes of the real game off after so many steps (in training alone); 0 plays whole ones."""
     validate_every: int = bits(10)
@@ -299,8 +296,6 @@ class Evolve:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
         if self.components < 0 or self.cut < 0 or self.hardness < 0:
             raise Mistake("--evolve.components, cut and hardness can't be negative: say 0 for none")
-        if not 0 <= self.shoves <= 1:
-            raise Mistake(f"--evolve.shoves {self.shoves} is no share: say 0 to 1")
         if self.components and not self.init:
             raise Mistake(
                 "components are of what a C sees that drives: name its run by --evolve.init, or leave them out"
@@ -340,12 +335,6 @@ class Score:
             raise Mistake(f"--score.seed {self.seed} is out of range: say 0 or more")
 
 
-NOT_NEGATIVE = (
-    *("vision_steps", "memory_learning_rate", "population", "evolve_episodes", "components", "cut", "hardness"),
-    *("shoves", "patience", "sigma", "env_steps"),
-)
-
-
 @dataclass(frozen=True)
 class Rounds:
     """Rounds of the agent's own data: the first is the pipeline as it is; what is said here goes for the others."""
@@ -362,21 +351,6 @@ class Rounds:
     """Adam's step size for these updates; 0 is that of the first round, which may undo more than so few mend."""
     generations: int = extent(60)
     """Generations of C; raise it later to take the last round further."""
-    population: int = bits(0)
-    """Candidates in a generation; 0 is as many as in the first round."""
-    evolve_episodes: int = bits(0)
-    """Episodes that a candidate's score is the mean of; 0 is as many as in the first round."""
-    components: int = bits(0)
-    """Move C along so many principal components of what it sees as it drives; 0 is as in the first round."""
-    cut: float = bits(0.0)
-    """Let no episode count by more than this above or below the median; 0 is as in the first round."""
-    hardness: float = bits(0.0)
-    """In the real game, learn on episodes at least so hard; 0 is as in the first round."""
-    shoves: float = bits(0.0)
-    """In the real game, share of the episodes in which a random action is held for some moments; 0 is as in the first
-    round."""
-    patience: int = bits(0)
-    """Give an episode up after so many steps without reward; 0 is as in the first round."""
     sigma: float = bits(0.0)
     """How far around its mean CMA-ES looks again when a round begins; 0 goes on with the last round's sigma."""
     fresh: bool = bits(False)
@@ -388,13 +362,36 @@ class Rounds:
 
     def check(self) -> None:
         _positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
-        for name in NOT_NEGATIVE:
+        for name in ("vision_steps", "memory_learning_rate", "sigma", "env_steps"):
             if getattr(self, name) < 0:
                 raise Mistake(f"--{flag('rounds', name)} can't be negative: say 0 or more")
-        if self.components and not self.sigma:
-            raise Mistake("--rounds.components have a sigma of their own: say --rounds.sigma, 0.011 for instance")
-        if (self.sigma or self.components) and self.fresh:
-            raise Mistake("--rounds.sigma and components are for a C that goes on: leave them out, or --rounds.fresh")
+        if self.sigma and self.fresh:
+            raise Mistake("--rounds.sigma is for a C that goes on: leave it out, or --rounds.fresh")
+
+
+@dataclass(frozen=True)
+class Polish:
+    """After the last round: with V and M as they are, the best round's C goes on along what it steers by."""
+
+    generations: int = extent(0)
+    """Generations; 0 leaves it out."""
+    components: int = bits(24)
+    """Principal components of what C sees as it drives, that each action is moved along."""
+    population: int = bits(24)
+    """Candidates in a generation."""
+    episodes: int = bits(8)
+    """Episodes that a candidate's score is the mean of."""
+    cut: float = bits(100.0)
+    """Let no episode count by more than this above or below the candidates' median on it; 0 lets all count whole."""
+    hardness: float = bits(0.0)
+    """In the real game, learn on episodes at least so hard."""
+    sigma: float = bits(0.011)
+    """How far around its mean CMA-ES looks at first."""
+
+    def check(self) -> None:
+        _positive(self, "polish", "components", "sigma")
+        if self.generations < 0:
+            raise Mistake(f"--polish.generations {self.generations} can't be negative: say 0 for none")
 
 
 @dataclass(frozen=True)
@@ -436,6 +433,7 @@ class Config:
     evolve: Evolve = field(default_factory=Evolve)
     score: Score = field(default_factory=Score)
     rounds: Rounds = field(default_factory=Rounds)
+    polish: Polish = field(default_factory=Polish)
     workers: Workers = field(default_factory=Workers)
 
     def check(self) -> "Config":

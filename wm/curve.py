@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wm.card import env_steps, lineage
+from wm.card import all_made, env_steps, lineage
 from wm.run import Run
 from wm.survey import survey
 from wm.unpacked import card_with
@@ -37,7 +37,7 @@ def curve(run: Run) -> list[Validated]:
 def _told(card: dict[str, Any]) -> Iterator[Validated]:
     """What an agent's file tells of the runs that it came of: the best validation of each, after all its steps."""
     steps = 0
-    for made in (made for run in card["runs"] for made in run["made"]):
+    for made in all_made(card):
         metrics = made["metrics"]
         if made["stage"] == "collect":
             steps += metrics["frames"]

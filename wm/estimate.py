@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from wm.config import Config
 from wm.envs import load
-from wm.rounds import round_config
+from wm.rounds import polished_config, round_config
 from wm.space import ESTIMATES, frames_of
 
 
@@ -86,17 +86,18 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequen
 
 
 def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Rates) -> list[list[Estimate]]:
-    """Every stage of each of so many rounds; the score is taken once, after the last."""
+    """Every stage of each of so many rounds, and of polishing; the score is taken once, after the last."""
     parts = [round_config(config, "", number) for number in range(rounds)]
     table = []
     for number, part in enumerate(parts):
         frozen = part.vision.frozen
         stages = estimate(part, cpus, gpus, rates, () if frozen else parts[:number])
-        left_out = {"vision"} if frozen else set()
-        if number + 1 < rounds:
-            left_out.add("score")
-        table.append([one for one in stages if one.stage not in left_out])
-    return table
+        table.append([one for one in stages if not (frozen and one.stage == "vision")])
+    if config.polish.generations:
+        *_, evolve, score = estimate(polished_config(config, parts[-1], ""), cpus, gpus, rates)
+        table.append([evolve, score])
+    *before, last = table
+    return [[one for one in row if one.stage != "score"] for row in before] + [last]
 
 
 def _shards(config: Config) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from wm.config import Collect, Config, Controller, Evolve, Latents, Memory, Rounds, Score, Vision
+from wm.config import Collect, Config, Controller, Evolve, Latents, Memory, Polish, Rounds, Score, Vision
 
 PAPER = Config(
     vision=Vision(steps=500_000, decay_steps=50_000, evaluate_steps=5_000, precision="bfloat16"),
@@ -47,7 +47,11 @@ SMALL = replace(
         generations=25,
         sigma=0.03,
     ),
+    polish=Polish(hardness=0.26),
 )
+
+# How the agent that comes with the project was made, in one go.
+BEST = replace(SMALL, polish=replace(SMALL.polish, generations=15))
 
 # C learns in dreams alone, of rounds of its own driving.
 DREAM = Config(
@@ -181,6 +185,7 @@ DOOM_TINY = replace(
 PRESETS: dict[str, Config] = {
     "car-racing": PAPER,  # the paper's scale: a cluster, days
     "car-racing-small": SMALL,  # one machine, about an hour
+    "car-racing-best": BEST,  # one machine, two hours: jobs.iterate
     "car-racing-dream": DREAM,  # one machine, some hours: jobs.iterate
     "demo": DEMO,  # one machine, minutes
     "tiny": TINY,  # seconds: shows that everything runs, learns nothing

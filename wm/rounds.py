@@ -1,8 +1,10 @@
 """Iterative training (section 5): the agent collects what its world model learns from next.
 
 The first round is the pipeline on random rollouts. In each further one the agent of the round before drives, with some
-noise; V is refined and M trained further on all rollouts so far, so that neither forgets; C goes on in the new M. Each
-round is an ordinary run, `round-000`, `round-001`, ..., and can be looked at, continued and built upon as such.
+noise; V is refined and M trained further on all rollouts so far, so that neither forgets; C goes on in the new M. At
+the end the best round's C may be polished: V and M stay, and it goes on along principal components of what it sees.
+Each round is an ordinary run, `round-000`, `round-001`, `round-001-polished`, and can be looked at, continued and built
+upon as such.
 """
 
 import json
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 
 from wm.card import env_steps
-from wm.config import Config, Rounds
+from wm.config import Config, Polish, Rounds
 from wm.coverage import Eyes, coverage
 from wm.dream import Dream
 from wm.envs import load
@@ -33,47 +35,92 @@ from wm.stages.evolve import parts
 from wm.stages.score import score
 from wm.stages.sharded import rollouts
 from wm.stages.train_vision import load_vision
+from wm.survey import survey
 from wm.trained import Trained
 from wm.vision import draw
 
 PREPARING = STAGES[:-1]  # all but the score, which is taken once, of the best round
 HELD = 8  # held-out episodes of each round that M is measured on, at most
+POLISHED = "-polished"  # after a round's URI
 DREAMS = 32  # that C is given, to set beside its real score
 
 
 def iterate(config: Config, run: Run, pool: Pool) -> list[Manifest]:
-    """Round after round, until the target, the budget or the number of rounds is reached; then the best one's score."""
-    round_config(config, run.uri, 1).check()  # or else it comes to light after the first round
-    table: list[dict[str, Any]] = []
-    for number in range(config.rounds.count):
-        part = a_round(config, run, number)
+    """Round after round, until the target, the budget or the number of rounds is reached; then the best one's score.
+
+    Where it isn't enough by then, the best round is polished first.
+    """
+    second = round_config(config, run.uri, 1).check()  # or else it comes to light after the first round
+    if config.polish.generations:
+        polished_config(config, second, run.uri).check()
+    parts, table = list[Run](), list[dict[str, Any]]()
+
+    def complete(part: Run, number: int, polished: bool = False) -> None:
         for stage in PREPARING:
             stage(part.config, part, pool)
-        table.append(_row(run, part, number))
+        parts.append(part)
+        table.append(_row(run, part, number, polished))
         run.place.put("rounds.json", to_json(table))
+
+    for number in range(config.rounds.count):
+        complete(a_round(config, run, number), number)
         if enough(config.rounds, table):
             break
-    best = max(table, key=lambda row: row["validation"])
-    part = a_round(config, run, best["round"])
+    if config.polish.generations and not enough(config.rounds, table):
+        number = best_of(table)
+        complete(polished(config, run, parts[number]), number, polished=True)
+    part = parts[best_of(table)]
     return [score(part.config, part, pool)]
 
 
 def a_round(config: Config, run: Run, number: int) -> Run:
     """The run of this round, begun if need be. Only the last one is taken further: the others have been built upon."""
     uri, wanted = f"{run.uri}/round-{number:03}", round_config(config, run.uri, number)
-    there = open_run(uri) if number + 1 < config.rounds.count else None
-    part = there or start_run(uri, run.preset, wanted)
-    part.tell = _numbered(run.tell, number, Lookout(part.config, part.place))
+    built_upon = number + 1 < config.rounds.count or open_run(uri + POLISHED) is not None
+    there = open_run(uri) if built_upon else None
+    return _part_of(run, there or start_run(uri, run.preset, wanted), f"round {number}")
+
+
+def polished(config: Config, run: Run, built: Run) -> Run:
+    """The run in which this round's C is polished, begun if need be."""
+    uri, wanted = built.uri + POLISHED, polished_config(config, built.config, built.uri)
+    return _part_of(run, start_run(uri, run.preset, wanted, base=built.uri), "polish")
+
+
+def _part_of(run: Run, part: Run, name: str) -> Run:
+    part.tell = _named(run.tell, name, Lookout(part.config, part.place))
     part.cpus = run.cpus
     return part
 
 
 def begun(run: Run) -> list[Run]:
-    """Its rounds so far, the one under way included; none of a run that was made in one go."""
+    """Its rounds so far, the one under way included, and what was polished; none of a run that was made in one go."""
     found: list[Run] = []
     while (part := open_run(f"{run.uri}/round-{len(found):03}")) is not None:
         found.append(part)
-    return found
+    return found + [part for one in found if (part := open_run(one.uri + POLISHED)) is not None]
+
+
+def iterated(run: Run) -> bool:
+    """Whether all is there that `iterate` makes, the score included."""
+    config, parts = run.config, [part for part in begun(run) if not part.uri.endswith(POLISHED)]
+    rows = [row_of(part) for part in parts]
+    if not (rows and all(rows) and (len(rows) == config.rounds.count or enough(config.rounds, rows))):
+        return False
+    best = best_of(rows)
+    if config.polish.generations and not enough(config.rounds, rows):
+        last = open_run(parts[best].uri + POLISHED)
+        row = row_of(last) if last else {}
+        if last is None or row.get("generations", 0) < config.polish.generations:
+            return False
+        parts, rows = [*parts, last], [*rows, row]
+        best = best_of(rows)
+    return all(station.complete for station in survey(parts[best]))
+
+
+def best_of(table: Sequence[dict[str, Any]]) -> int:
+    """Which of these rows has the best C."""
+    return max(range(len(table)), key=lambda at: table[at]["validation"])
 
 
 def row_of(part: Run) -> dict[str, Any]:
@@ -84,7 +131,7 @@ def row_of(part: Run) -> dict[str, Any]:
 def round_config(config: Config, uri: str, number: int) -> Config:
     """The config of one round: the first is as given, each other one builds on the one before."""
     if number == 0:  # there is no M yet to be curious with
-        return replace(config, collect=replace(config.collect, curiosity=0.0), rounds=Rounds())
+        return replace(config, collect=replace(config.collect, curiosity=0.0), rounds=Rounds(), polish=Polish())
     rounds, before = config.rounds, f"{uri}/round-{number - 1:03}"
     unit = math.gcd(config.collect.unit_episodes, rounds.episodes)
     vision = replace(config.vision, init=before, steps=rounds.vision_steps or 1, frozen=rounds.vision_steps == 0)
@@ -109,23 +156,37 @@ def round_config(config: Config, uri: str, number: int) -> Config:
             init="" if rounds.fresh else before,
             init_sigma=rounds.sigma,
             generations=rounds.generations,
-            population=rounds.population or config.evolve.population,
-            episodes=rounds.evolve_episodes or config.evolve.episodes,
-            components=rounds.components or config.evolve.components,
-            cut=rounds.cut or config.evolve.cut,
-            hardness=rounds.hardness or config.evolve.hardness,
-            shoves=rounds.shoves or config.evolve.shoves,
-            patience=rounds.patience or config.evolve.patience,
             seed=config.evolve.seed + number,
         ),
         rounds=Rounds(),
+        polish=Polish(),
     )
 
 
-def _numbered(tell: Callable[[Progress], None], number: int, lookout: Lookout) -> Callable[[Progress], None]:
+def polished_config(config: Config, built: Config, uri: str) -> Config:
+    """Like the round at this URI, which was made with the config `built`, but for the way in which C goes on."""
+    polish = config.polish
+    return replace(
+        built,
+        evolve=replace(
+            built.evolve,
+            init=uri,
+            init_sigma=polish.sigma,
+            generations=polish.generations,
+            population=polish.population,
+            episodes=polish.episodes,
+            components=polish.components,
+            cut=polish.cut,
+            hardness=polish.hardness,
+        ),
+        workers=config.workers,
+    )
+
+
+def _named(tell: Callable[[Progress], None], name: str, lookout: Lookout) -> Callable[[Progress], None]:
     def told(progress: Progress) -> None:
         lookout.tell(progress)
-        tell(replace(progress, stage=f"round {number} {progress.stage}"))
+        tell(replace(progress, stage=f"{name} {progress.stage}"))
 
     return told
 
@@ -138,7 +199,7 @@ def enough(rounds: Rounds, table: Sequence[dict[str, Any]]) -> bool:
     return bool(reached or spent)
 
 
-def _row(run: Run, part: Run, number: int) -> dict[str, Any]:
+def _row(run: Run, part: Run, number: int, polished: bool) -> dict[str, Any]:
     """What there is to say of a round: how C drives, what it dreams of, what was visited, what M foresees of it."""
     evolved = parts(part.config, part)[0].manifest()
     assert evolved is not None
@@ -151,6 +212,7 @@ def _row(run: Run, part: Run, number: int) -> dict[str, Any]:
     held = dict(_held(data, part.config))
     row = {
         "round": number,
+        "polished": polished,
         **made,
         "env_steps": env_steps(part),
         "validation": evolved.metrics["best_validation"],

@@ -111,7 +111,8 @@ def export(trained: Trained, half: bool) -> tuple[bytes, bytes | None]:
     if trained.starts is not None:
         tensors["starts.mu"] = torch.from_numpy(trained.starts.mu[:STARTS])
         tensors["starts.sigma"] = torch.from_numpy(trained.starts.sigma[:STARTS])
-    info = {"format": FORMAT, "config": configs.to_dict(_alone(trained.config)), "card": trained.card}
+    config = _lasting(configs.to_dict(_alone(trained.config)))
+    info = {"format": FORMAT, "config": config, "card": trained.card}
     shows = pack(small({name: x for name, x in vision.items() if id(x) in decoder}), {}) if trained.decodes else None
     return pack(tensors, info), shows
 
@@ -127,6 +128,11 @@ def _alone(config: Config) -> Config:
     )
 
 
+def _lasting(values: dict[str, Any]) -> dict[str, Any]:
+    """What an agent is made of, without how a run goes on: so its file stays readable when that changes."""
+    return {section: value for section, value in values.items() if section not in ("rounds", "polish", "workers")}
+
+
 def load_trained(name: str) -> Trained:
     """The agent of that name that comes with the project, or the one in that file."""
     path = Path(name) if name.endswith(".safetensors") else SHIPPED / f"{name}.safetensors"
@@ -140,7 +146,7 @@ def load_trained(name: str) -> Trained:
         ) from None
     try:
         tensors, info = unpack(data)
-        config = configs.from_dict(info["config"])
+        config = configs.from_dict(_lasting(info["config"]))
     except (ValueError, KeyError, TypeError):
         raise Mistake(f"{path} is no agent of ours: export it again with jobs.export") from None
     except Exception as error:  # safetensors has an exception of its own for files that aren't whole

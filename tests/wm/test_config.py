@@ -51,6 +51,7 @@ def test_flags_are_spelled_as_on_the_command_line() -> None:
         "score.episodes": 2,
         "rounds.count": 2,
         "rounds.generations": 2,
+        "polish.generations": 0,
     }
 
 
@@ -100,7 +101,6 @@ def test_what_is_free_is_free() -> None:
         ("evolve.population", 3, "--evolve.population 3 is too small"),
         ("evolve.sigma0", 0.0, "--evolve.sigma0 0.0"),
         ("evolve.patience", -1, "can't be negative"),
-        ("evolve.shoves", 1.5, "--evolve.shoves 1.5 is no share: say 0 to 1"),
         ("evolve.device", "cuda", "is for dreams alone"),
         ("evolve.init_sigma", 0.1, "goes with --evolve.init"),
         ("evolve.sigma_decay", 1.5, "--evolve.sigma-decay 1.5 is out of range"),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from wm.config import Polish
 from wm.estimate import Rates, estimate, estimate_rounds, rates_of
 from wm.presets import PRESETS
 
@@ -62,3 +63,13 @@ def test_rounds_add_up() -> None:
     _, second = ({one.stage: one.seconds for one in row} for row in estimate_rounds(frozen, 2, 2, 0, Rates()))
     assert "vision" not in second
     assert second["latents"] < more[0]["latents"]
+
+
+def test_polishing_comes_after_the_rounds_and_is_what_is_scored() -> None:
+    config = PRESETS["car-racing-best"]
+    rounds = estimate_rounds(replace(config, polish=Polish()), 2, 2, 0, Rates())
+    *before, last = estimate_rounds(config, 2, 2, 0, Rates())
+    assert before == [rounds[0], rounds[1][:-1]]
+    assert [one.stage for one in last] == ["evolve", "score"]
+    episodes = config.polish.generations * config.polish.population * config.polish.episodes
+    assert last[0].work.startswith(f"{600 * episodes:,} steps in the real game")

@@ -12,13 +12,13 @@ import torch
 from processes import Job
 
 from wm.checkpoints import unpack
-from wm.config import Config, Rounds
+from wm.config import Config, Polish, Rounds
 from wm.mistakes import Mistake
 from wm.pool import LocalPool
 from wm.presets import PRESETS
 from wm.report import results
 from wm.report.contents import run_report
-from wm.rounds import a_round, iterate, round_config
+from wm.rounds import a_round, best_of, iterate, iterated, round_config
 from wm.run import Progress, Run, must_open, start_run
 from wm.stages.encode import Encoding
 from wm.trained import of_run
@@ -93,7 +93,7 @@ def test_a_report_and_the_status_show_rounds(
     (run / "round-001" / "round.json").unlink()
     for manifest in (run / "round-001" / "evolve").rglob("manifest-*"):
         manifest.unlink()
-    assert "Round 1 is under way, 4 of 5 stages" in run_report(must_open(str(run)))
+    assert "Of round-001 4 of 5 stages are complete" in run_report(must_open(str(run)))
     half = job("status", "--run", run)
     assert half.wait() == 0, half.stderr
     assert half.summary["rounds"][1]["state"].startswith("evolve: ")
@@ -121,18 +121,43 @@ def test_c_looks_as_far_around_as_is_said_once_a_round_begins(two: Run) -> None:
     assert round_config(TWO, two.uri, 1).evolve.init_sigma == 0
 
 
-def test_c_goes_on_along_components_once_it_drives(two: Run, tmp_path: Path) -> None:
-    rounds = replace(TWO.rounds, sigma=0.01, components=3, cut=50.0, hardness=0.1, shoves=0.5, patience=9)
-    rounds = replace(rounds, population=5, evolve_episodes=1)
-    config = replace(TWO, rounds=rounds)
-    first, second = (round_config(config, two.uri, number).check() for number in (0, 1))
-    assert first == round_config(TWO, two.uri, 0)
-    told = second.evolve
+def test_the_best_round_s_c_is_polished_with_v_and_m_as_they_are(
+    two: Run, job: Callable[..., Job], tmp_path: Path
+) -> None:
+    polish = Polish(generations=2, components=3, population=5, episodes=1, cut=50.0, hardness=0.1)
+    config = replace(TWO, polish=polish)
+    assert [round_config(config, two.uri, number) for number in (0, 1)] == [
+        round_config(TWO, two.uri, number) for number in (0, 1)
+    ]
+    run, folder = begun_like(two, tmp_path, config), tmp_path
+    assert not iterated(run)
+    iterate(config, run, LocalPool())
+    *rounds, last = table(run)
+    best = best_of(rounds)
+    part = must_open(f"{folder}/round-00{best}-polished")
+    assert (last["round"], last["polished"], [row["polished"] for row in rounds]) == (best, True, [False] * 2)
+    told = part.config.evolve
     assert (told.components, told.cut, told.hardness, told.population, told.episodes) == (3, 50.0, 0.1, 5, 1)
-    assert (told.shoves, told.patience) == (0.5, 9)
-    run = begun_like(two, tmp_path, replace(config, evolve=replace(TWO.evolve, scaled=True)))
-    with pytest.raises(Mistake, match=r"evolve\.scaled"):  # before the first round, not after it
-        iterate(run.config, run, LocalPool())
+    assert told.init == part.base.uri == f"{folder}/round-00{best}"
+    assert not (folder / f"round-00{best}-polished" / "vision").exists()  # it took over what there was
+    assert iterated(run)
+    assert last["env_steps"] > max(row["env_steps"] for row in rounds)
+    assert f"{best}, polished" in run_report(run)
+    before = last
+    further = replace(config, polish=replace(polish, generations=3))
+    assert not iterated(start_run(run.uri, "tiny", further))
+    iterate(further, start_run(run.uri, "tiny", further), LocalPool())
+    assert table(run)[:2] == rounds
+    assert table(run)[2]["env_steps"] > before["env_steps"]
+    shown = job("status", "--run", folder)
+    assert shown.wait() == 0, shown.stderr
+    assert [row["state"] for row in shown.summary["rounds"]] == ["complete"] * 3
+
+
+def test_what_can_t_be_polished_is_refused_before_the_first_round(two: Run, tmp_path: Path) -> None:
+    config = replace(TWO, evolve=replace(TWO.evolve, scaled=True), polish=Polish(generations=2))
+    with pytest.raises(Mistake, match=r"evolve\.scaled"):
+        iterate(config, begun_like(two, tmp_path, config), LocalPool())
 
 
 def test_m_goes_on_at_the_rate_that_is_said(two: Run) -> None:
@@ -201,7 +226,9 @@ def test_wrong_numbers_are_refused() -> None:
         replace(TINY, rounds=Rounds(vision_steps=-1)).check()
     with pytest.raises(Mistake, match=r"rounds\.fresh"):
         replace(TINY, rounds=Rounds(sigma=0.1, fresh=True)).check()
-    with pytest.raises(Mistake, match=r"say --rounds\.sigma"):
-        replace(TINY, rounds=Rounds(components=8)).check()
+    with pytest.raises(Mistake, match=r"polish\.generations"):
+        replace(TINY, polish=Polish(generations=-1)).check()
+    with pytest.raises(Mistake, match=r"polish\.components"):
+        replace(TINY, polish=Polish(components=0)).check()
     with pytest.raises(Mistake, match=r"vision\.init"):
         replace(TINY, vision=replace(TINY.vision, frozen=True)).check()

@@ -20,7 +20,7 @@ Part = Callable[[Findings], Any]
 def run_report(run: Run) -> str:
     """The whole page; where a run has rounds, they come first, then what there is to say of the best one."""
     rounds = Rounds(run)
-    found = Findings(rounds.parts[rounds.best] if rounds.parts else run)
+    found = Findings(rounds.best if rounds.parts else run)
     name = run.uri.rstrip("/").rpartition("/")[2]
     done = sum(station.complete for station in found.stations.values())
     state = "complete" if done == len(found.stations) else f"{done} of {len(found.stations)} stages complete"

@@ -142,8 +142,6 @@ def by_generation(found: Findings) -> Html:
         note += ", scored in the dream"
     elif section.patience:
         note += f", whose episodes end after {section.patience} steps without reward, before they cost more"
-    if section.where == "real" and section.shoves:
-        note += f"; {section.shoves:.0%} of them with a shove"
     return figure(
         "Score against generation.",
         note,

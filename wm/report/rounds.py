@@ -7,7 +7,7 @@ from typing import Any
 from wm.report.charts import Series, lines
 from wm.report.making import changed
 from wm.report.page import Html, columns, commands, figure, joined, missing, section, table
-from wm.rounds import PREPARING, begun, row_of
+from wm.rounds import PREPARING, begun, best_of, row_of
 from wm.run import Run
 from wm.survey import survey
 
@@ -27,13 +27,23 @@ class Rounds:
 
     def __init__(self, run: Run):
         self.run, self.parts = run, begun(run)
-        self.rows = [row for row in map(row_of, self.parts) if row]
-        self.best = max(self.rows, key=lambda row: row["validation"])["round"] if self.rows else 0
+        self.complete = [part for part in self.parts if row_of(part)]
+        self.rows = [row_of(part) for part in self.complete]
+
+    @property
+    def best(self) -> Run:
+        return self.complete[best_of(self.rows)] if self.rows else self.parts[0]
 
     @property
     def state(self) -> str:
-        done, wanted = len(self.rows), self.run.config.rounds.count
-        return f"{done} of {wanted} rounds complete; all but their comparison is of round {self.best}, the best so far"
+        done = f"{sum(not row.get('polished') for row in self.rows)} of {self.run.config.rounds.count} rounds complete"
+        if not self.rows:
+            return f"{done}; all but their comparison is of the first"
+        return f"{done}; all but their comparison is of round {_name(self.rows[best_of(self.rows)])}, the best so far"
+
+
+def _name(row: Row) -> str:
+    return f"{row['round']}{', polished' if row.get('polished') else ''}"
 
 
 def shown(rounds: Rounds) -> Html:
@@ -43,7 +53,7 @@ def shown(rounds: Rounds) -> Html:
     return section(
         "Round by round",
         "In each round the agent of the one before drives, with some noise; V and M learn from all rollouts so far, and"
-        " C goes on in what has come of them.",
+        " C goes on in what has come of them. Polished, it alone goes on, along what it steers by.",
         columns(_scores(rows), _foreseen(rows), _covered(rows), _spent(rows)) if rows else None,
         _table(rows) if rows else None,
         _under_way(rounds),
@@ -111,8 +121,8 @@ def _spent(rows: Sequence[Row]) -> Html:
 
 
 def _series(rows: Sequence[Row], name: str, colour: Any, of: Callable[[Row], tuple[float, float] | None]) -> Series:
-    found = [(row["round"], *pair) for row in rows if (pair := of(row))]
-    points = [(number, value) for number, value, _ in found]
+    found = [(at, *pair) for at, row in enumerate(rows) if (pair := of(row))]
+    points = [(at, value) for at, value, _ in found]
     return Series(name, points, colour, errors=[error for *_, error in found], dots=True)
 
 
@@ -120,15 +130,14 @@ def _table(rows: Sequence[Row]) -> Html:
     there = [name for name in COVERED if any(name in row.get("coverage", {}) for row in rows)]
     heads = ["round", "steps", "validation", "dream", "gap", "NLL, own", "by the first M", "NLL, first"]
     heads += [COVERED[name][0] for name in there]
-    best = max(range(len(rows)), key=lambda at: rows[at]["validation"])
-    return table(heads, [_cells(row, there) for row in rows], range(1, len(heads)), strong=best)
+    return table(heads, [_cells(row, there) for row in rows], range(1, len(heads)), strong=best_of(rows))
 
 
 def _cells(row: Row, there: Sequence[str]) -> list[str]:
     dream, covered = row.get("dream"), row.get("coverage", {})
     nll = [row["nll"].get(f"round-{row['round']:03}"), row.get("nll_before"), row["nll"].get("round-000")]
     return [
-        f"{row['round']}",
+        _name(row),
         f"{row['env_steps']:,}",
         f"{row['validation']:,.0f} ± {row['validation_se']:,.0f}",
         f"{dream['mean']:,.0f} ± {dream['se']:,.0f}" if dream else "-",
@@ -139,10 +148,11 @@ def _cells(row: Row, there: Sequence[str]) -> list[str]:
 
 
 def _under_way(rounds: Rounds) -> Html | None:
-    """The round that has no row yet, and how far it is."""
-    if len(rounds.rows) == len(rounds.parts):
+    """What has no row yet, and how far it is."""
+    part = next((part for part in rounds.parts if part not in rounds.complete), None)
+    if part is None:
         return None
-    number = len(rounds.rows)
-    done = sum(station.complete for station in survey(rounds.parts[number])[: len(PREPARING)])
+    done = sum(station.complete for station in survey(part)[: len(PREPARING)])
+    name = part.uri.rpartition("/")[2]
     command = f"python -m jobs.iterate --run {shlex.quote(rounds.run.uri)}"
-    return joined([missing(f"round {number} is under way, {done} of {len(PREPARING)} stages: `{command}` goes on")])
+    return joined([missing(f"of {name} {done} of {len(PREPARING)} stages are complete: `{command}` goes on")])

@@ -9,7 +9,6 @@ from wm.memory import MDNRNN
 from wm.mistakes import Mistake
 from wm.rollout import play
 from wm.seeds import derive, training_episode
-from wm.shoves import shoves
 from wm.stages.games import controller_of
 from wm.vision import Vision
 
@@ -21,24 +20,16 @@ def seen_by(config: Config, vision: Vision, memory: MDNRNN | None, theta: np.nda
     section, game = config.evolve, load(config.game)
     seeds = [training_episode(config.seed, "components", episode) for episode in range(EPISODES)]
     noise = derive(config.seed, "components", "noise")
-    steps = section.steps or game.max_steps
+    latent = config.controller.latent
     agent = Agent(
-        vision,
-        memory,
-        controller_of(config),
-        theta[None],
-        (0,) * EPISODES,
-        game.squash,
-        latent=config.controller.latent,
-        seed=noise,
-        shoves=shoves(seeds, section.shoves, game.actions, steps) if section.shoves else None,
+        vision, memory, controller_of(config), theta[None], (0,) * EPISODES, game.squash, latent=latent, seed=noise
     )
     seen, games = list[np.ndarray](), [game.make() for _ in seeds]
     played = play(
         games,
         seeds,
         agent,
-        steps,
+        section.steps or game.max_steps,
         record=lambda episode, *_: seen.append(agent.features[episode].numpy().astype(np.float64)),
         patience=section.patience,
     )

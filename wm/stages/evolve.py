@@ -234,7 +234,6 @@ def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> It
             steps=limit,
             patience=section.patience,
             noise=derive(seed, "evolve", "noise", generation, first),
-            shoves=section.shoves,
             first=first,
         )
 

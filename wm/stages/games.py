@@ -13,7 +13,6 @@ from wm.dream import Dream, Rules, Starts, World
 from wm.envs import load
 from wm.memory import MDNRNN
 from wm.rollout import Fleet, Played, play
-from wm.shoves import shoves
 from wm.vision import Vision
 
 
@@ -28,7 +27,6 @@ class Games:
     steps: int
     patience: int  # 0 plays whole episodes
     noise: int  # seed of what is drawn for z
-    shoves: float = 0.0  # share of the episodes with a shove
     first: int = 0  # the number of its first episode among all that belong together
 
     def __str__(self) -> str:
@@ -90,7 +88,6 @@ class Evaluating:
                 game.squash,
                 latent=latent,
                 seed=unit.noise,
-                shoves=shoves(unit.seeds, unit.shoves, game.actions, unit.steps) if unit.shoves else None,
             )
             return play(fleet.of(len(unit.seeds)), unit.seeds, agent, unit.steps, patience=unit.patience)
 

@@ -112,11 +112,11 @@ def test_a_generation_plays_the_same_fresh_tracks_for_all() -> None:
 
 
 def test_validation_plays_whole_episodes_of_its_own_range() -> None:
-    cut = replace(TINY, evolve=replace(TINY.evolve, steps=500, shoves=0.5))
-    assert {(unit.steps, unit.shoves) for unit in _games(cut, 1, 0, np.zeros((4, 2)))} == {(500, 0.5)}
+    cut = replace(TINY, evolve=replace(TINY.evolve, steps=500))
+    assert {unit.steps for unit in _games(cut, 1, 0, np.zeros((4, 2)))} == {500}
     units = list(validation_games(cut, np.zeros(2), "validation"))
     assert [seed for unit in units for seed in unit.seeds] == [VALIDATION, VALIDATION + 1]
-    assert {(unit.patience, unit.shoves, unit.steps) for unit in units} == {(0, 0, 1000)}
+    assert {(unit.patience, unit.steps) for unit in units} == {(0, 1000)}
 
 
 def test_it_can_begin_where_another_run_ended(tiny: Run, tmp_path: Path) -> None:
