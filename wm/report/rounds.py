@@ -20,6 +20,7 @@ COVERED = {  # what is known of a round's rollouts, where the game tells it
     "cells": ("cells of z", "{:,}"),
     "cells_entropy": ("cells, bits", "{:.2f}"),
 }
+POLISHED = " The last point is a round's C, polished: with V and M as they are it goes on along what it steers by."
 
 
 class Rounds:
@@ -49,12 +50,13 @@ def _name(row: Row) -> str:
 def shown(rounds: Rounds) -> Html:
     """The section of a report."""
     rows, run = rounds.rows, rounds.run
+    plain = [row for row in rows if not row.get("polished")]
     words = ["python", "-m", "jobs.iterate", run.preset, "--run", run.uri, *changed(run.preset, run.config)]
     return section(
         "Round by round",
         "In each round the agent of the one before drives, with some noise; V and M learn from all rollouts so far, and"
-        " C goes on in what has come of them. Polished, it alone goes on, along what it steers by.",
-        columns(_scores(rows), _foreseen(rows), _covered(rows), _spent(rows)) if rows else None,
+        " C goes on in what has come of them." + (POLISHED if len(plain) < len(rows) else ""),
+        columns(_scores(rows), _foreseen(plain), _covered(plain), _spent(rows)) if rows else None,
         _table(rows) if rows else None,
         _under_way(rounds),
         commands([shlex.join(words)]),
@@ -67,7 +69,7 @@ def _scores(rows: Sequence[Row]) -> Html:
         _series(
             rows, "its own dream", "two", lambda row: row.get("dream") and (row["dream"]["mean"], row["dream"]["se"])
         ),
-        _series(rows, "who collected", "other", lambda row: (row["driven"], 0.0)),
+        _series(rows, "who collected", "other", lambda row: None if row.get("polished") else (row["driven"], 0.0)),
     ]
     note = (
         "validation, with its standard error; the dream's distance from it is what M flatters; who collected had noise"
