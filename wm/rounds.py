@@ -178,6 +178,7 @@ def polished_config(config: Config, built: Config, uri: str) -> Config:
             components=polish.components,
             cut=polish.cut,
             hardness=polish.hardness,
+            seed=built.evolve.seed + 1,
         ),
         workers=config.workers,
     )
