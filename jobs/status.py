@@ -9,7 +9,7 @@ from rich.table import Table
 
 from jobs.manners import guard
 from wm.numbers import number
-from wm.rounds import POLISHED, PREPARING, begun, iterated, row_of
+from wm.rounds import PREPARING, begun, iterated, polished_so_far, row_of
 from wm.run import Run, must_open
 from wm.survey import Station, survey
 
@@ -50,12 +50,11 @@ def status(uri: str) -> dict[str, Any]:
 
 def rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
     """Of a run that goes in rounds: each is an ordinary run, and its own status says more."""
-    plain = [part for part in parts if not part.uri.endswith(POLISHED)]
-    table = Table(title=f"{run.uri} · {run.preset} · {len(plain)} of {run.config.rounds.count} rounds begun")
+    table = Table(title=f"{run.uri} · {run.preset} · {len(parts)} of {run.config.rounds.count} rounds begun")
     for column in ("round", "state", "steps", "validation", "dream"):
         table.add_column(column)
     found = []
-    for part in parts:
+    for part in [*parts, *polished_so_far(parts)]:
         row, stations = row_of(part), survey(part)[: len(PREPARING)]
         waiting = next((station for station in stations if not station.complete), None)
         state = f"{waiting.stage}: {_state(waiting)}" if waiting else "complete" if row else "to be measured"

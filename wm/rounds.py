@@ -94,16 +94,21 @@ def _part_of(run: Run, part: Run, name: str) -> Run:
 
 
 def begun(run: Run) -> list[Run]:
-    """Its rounds so far, the one under way included, and what was polished; none of a run that was made in one go."""
+    """Its rounds so far, the one under way included; none of a run that was made in one go."""
     found: list[Run] = []
     while (part := open_run(f"{run.uri}/round-{len(found):03}")) is not None:
         found.append(part)
-    return found + [part for one in found if (part := open_run(one.uri + POLISHED)) is not None]
+    return found
+
+
+def polished_so_far(rounds: Sequence[Run]) -> list[Run]:
+    """What was polished of these, what is under way included."""
+    return [part for one in rounds if (part := open_run(one.uri + POLISHED)) is not None]
 
 
 def iterated(run: Run) -> bool:
     """Whether all is there that `iterate` makes, the score included."""
-    config, parts = run.config, [part for part in begun(run) if not part.uri.endswith(POLISHED)]
+    config, parts = run.config, begun(run)
     rows = [row_of(part) for part in parts]
     if not (rows and all(rows) and (len(rows) == config.rounds.count or enough(config.rounds, rows))):
         return False

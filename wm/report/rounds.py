@@ -7,7 +7,7 @@ from typing import Any
 from wm.report.charts import Series, lines
 from wm.report.making import changed
 from wm.report.page import Html, columns, commands, figure, joined, missing, section, table
-from wm.rounds import PREPARING, begun, best_of, row_of
+from wm.rounds import PREPARING, begun, best_of, polished_so_far, row_of
 from wm.run import Run
 from wm.survey import survey
 
@@ -27,7 +27,8 @@ class Rounds:
     """The rounds of a run so far; none where it was made in one go."""
 
     def __init__(self, run: Run):
-        self.run, self.parts = run, begun(run)
+        rounds = begun(run)
+        self.run, self.parts = run, [*rounds, *polished_so_far(rounds)]
         self.complete = [part for part in self.parts if row_of(part)]
         self.rows = [row_of(part) for part in self.complete]
 
