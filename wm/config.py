@@ -286,6 +286,8 @@ class Evolve:
     """Start from the mean and sigma of the run at this URI."""
     init_sigma: float = bits(0.0)
     """With `init`: begin with this sigma; 0 is that of the other run."""
+    refit: bool = bits(False)
+    """With `init`: fit its C to this run's V and M first, so that it does in the rollouts what it did with its own."""
 
     def check(self) -> None:
         _positive(self, "evolve", "generations", "episodes", "unit_episodes", "sigma0", "validate_every")
@@ -304,6 +306,8 @@ class Evolve:
             raise Mistake("components are of one size already: leave --evolve.scaled out, or --evolve.components")
         if self.init_sigma and not self.init:
             raise Mistake("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
+        if self.refit and not self.init:
+            raise Mistake("--evolve.refit fits another run's C: name it by --evolve.init, or leave --evolve.refit out")
         if not 0 < self.sigma_decay <= 1:
             raise Mistake(f"--evolve.sigma-decay {self.sigma_decay} is out of range: say more than 0 and 1 at most")
         if not 0 < self.mean_rate <= 1:
@@ -353,6 +357,8 @@ class Rounds:
     """Generations of C; raise it later to take the last round further."""
     sigma: float = bits(0.0)
     """How far around its mean CMA-ES looks again when a round begins; 0 goes on with the last round's sigma."""
+    refit: bool = bits(False)
+    """Fit C to the new V and M before it goes on, so that it does with them what it did with those before."""
     fresh: bool = bits(False)
     """Let C begin anew in each round, not from the last round's distribution."""
     target: float = free(0.0)
@@ -365,8 +371,8 @@ class Rounds:
         for name in ("vision_steps", "memory_learning_rate", "sigma", "env_steps"):
             if getattr(self, name) < 0:
                 raise Mistake(f"--{flag('rounds', name)} can't be negative: say 0 or more")
-        if self.sigma and self.fresh:
-            raise Mistake("--rounds.sigma is for a C that goes on: leave it out, or --rounds.fresh")
+        if (self.sigma or self.refit) and self.fresh:
+            raise Mistake("--rounds.sigma and refit are for a C that goes on: leave them out, or --rounds.fresh")
 
 
 @dataclass(frozen=True)
@@ -465,6 +471,11 @@ class Config:
             raise Mistake("z is of one size: leave --evolve.scaled out, or let C see more by --controller.inputs zh")
         if self.evolve.components and self.controller.layer:
             raise Mistake("--evolve.components move a linear C: leave them out, or say --controller.layer 0")
+        if self.evolve.refit and self.controller.layer:
+            raise Mistake(
+                "only a linear C can be fitted: leave --evolve.refit out, in rounds say --rounds.no-refit, or say"
+                " --controller.layer 0"
+            )
         return self
 
 

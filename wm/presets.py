@@ -46,6 +46,7 @@ SMALL = replace(
         memory_learning_rate=0.002,
         generations=25,
         sigma=0.03,
+        refit=True,
     ),
     polish=Polish(hardness=0.26),
 )
@@ -92,7 +93,7 @@ DEMO = replace(
     memory=Memory(steps=400, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=100),
     evolve=replace(SMALL.evolve, generations=10, population=16, validation_episodes=8),
     score=Score(episodes=16),
-    rounds=Rounds(count=2, episodes=48, vision_steps=400, memory_steps=400, generations=10, sigma=0.03),
+    rounds=Rounds(count=2, episodes=48, vision_steps=400, memory_steps=400, generations=10, sigma=0.03, refit=True),
 )
 
 TINY = replace(
@@ -104,7 +105,7 @@ TINY = replace(
         DEMO.evolve, generations=3, population=4, unit_episodes=4, patience=20, validate_every=2, validation_episodes=2
     ),
     score=Score(episodes=2, unit_episodes=1),
-    rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2),
+    rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2, refit=True),
 )
 
 DOOM = Config(

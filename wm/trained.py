@@ -124,7 +124,7 @@ def _alone(config: Config) -> Config:
         collect=dataclasses.replace(config.collect, agent="", curiosity=0.0),
         vision=dataclasses.replace(config.vision, init="", frozen=False),
         memory=dataclasses.replace(config.memory, init=""),
-        evolve=dataclasses.replace(config.evolve, init="", init_sigma=0.0, components=0),
+        evolve=dataclasses.replace(config.evolve, init="", init_sigma=0.0, refit=False, components=0),
     )
 
 

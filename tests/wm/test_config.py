@@ -103,6 +103,7 @@ def test_what_is_free_is_free() -> None:
         ("evolve.patience", -1, "can't be negative"),
         ("evolve.device", "cuda", "is for dreams alone"),
         ("evolve.init_sigma", 0.1, "goes with --evolve.init"),
+        ("evolve.refit", True, "name it by --evolve.init"),
         ("evolve.sigma_decay", 1.5, "--evolve.sigma-decay 1.5 is out of range"),
         ("evolve.mean_rate", 0.0, "--evolve.mean-rate 0.0 is out of range"),
         ("score.seed", 2**29, "--score.seed 536870912 is out of range"),
@@ -148,6 +149,7 @@ def test_a_manifest_from_before_a_field_is_as_if_it_had_its_default() -> None:
         ({"evolve.components": 8}, "name its run by --evolve.init"),
         ({"evolve.init": "x", "evolve.components": 8, "evolve.scaled": True}, "leave --evolve.scaled out"),
         ({"evolve.init": "x", "evolve.components": 8, "controller.layer": 40}, "--controller.layer 0"),
+        ({"evolve.init": "x", "evolve.refit": True, "controller.layer": 40}, "only a linear C can be fitted"),
     ],
 )
 def test_components_are_of_what_a_linear_c_sees(changes: dict[str, Any], cure: str) -> None:

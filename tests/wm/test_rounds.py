@@ -21,6 +21,7 @@ from wm.report.contents import run_report
 from wm.rounds import a_round, best_of, iterate, iterated, round_config
 from wm.run import Progress, Run, must_open, start_run
 from wm.stages.encode import Encoding
+from wm.stages.evolve import _begin
 from wm.trained import of_run
 
 TINY = PRESETS["tiny"]
@@ -28,7 +29,7 @@ TWO = replace(
     TINY,
     memory=replace(TINY.memory, held_out=5),  # one of each round's
     score=replace(TINY.score, episodes=1),
-    rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2),
+    rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2, refit=True),
 )
 WORDS = (
     "--memory.held-out 5 --score.episodes 1 --rounds.episodes 2"
@@ -119,6 +120,16 @@ def test_c_looks_as_far_around_as_is_said_once_a_round_begins(two: Run) -> None:
     first, second = (round_config(wide, two.uri, number).check().evolve for number in (0, 1))
     assert (first.init_sigma, second.init_sigma) == (0, 0.07)
     assert round_config(TWO, two.uri, 1).evolve.init_sigma == 0
+
+
+def test_c_is_fitted_to_the_next_round_s_v_and_m(two: Run) -> None:
+    first, second = (must_open(f"{two.uri}/round-00{number}") for number in (0, 1))
+    assert not first.config.evolve.refit
+    assert second.config.evolve.refit
+    before, now = of_run(first), of_run(second)
+    assert before.memory is not None
+    fitted = _begin(second.config, second, now.vision, now.memory)[0].mean
+    assert 0 < np.abs(fitted - before.theta).max() < 1
 
 
 def test_the_best_round_s_c_is_polished_with_v_and_m_as_they_are(
@@ -226,6 +237,8 @@ def test_wrong_numbers_are_refused() -> None:
         replace(TINY, rounds=Rounds(vision_steps=-1)).check()
     with pytest.raises(Mistake, match=r"rounds\.fresh"):
         replace(TINY, rounds=Rounds(sigma=0.1, fresh=True)).check()
+    with pytest.raises(Mistake, match=r"rounds\.fresh"):
+        replace(TINY, rounds=Rounds(refit=True, fresh=True)).check()
     with pytest.raises(Mistake, match=r"polish\.generations"):
         replace(TINY, polish=Polish(generations=-1)).check()
     with pytest.raises(Mistake, match=r"polish\.components"):

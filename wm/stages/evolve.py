@@ -3,8 +3,9 @@
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from wm.run import Manifest, Progress, Run, Stage, must_open, sha256
 from wm.seeds import derive, training_episode, validation_episode
 from wm.stages.components import components_of, seen_by
 from wm.stages.games import Dreams, Evaluating, Games, controller_of
+from wm.stages.refit import Seeing, refitted
+from wm.stages.sharded import rollouts
 from wm.stages.starts import sizes_of, starts_of
 from wm.stages.train_memory import load_memory
 from wm.stages.train_vision import load_vision
@@ -51,8 +54,8 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
             games = crews.enter_context(pool.crew(Evaluating(config, vision, memory)))
         else:
             dreams = games = crews.enter_context(pool.crew(dreaming))
-        evolution, spent = _begin(config, run, vision, memory)
-        history = _generations(config, run, stage, evolution, spent, dreams, games)
+        begin = partial(_begin, config, run, vision, memory)
+        history = _generations(config, run, stage, begin, dreams, games)
     best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
     theta = unpack(run.place.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
     data = pack({"theta": theta}, {})
@@ -94,21 +97,19 @@ def load_theta(manifest: Manifest) -> np.ndarray:
 
 
 def _generations(
-    config: Config, run: Run, stage: Stage, evolution: Evolution, spent: int, players: Crew, validators: Crew
+    config: Config,
+    run: Run,
+    stage: Stage,
+    begin: Callable[[], tuple[Evolution, int]],
+    players: Crew,
+    validators: Crew,
 ) -> list[dict[str, Any]]:
-    """From the last complete generation to the last one; each ends with a checkpoint.
-
-    `spent`: steps of the game before the first one.
-    """
+    """From the last complete generation, or the beginning, to the last one; each ends with a checkpoint."""
     section, seed = config.evolve, _seed(config)
     checkpoints = Checkpoints(run.place, stage.key("checkpoints"))
-    history: list[dict[str, Any]] = []
     found = checkpoints.newest()
-    if found is not None:
-        tensors, info = found
-        evolution.load_state({name: tensor.numpy() for name, tensor in tensors.items()}, info)
-        history = info["history"]
-        log.info("evolve goes on from generation %d", evolution.generation)
+    history: list[dict[str, Any]] = found[1]["history"] if found else []
+    evolution, spent = (_resumed(config, *found), 0) if found else begin()
     stage.tell(_progress(evolution, section.generations, history))
     while evolution.generation < section.generations:
         began = time.monotonic()
@@ -153,30 +154,45 @@ def _seed(config: Config) -> int:
     return config.seed + config.evolve.seed
 
 
+def _resumed(config: Config, tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> Evolution:
+    """As it was after the last complete generation."""
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    evolution = _evolution(config, config.evolve.sigma0, axes=arrays.get("axes"))
+    evolution.load_state(arrays, info)
+    log.info("evolve goes on from generation %d", evolution.generation)
+    return evolution
+
+
 def _begin(config: Config, run: Run, vision: Vision, memory: MDNRNN | None) -> tuple[Evolution, int]:
     """The first generation's distribution, and the steps of the game that it took to know it."""
-    section, controller = config.evolve, controller_of(config)
+    section = config.evolve
     mean, sigma, axes, spent = None, section.sigma0, None, 0
     if section.init:
-        mean, sigma = _other(config)
+        mean, sigma = _other(config, run, vision, memory)
     if section.scaled:
         assert memory is not None, "checked with the config"
-        axes = controller.scale(sizes_of(config, run, memory)[: controller.features_size])
+        shape = controller_of(config)
+        axes = shape.scale(sizes_of(config, run, memory)[: shape.features_size])
     elif section.components:
         assert mean is not None, "checked with the config"
         seen, spent = seen_by(config, vision, memory, mean)
-        axes = controller.directions(*components_of(seen, section.components))
+        axes = controller_of(config).directions(*components_of(seen, section.components))
+    return _evolution(config, sigma, mean, axes), spent
+
+
+def _evolution(
+    config: Config, sigma: float, mean: np.ndarray | None = None, axes: np.ndarray | None = None
+) -> Evolution:
+    section, size = config.evolve, controller_of(config).size
     seed = derive(_seed(config), "evolve")
-    evolution = Evolution(
-        controller.size, section.population, sigma, section.covariance, seed, mean, axes, mean_rate=section.mean_rate
-    )
-    return evolution, spent
+    return Evolution(size, section.population, sigma, section.covariance, seed, mean, axes, mean_rate=section.mean_rate)
 
 
-def _other(config: Config) -> tuple[np.ndarray, float]:
+def _other(config: Config, run: Run, vision: Vision, memory: MDNRNN | None) -> tuple[np.ndarray, float]:
     """The mean and sigma that this evolution starts from: another run's."""
     section, other = config.evolve, must_open(config.evolve.init)
-    manifest = parts(other.config, other)[0].manifest()
+    stage, inputs, its_vision, its_memory = parts(other.config, other)
+    manifest = stage.manifest()
     if manifest is None:
         raise Mistake(f"no complete evolve in {section.init} to start from: complete it, or leave --evolve.init out")
     mean, sigma = load_theta(manifest), section.init_sigma or manifest.metrics.get("sigma", 0.0)
@@ -185,6 +201,11 @@ def _other(config: Config) -> tuple[np.ndarray, float]:
     units = section.scaled, section.components > 0
     if (other.config.evolve.scaled, other.config.evolve.components > 0) != units and not section.init_sigma:
         raise Mistake(f"the sigma of {section.init} is of another scale: say --evolve.init-sigma, 0.02 for instance")
+    if section.refit and inputs != parts(config, run)[1]:
+        data = rollouts(run.need("collect", config.collect.episodes, "collect"))
+        before = Seeing(controller_of(other.config), its_vision, its_memory)
+        log.info("the C in %s is fitted to V and M as they are now", section.init)
+        return refitted(mean, before, Seeing(controller_of(config), vision, memory), data), sigma
     if mean.size != (size := controller_of(config).size):
         raise Mistake(
             f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
