@@ -240,6 +240,8 @@ class Evolve:
     hardness: float = bits(0.0)
     """In the real game, learn on episodes at least so hard. CarRacing: radians a tile of the sharpest bend; most have
     0.26."""
+    again: float = bits(0.0)
+    """In the real game, share of a generation's episodes that are met again: those that told candidates apart best."""
     unit_episodes: int = bits(32)
     """Episodes played side by side as one unit of work: 32 on a laptop, 4 on a large cluster."""
     sigma0: float = bits(0.1)
@@ -357,6 +359,8 @@ class Rounds:
     """Generations of C; raise it later to take the last round further."""
     sigma: float = bits(0.0)
     """How far around its mean CMA-ES looks again when a round begins; 0 goes on with the last round's sigma."""
+    covariance: Literal["full", "diagonal"] = bits("full")
+    """What CMA-ES learns of the landscape around a C that goes on: N x N numbers or N."""
     refit: bool = bits(False)
     """Fit C to the new V and M before it goes on, so that it does with them what it did with those before."""
     fresh: bool = bits(False)

@@ -160,6 +160,7 @@ def round_config(config: Config, uri: str, number: int) -> Config:
             config.evolve,
             init="" if rounds.fresh else before,
             init_sigma=rounds.sigma,
+            covariance=config.evolve.covariance if rounds.fresh else rounds.covariance,
             refit=rounds.refit,
             generations=rounds.generations,
             seed=config.evolve.seed + number,
@@ -183,6 +184,7 @@ def polished_config(config: Config, built: Config, uri: str) -> Config:
             population=polish.population,
             episodes=polish.episodes,
             components=polish.components,
+            covariance="full",  # of so few numbers all can be learned
             cut=polish.cut,
             hardness=polish.hardness,
             seed=built.evolve.seed + 1,

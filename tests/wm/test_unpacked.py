@@ -70,14 +70,15 @@ def test_its_c_evolves_further_and_the_card_goes_on(tiny: Run, unpacked: Run, tm
     assert 0 < drift < 0.2  # it began there, not at nothing
 
 
-def test_it_drives_for_a_round_of_data(tiny: Run, unpacked: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_it_drives_for_a_round_of_data(tiny: Run, unpacked: Run, tmp_path: Path, frozen: bool) -> None:
     uri, config = unpacked.uri, tiny.config
     config = replace(
         config,
         collect=replace(config.collect, agent=uri, episodes=2),
-        vision=replace(config.vision, init=uri, steps=3),
+        vision=replace(config.vision, init=uri, steps=3, frozen=frozen),
         memory=replace(config.memory, init=uri, steps=3),
-        evolve=replace(config.evolve, init=uri, generations=1),
+        evolve=replace(config.evolve, init=uri, generations=1, refit=True),
     )
     run = start_run(str(tmp_path / "round"), "tiny", config)
     made = {manifest.stage: manifest for manifest in pipeline(config, run, LocalPool())}

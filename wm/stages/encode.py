@@ -59,7 +59,7 @@ def _known(config: Config, rollouts: Manifest, vision: Manifest) -> DataSet:
     there = must_open(rollouts.config["collect.agent"]).stage("latents", of=vision.digest).manifest()
     same = (
         there is not None
-        and there.inputs["collect"] == rollouts.content["earlier"]
+        and there.inputs.get("collect") == rollouts.content["earlier"]  # an unpacked agent's are of none
         and there.config["latents.mirrored"] == config.latents.mirrored
     )
     return data_set(there, "encode") if there and same else DataSet([])

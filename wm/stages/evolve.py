@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from wm.vision import Vision
 log = logging.getLogger(__name__)
 
 DRAWS = 50  # tries for an episode that is as hard as asked for
+NO_CURVE = ("theta_sha256", "tracks", "told")  # of what is kept of a generation
 DECLINE = 3.0  # standard errors below the best validation that are reported as a decline
 
 
@@ -114,8 +115,11 @@ def _generations(
     while evolution.generation < section.generations:
         began = time.monotonic()
         thetas = evolution.ask()
-        scores, steps = _scores(config, seed, evolution.generation, thetas, players)
-        evolution.tell(merits(scores, section.cut))
+        again = most_telling(history)[: round(section.again * section.episodes)]
+        tracks = _tracks(config, seed, evolution.generation, again) if section.where == "real" else []
+        scores, steps = _scores(config, seed, evolution.generation, thetas, tracks, players)
+        counted = counting(scores, section.cut)
+        evolution.tell(counted.mean(axis=1))
         evolution.shrink(section.sigma_decay)
         finite = (means := scores.mean(axis=1))[np.isfinite(means)]
         row: dict[str, Any] = {
@@ -128,6 +132,8 @@ def _generations(
             "theta_sha256": sha256(evolution.mean.tobytes()),
             "time": round(time.time(), 3),
         }
+        if section.again:
+            row |= {"tracks": tracks, "told": np.nanstd(counted, axis=0).tolist()}
         if evolution.generation % section.validate_every == 0 or evolution.generation == section.generations:
             row |= _validate(config, evolution, validators)
             mean = pack({"theta": torch.from_numpy(evolution.mean)}, {})
@@ -135,7 +141,7 @@ def _generations(
             _report_decline(history, row)
         row["seconds"] = round(time.monotonic() - began, 3)
         history.append(row)
-        numbers = [{key: value for key, value in row.items() if key != "theta_sha256"} for row in history]
+        numbers = [{key: value for key, value in row.items() if key not in NO_CURVE} for row in history]
         events = event_file("evolve", [row | {"step": row.pop("generation")} for row in numbers])
         run.place.put(stage.key("metrics.jsonl"), "".join(json.dumps(row) + "\n" for row in history).encode())
         run.place.put(stage.key("events.out.tfevents.0.evolve"), events)
@@ -213,7 +219,9 @@ def _other(config: Config, run: Run, vision: Vision, memory: MDNRNN | None) -> t
     return mean, sigma
 
 
-def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew: Crew) -> tuple[np.ndarray, int]:
+def _scores(
+    config: Config, seed: int, generation: int, thetas: np.ndarray, tracks: list[int], crew: Crew
+) -> tuple[np.ndarray, int]:
     """Each candidate's scores in this generation's episodes (P, E), and the steps that took."""
     section = config.evolve
     scores, steps = np.zeros((len(thetas), section.episodes)), 0
@@ -223,27 +231,34 @@ def _scores(config: Config, seed: int, generation: int, thetas: np.ndarray, crew
             scores[first : first + len(returns)] = returns
             steps += int(lengths.sum())
         return scores, steps
-    for unit, played in crew.map(_games(config, seed, generation, thetas)):
+    for unit, played in crew.map(_games(config, seed, generation, thetas, tracks)):
         first = unit.first
         scores.flat[first : first + len(played)] = [episode.score for episode in played]
         steps += sum(episode.steps for episode in played)
     return scores, steps
 
 
-def merits(scores: np.ndarray, cut: float) -> np.ndarray:
-    """What candidates are ranked by: the mean of their scores (P, E), or of how far these lie above or below the
-    episode's median, where no episode counts more than `cut`. A crash is luck above all. (P,)
+def counting(scores: np.ndarray, cut: float) -> np.ndarray:
+    """What counts of these scores (P, E): with `cut` how far they lie above or below the episode's median, and no
+    episode more than that. A crash is luck above all. (P, E)
     """
     if not cut:
-        return scores.mean(axis=1)
+        return scores
     known = np.where(np.isfinite(scores), scores, np.nan)
-    return np.clip(known - np.nanmedian(known, axis=0), -cut, cut).mean(axis=1)
+    return np.clip(known - np.nanmedian(known, axis=0), -cut, cut)
 
 
-def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[Games]:
+def most_telling(history: Sequence[dict[str, Any]]) -> list[int]:
+    """Tracks met so far, those first in which candidates differed most when they met them last."""
+    told: dict[int, float] = {}
+    for row in history:
+        told |= zip(row.get("tracks", ()), row.get("told", ()), strict=True)
+    return sorted(told, key=lambda track: (-told[track], track))
+
+
+def _games(config: Config, seed: int, generation: int, thetas: np.ndarray, tracks: Sequence[int]) -> Iterator[Games]:
     """All (candidate, track) pairs in a row, cut into units."""
     section, limit = config.evolve, config.evolve.steps or load(config.game).max_steps
-    tracks = _tracks(config, seed, generation)
     for first in range(0, len(thetas) * section.episodes, section.unit_episodes):
         pairs = range(first, min(first + section.unit_episodes, len(thetas) * section.episodes))
         candidates = [pair // section.episodes for pair in pairs]
@@ -259,9 +274,9 @@ def _games(config: Config, seed: int, generation: int, thetas: np.ndarray) -> It
         )
 
 
-def _tracks(config: Config, seed: int, generation: int) -> list[int]:
-    """This generation's episodes, as hard as they are asked for."""
-    section, game, found = config.evolve, load(config.game), list[int]()
+def _tracks(config: Config, seed: int, generation: int, again: Sequence[int] = ()) -> list[int]:
+    """This generation's episodes: those met again, then fresh ones as hard as they are asked for."""
+    section, game, found = config.evolve, load(config.game), list(again)
     for number in range(DRAWS * section.episodes):
         track = training_episode(seed, "evolve", generation, number)
         if not section.hardness or game.hardness(track) >= section.hardness:

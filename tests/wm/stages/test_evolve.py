@@ -1,7 +1,7 @@
 """Evolution and score as stages: the same theta from any pool and after any kill; scores from unseen episodes alone."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,18 @@ from wm.presets import PRESETS
 from wm.run import Manifest, Run, must_open, start_run
 from wm.seeds import TEST, TRAINING, VALIDATION, training_episode
 from wm.stages.components import components_of, seen_by
-from wm.stages.evolve import _begin, _games, evolve, load_theta, merits, parts, validation_games
-from wm.stages.games import controller_of
+from wm.stages.evolve import (
+    _begin,
+    _games,
+    _tracks,
+    counting,
+    evolve,
+    load_theta,
+    most_telling,
+    parts,
+    validation_games,
+)
+from wm.stages.games import Games, controller_of
 from wm.stages.score import score
 from wm.stages.sharded import data_set
 from wm.stages.starts import amid, sizes_of, starts_of
@@ -41,6 +51,10 @@ def evolved(uri: str | Path) -> Manifest:
 def begin(config: Config, run: Run) -> Evolution:
     agent = of_run(run)
     return _begin(config, run, agent.vision, agent.memory)[0]
+
+
+def games(config: Config, generation: int, thetas: np.ndarray) -> Iterator[Games]:
+    return _games(config, 1, generation, thetas, _tracks(config, 1, generation))
 
 
 def history(uri: str | Path) -> dict[int, dict[str, Any]]:
@@ -99,7 +113,7 @@ def test_a_generation_plays_the_same_fresh_tracks_for_all() -> None:
     config = replace(TINY, evolve=replace(TINY.evolve, population=5, episodes=3, unit_episodes=4))
     thetas = np.arange(5)[:, None].repeat(2, axis=1).astype(float)
     played: dict[int, list[int]] = {}
-    for unit in _games(config, 1, 7, thetas):
+    for unit in games(config, 7, thetas):
         assert len(unit.seeds) == len(unit.owner) <= 4
         for owner, seed in zip(unit.owner, unit.seeds, strict=True):
             played.setdefault(int(unit.thetas[owner][0]), []).append(seed)
@@ -107,13 +121,13 @@ def test_a_generation_plays_the_same_fresh_tracks_for_all() -> None:
     assert all(seeds == played[0] for seeds in played.values())
     assert len(set(played[0])) == 3
     assert min(played[0]) >= TRAINING
-    following = {seed for unit in _games(config, 1, 8, thetas) for seed in unit.seeds}
+    following = {seed for unit in games(config, 8, thetas) for seed in unit.seeds}
     assert not following & set(played[0])
 
 
 def test_validation_plays_whole_episodes_of_its_own_range() -> None:
     cut = replace(TINY, evolve=replace(TINY.evolve, steps=500))
-    assert {unit.steps for unit in _games(cut, 1, 0, np.zeros((4, 2)))} == {500}
+    assert {unit.steps for unit in games(cut, 0, np.zeros((4, 2)))} == {500}
     units = list(validation_games(cut, np.zeros(2), "validation"))
     assert [seed for unit in units for seed in unit.seeds] == [VALIDATION, VALIDATION + 1]
     assert {(unit.patience, unit.steps) for unit in units} == {(0, 1000)}
@@ -233,10 +247,8 @@ def test_components_are_of_what_c_sees_as_it_drives(tiny: Run, tmp_path: Path, p
 def test_hard_tracks_are_those_with_a_hairpin() -> None:
     game = load("car-racing")
     config = replace(TINY, evolve=replace(TINY.evolve, episodes=4, population=4, hardness=0.26))
-    thetas = np.zeros((4, controller_of(config).size))
     easy, hard, again = (
-        next(_games(one, 1, 3, thetas)).seeds[:4]
-        for one in (replace(config, evolve=replace(config.evolve, hardness=0.0)), config, config)
+        _tracks(one, 1, 3) for one in (replace(config, evolve=replace(config.evolve, hardness=0.0)), config, config)
     )
     assert hard == again
     assert min(map(game.hardness, hard)) >= 0.26 > min(map(game.hardness, easy))
@@ -247,14 +259,32 @@ def test_hard_tracks_are_those_with_a_hairpin() -> None:
         runs = np.unwrap(np.arctan2(*np.roll(points, -1, axis=0).T - points.T))
         assert np.abs(runs[8:] - runs[:-8]).max() / 8 == pytest.approx(game.hardness(seed), abs=0.05)
     with pytest.raises(Mistake, match=r"say less than --evolve.hardness 3\.0"):
-        next(_games(replace(config, evolve=replace(config.evolve, hardness=3.0)), 1, 3, thetas))
+        _tracks(replace(config, evolve=replace(config.evolve, hardness=3.0)), 1, 3)
 
 
 def test_no_episode_counts_by_more_than_the_cut() -> None:
     """Who crashes once is not behind who drives everywhere a little worse; without a cut it is."""
     scores = np.array([[900.0, 880.0, 300.0], [880.0, 860.0, 880.0], [890.0, 870.0, 890.0], [np.nan, 870.0, 880.0]])
-    np.testing.assert_allclose(merits(scores, 15.0), [5 / 3, -20 / 3, 10 / 3, np.nan])
-    np.testing.assert_array_equal(merits(scores, 0.0), scores.mean(axis=1))
+    np.testing.assert_allclose(counting(scores, 15.0).mean(axis=1), [5 / 3, -20 / 3, 10 / 3, np.nan])
+    np.testing.assert_array_equal(counting(scores, 0.0), scores)
+
+
+def test_tracks_that_tell_candidates_apart_are_met_again(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
+    rows = [{"tracks": [1, 2, 3], "told": [5.0, 9.0, 9.0]}, {}, {"tracks": [2, 4], "told": [1.0, 5.0]}]
+    assert most_telling(rows) == [3, 1, 4, 2]  # 2 has told little since
+    config = replace(
+        TINY, evolve=replace(TINY.evolve, generations=3, population=4, episodes=4, again=0.5, cut=100.0, seed=1)
+    )
+    run = start_run(str(tmp_path), "tiny", config, base=tiny.uri)
+    evolve(run.config, run, pool)
+    met = history(tmp_path)
+    fresh = [set(_tracks(config, 2, generation)) for generation in range(3)]
+    assert set(met[1]["tracks"]) == fresh[0]
+    for generation in (2, 3):
+        earlier = [met[number] for number in range(1, generation)]
+        assert met[generation]["tracks"][:2] == most_telling(earlier)[:2]
+        assert len(set(met[generation]["tracks"][2:]) & fresh[generation - 1]) == 2
+        assert all(spread >= 0 for spread in met[generation]["told"])
 
 
 def test_what_was_dreamt_goes_on_in_the_real_game(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
