@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from processes import ROOT, SECONDS
 
-from wm.config import leaves
+from wm.fields import leaves
 from wm.presets import PRESETS
 from wm.run import Run
 from wm.trained import export, of_run

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from wm.config import Config, of_kind
+from wm.config import Config
+from wm.fields import of_kind
 from wm.numbers import number
 from wm.run import Manifest, Run, must_open
 from wm.survey import survey

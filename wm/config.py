@@ -1,35 +1,16 @@
-"""What a run is made with: frozen dataclasses, one section a stage.
-
-Each field knows its kind:
-
-    bits     changes results; frozen by the first stage of a run
-    extent   how far to go; may change, but not to less than is done, so that a finished run can be taken further
-    free     changes nothing but speed and comfort; never frozen
-"""
+"""What a run is made with: frozen dataclasses, one section a stage, of fields that know their kind (`wm/fields.py`)."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
+from wm.fields import bits, extent, flag, free, of_kind, positive
 from wm.mistakes import Mistake
 
 FORMAT = 1  # of everything in a run; another number is another format, never guessed at
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
-
-
-def bits(default: Any) -> Any:
-    return field(default=default, metadata={"kind": "bits"})
-
-
-def extent(default: int) -> Any:
-    return field(default=default, metadata={"kind": "extent"})
-
-
-def free(default: Any) -> Any:
-    return field(default=default, metadata={"kind": "free"})
 
 
 @dataclass(frozen=True)
@@ -56,7 +37,7 @@ class Collect:
     """Weight of an agent's surprise, M's NLL a dimension above its held-out one, in the rewards that M learns from."""
 
     def check(self) -> None:
-        _positive(self, "collect", "episodes", "steps", "unit_episodes")
+        positive(self, "collect", "episodes", "steps", "unit_episodes")
         if not (self.action_noise >= 0 and self.weight_noise >= 0 and self.curiosity >= 0):
             raise Mistake("--collect.action-noise, --collect.weight-noise and --collect.curiosity can't be negative")
         if self.patience < 0:
@@ -102,7 +83,7 @@ class Training:
 
     def check(self) -> None:
         name = type(self).__name__.lower()
-        _positive(
+        positive(
             self,
             name,
             "steps",
@@ -140,7 +121,7 @@ class Vision(Training):
 
     def check(self) -> None:
         super().check()
-        _positive(self, "vision", "z", "kl_weight", "gamma", "gan_ramp")
+        positive(self, "vision", "z", "kl_weight", "gamma", "gan_ramp")
         if self.frozen and not self.init:
             raise Mistake("--vision.frozen needs the run whose V to take over: say --vision.init URI")
         if self.gan_layer not in range(1, 5):
@@ -162,7 +143,7 @@ class Latents:
     """Encode each rollout also as in a mirror, for M to learn from: twice the data where left and right are alike."""
 
     def check(self) -> None:
-        _positive(self, "latents", "batch")
+        positive(self, "latents", "batch")
 
 
 @dataclass(frozen=True)
@@ -198,7 +179,7 @@ class Memory(Training):
 
     def check(self) -> None:
         super().check()
-        _positive(self, "memory", "hidden", "mixtures", "sequence", "clip", "reward_weight", "done_weight")
+        positive(self, "memory", "hidden", "mixtures", "sequence", "clip", "reward_weight", "done_weight")
         if not 0 <= self.dropout < 1:
             raise Mistake(f"--memory.dropout {self.dropout} is no share: say 0 or more and less than 1")
         if not self.reward_clip >= 0:
@@ -292,14 +273,18 @@ class Evolve:
     """With `init`: fit its C to this run's V and M first, so that it does in the rollouts what it did with its own."""
 
     def check(self) -> None:
-        _positive(self, "evolve", "generations", "episodes", "unit_episodes", "sigma0", "validate_every")
-        _positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
+        positive(self, "evolve", "generations", "episodes", "unit_episodes", "sigma0", "validate_every")
+        positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
         if self.population < 4:
             raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
         if self.patience < 0 or self.steps < 0 or self.seed < 0 or self.init_sigma < 0:
             raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
         if self.components < 0 or self.cut < 0 or self.hardness < 0:
             raise Mistake("--evolve.components, cut and hardness can't be negative: say 0 for none")
+        if not 0 <= self.again < 1:
+            raise Mistake(f"--evolve.again {self.again} is no share: say 0 or more and less than 1")
+        if self.again and self.where == "dream":
+            raise Mistake("no dream can be met again: leave --evolve.again out, or say --evolve.where real")
         if self.components and not self.init:
             raise Mistake(
                 "components are of what a C sees that drives: name its run by --evolve.init, or leave them out"
@@ -336,7 +321,7 @@ class Score:
     """Episodes played side by side as one unit of work."""
 
     def check(self) -> None:
-        _positive(self, "score", "episodes", "unit_episodes")
+        positive(self, "score", "episodes", "unit_episodes")
         if self.seed < 0 or self.seed + self.episodes > 2**29:
             raise Mistake(f"--score.seed {self.seed} is out of range: say 0 or more")
 
@@ -371,7 +356,7 @@ class Rounds:
     """Begin no further round once so many steps of the real game are spent; 0 knows no limit."""
 
     def check(self) -> None:
-        _positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
+        positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
         for name in ("vision_steps", "memory_learning_rate", "sigma", "env_steps"):
             if getattr(self, name) < 0:
                 raise Mistake(f"--{flag('rounds', name)} can't be negative: say 0 or more")
@@ -399,7 +384,7 @@ class Polish:
     """How far around its mean CMA-ES looks at first."""
 
     def check(self) -> None:
-        _positive(self, "polish", "components", "sigma")
+        positive(self, "polish", "components", "sigma")
         if self.generations < 0:
             raise Mistake(f"--polish.generations {self.generations} can't be negative: say 0 for none")
 
@@ -420,7 +405,7 @@ class Workers:
     """Seconds between progress lines where there is no terminal."""
 
     def check(self) -> None:
-        _positive(self, "workers", "retries", "unit_seconds", "recycle_units", "log_seconds")
+        positive(self, "workers", "retries", "unit_seconds", "recycle_units", "log_seconds")
         if self.count < 0:
             raise Mistake(f"--workers.count {self.count} is negative: say 0 for every CPU, or how many workers")
 
@@ -451,7 +436,7 @@ class Config:
         from wm.envs import load
 
         kinds = load(self.game).explorations
-        _positive(self, "", "threads")
+        positive(self, "", "threads")
         if not 1 <= self.seed < 2**31:
             raise Mistake(f"--seed {self.seed} is out of range: say 1 to {2**31 - 1}")
         if self.collect.policy not in kinds:
@@ -481,80 +466,6 @@ class Config:
                 " --controller.layer 0"
             )
         return self
-
-
-def _positive(section: Any, prefix: str, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if not value > 0:  # also refuses NaN
-            raise Mistake(f"--{flag(prefix, name)} {value} has to be above 0")
-
-
-def flag(*path: str) -> str:
-    """The command-line spelling of a field: ("collect", "unit_episodes") -> collect.unit-episodes."""
-    return ".".join(part.replace("_", "-") for part in path if part)
-
-
-def leaves(config: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], tuple[str, Any]]:
-    """Every field, flat: path -> (kind, value)."""
-    found: dict[tuple[str, ...], tuple[str, Any]] = {}
-    for item in dataclasses.fields(config):
-        value, where = getattr(config, item.name), (*path, item.name)
-        if dataclasses.is_dataclass(value):
-            found |= leaves(value, where)
-        else:
-            found[where] = (item.metadata["kind"], value)
-    return found
-
-
-def of_kind(config: Any, *kinds: str) -> dict[str, Any]:
-    """The fields of these kinds under their flags: what a manifest records, what two runs must share."""
-    return {flag(*path): value for path, (kind, value) in leaves(config).items() if kind in kinds}
-
-
-def grown(frozen: Config, wanted: Config, done: Callable[[], dict[str, int]] = dict) -> Config:
-    """`wanted`, if a run frozen with `frozen` may go on with it; else the Mistake that names both values.
-
-    An extent may fall as far as what is `done` of it; where nothing is said of that, it may only grow.
-    """
-    before, after = leaves(frozen), leaves(wanted)
-    for path, (kind, value) in before.items():
-        new = after[path][1]
-        if kind == "bits" and new != value:
-            raise Mistake(
-                f"this run was frozen with --{flag(*path)} {value}, not {new}: leave the flag out, or start another run"
-                " (--base takes over what this one made)"
-            )
-        if kind == "extent" and new < value and new < (least := min(value, done().get(flag(*path), value))):
-            raise Mistake(
-                f"--{flag(*path)} {new} is less than this run has come to: say {least} or more, or start another run"
-                " (--base takes over what this one made)"
-            )
-    return wanted
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    return dataclasses.asdict(config)
-
-
-def from_dict(values: dict[str, Any], kind: Any = Config) -> Any:
-    """The inverse of to_dict.
-
-    A field that came later has its default: what was done before there was a choice. One that this version doesn't
-    know can't be guessed at.
-    """
-    hints = get_type_hints(kind)
-    odd = sorted(values.keys() - hints.keys())
-    if odd:
-        raise Mistake(
-            f"the run's config has other fields than this version knows ({', '.join(odd)}): use its own version"
-        )
-    return kind(
-        **{
-            name: from_dict(value, hints[name]) if dataclasses.is_dataclass(hints[name]) else value
-            for name, value in values.items()
-        }
-    )
 
 
 def completed(fields: dict[str, Any]) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from wm import config as configs
+from wm import fields
 from wm import place as places
 from wm.clock import Clock
-from wm.config import FORMAT, Config
+from wm.config import FORMAT, Config, completed
 from wm.mistakes import Mistake
 from wm.place import Place
 
@@ -185,7 +185,7 @@ class Stage:
             if values.pop("format") != FORMAT:
                 raise Mistake(f"{place.uri}/{key} was made by another version of this project: use that version")
             digest = sha256(to_json([values["stage"], values["content"]]))
-            return Manifest(**values | {"config": configs.completed(values["config"])}, place=place, digest=digest)
+            return Manifest(**values | {"config": completed(values["config"])}, place=place, digest=digest)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Mistake(
                 f"{place.uri}/{key} is no manifest of ours: remove it and give the same command again"
@@ -233,7 +233,7 @@ class Run:
         sections = {"vision": ("collect", "vision"), "evolve": ("controller", "evolve")}.get(name, (name,))
         return {
             path: value
-            for path, value in configs.of_kind(self.config, "bits").items()
+            for path, value in fields.of_kind(self.config, "bits").items()
             if "." not in path or path.partition(".")[0] in sections
         }
 
@@ -271,7 +271,7 @@ def open_run(uri: str) -> Run | None:
     if version != FORMAT:
         raise Mistake(f"{uri} was made by another version of this project (format {version}): use that version")
     revision = int(newest.removesuffix(".json").partition("-")[2] or 0)
-    return Run(place, configs.from_dict(config), preset, must_open(base) if base else None, revision)
+    return Run(place, fields.from_dict(config, Config), preset, must_open(base) if base else None, revision)
 
 
 def must_open(uri: str) -> Run:
@@ -294,8 +294,8 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
         raise Mistake(
             f"{uri} was started {f'with --base {run.base.uri}' if run.base else 'without --base'}: start another run"
         )
-    before, run.config = run.config, configs.grown(run.config, config, run.done)
-    if configs.of_kind(before, "extent") != configs.of_kind(config, "extent"):
+    before, run.config = run.config, fields.grown(run.config, config, run.done)
+    if fields.of_kind(before, "extent") != fields.of_kind(config, "extent"):
         run.revision += 1
         data = _frozen(run.preset, run.base.uri if run.base else None, config)
         if not run.place.put_new(f"config-{run.revision:04d}.json", data):
@@ -304,7 +304,7 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
 
 
 def _frozen(preset: str, base: str | None, config: Config) -> bytes:
-    return to_json({"format": FORMAT, "preset": preset, "base": base, "config": configs.to_dict(config)})
+    return to_json({"format": FORMAT, "preset": preset, "base": base, "config": fields.to_dict(config)})
 
 
 @cache

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import torch
 
-from wm import config as configs
 from wm.checkpoints import KEPT
 from wm.config import Config
 from wm.envs import FRAME, load
+from wm.fields import of_kind
 from wm.mistakes import Mistake
 from wm.place import Place
 from wm.run import Progress
@@ -85,7 +85,7 @@ def _vision(config: Config) -> float:
 
 def _memory(config: Config) -> float:
     with torch.device("meta"):
-        return _training(untrained_memory(configs.of_kind(config, "bits"), config.vision.z))
+        return _training(untrained_memory(of_kind(config, "bits"), config.vision.z))
 
 
 def _training(model: torch.nn.Module) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wm import config as configs
+from wm import fields
 from wm.agent import Agent
 from wm.checkpoints import pack, unpack
 from wm.config import FORMAT, Config
@@ -111,7 +111,7 @@ def export(trained: Trained, half: bool) -> tuple[bytes, bytes | None]:
     if trained.starts is not None:
         tensors["starts.mu"] = torch.from_numpy(trained.starts.mu[:STARTS])
         tensors["starts.sigma"] = torch.from_numpy(trained.starts.sigma[:STARTS])
-    config = _lasting(configs.to_dict(_alone(trained.config)))
+    config = _lasting(fields.to_dict(_alone(trained.config)))
     info = {"format": FORMAT, "config": config, "card": trained.card}
     shows = pack(small({name: x for name, x in vision.items() if id(x) in decoder}), {}) if trained.decodes else None
     return pack(tensors, info), shows
@@ -146,7 +146,7 @@ def load_trained(name: str) -> Trained:
         ) from None
     try:
         tensors, info = unpack(data)
-        config = configs.from_dict(_lasting(info["config"]))
+        config = fields.from_dict(_lasting(info["config"]), Config)
     except (ValueError, KeyError, TypeError):
         raise Mistake(f"{path} is no agent of ours: export it again with jobs.export") from None
     except Exception as error:  # safetensors has an exception of its own for files that aren't whole
@@ -157,7 +157,7 @@ def load_trained(name: str) -> Trained:
     vision.load_state_dict(_under("vision.", tensors | decoder), strict=bool(decoder))
     memory = None
     if weights := _under("memory.", tensors):
-        memory = untrained_memory(configs.of_kind(config, "bits"), config.vision.z)
+        memory = untrained_memory(fields.of_kind(config, "bits"), config.vision.z)
         memory.load_state_dict(weights)
     starts = None
     if "starts.mu" in tensors:

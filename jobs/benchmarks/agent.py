@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from jobs.benchmarks.measure import Row, one_core, rates
-from wm.config import Config, of_kind
+from wm.config import Config
 from wm.controller import Controller
 from wm.dream import Dream, Rules, Starts, World
 from wm.envs import load
+from wm.fields import of_kind
 from wm.memory import MDNRNN, sample
 from wm.presets import PRESETS
 from wm.stages.games import Evaluating, Games, controller_of

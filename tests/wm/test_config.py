@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from wm.config import Config, completed, flag, from_dict, grown, leaves, of_kind, to_dict
+from wm.config import Config, completed
+from wm.fields import flag, from_dict, grown, leaves, of_kind, to_dict
 from wm.mistakes import Mistake
 from wm.presets import PRESETS
 
@@ -24,7 +25,7 @@ def changed(config: Config, path: str, value: Any) -> Config:
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_right_and_survive_a_file(name: str) -> None:
     config = PRESETS[name].check()
-    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(json.loads(json.dumps(to_dict(config))), Config) == config
 
 
 def test_every_field_has_a_kind_and_a_line_of_help() -> None:
@@ -104,6 +105,7 @@ def test_what_is_free_is_free() -> None:
         ("evolve.device", "cuda", "is for dreams alone"),
         ("evolve.init_sigma", 0.1, "goes with --evolve.init"),
         ("evolve.refit", True, "name it by --evolve.init"),
+        ("evolve.again", 1.0, "--evolve.again 1.0 is no share"),
         ("evolve.sigma_decay", 1.5, "--evolve.sigma-decay 1.5 is out of range"),
         ("evolve.mean_rate", 0.0, "--evolve.mean-rate 0.0 is out of range"),
         ("score.seed", 2**29, "--score.seed 536870912 is out of range"),
@@ -126,11 +128,11 @@ def test_no_dream_ends_with_a_lap_where_the_game_has_none() -> None:
 def test_a_field_that_came_later_has_its_default_and_one_that_is_unknown_is_refused() -> None:
     values = to_dict(replace(TINY, vision=replace(TINY.vision, z=16)))
     del values["vision"]["gamma"]
-    found = from_dict(values)
+    found = from_dict(values, Config)
     assert (found.vision.z, found.vision.gamma) == (16, Config().vision.gamma)
     values["vision"]["depth"] = 3
     with pytest.raises(Mistake, match=r"other fields than this version knows \(depth\): use its own version"):
-        from_dict(values)
+        from_dict(values, Config)
 
 
 def test_a_manifest_from_before_a_field_is_as_if_it_had_its_default() -> None:

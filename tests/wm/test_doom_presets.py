@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wm.config import Config, of_kind
+from wm.config import Config
+from wm.fields import of_kind
 from wm.mistakes import Mistake
 from wm.presets import PRESETS
 from wm.seeds import VALIDATION

@@ -18,7 +18,7 @@ from wm.pool import LocalPool
 from wm.presets import PRESETS
 from wm.report import results
 from wm.report.contents import run_report
-from wm.rounds import a_round, best_of, iterate, iterated, round_config
+from wm.rounds import a_round, best_of, iterate, iterated, polished_config, round_config
 from wm.run import Progress, Run, must_open, start_run
 from wm.stages.encode import Encoding
 from wm.stages.evolve import _begin
@@ -120,6 +120,16 @@ def test_c_looks_as_far_around_as_is_said_once_a_round_begins(two: Run) -> None:
     first, second = (round_config(wide, two.uri, number).check().evolve for number in (0, 1))
     assert (first.init_sigma, second.init_sigma) == (0, 0.07)
     assert round_config(TWO, two.uri, 1).evolve.init_sigma == 0
+
+
+def test_each_round_learns_of_the_landscape_as_is_said_for_it() -> None:
+    """A diagonal covariance finds a C that drives, a full one leads on from there; who begins anew each time finds."""
+    best = PRESETS["car-racing-best"]
+    first, second = (round_config(best, "runs/it", number) for number in (0, 1))
+    polished = polished_config(best, first, "runs/it/round-000")
+    assert [one.evolve.covariance for one in (first, second, polished)] == ["diagonal", "full", "full"]
+    fresh = replace(best, rounds=replace(best.rounds, sigma=0.0, refit=False, fresh=True)).check()
+    assert round_config(fresh, "runs/it", 1).evolve.covariance == "diagonal"
 
 
 def test_c_is_fitted_to_the_next_round_s_v_and_m(two: Run) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from wm import measures
-from wm.config import of_kind
 from wm.envs import load
+from wm.fields import of_kind
 from wm.mistakes import Mistake
 from wm.report.findings import Findings
 from wm.rollout import Scripted, play

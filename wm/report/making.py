@@ -3,7 +3,7 @@
 import shlex
 from typing import Any
 
-from wm.config import of_kind
+from wm.fields import of_kind
 from wm.presets import PRESETS
 from wm.report.findings import Findings
 from wm.report.page import Html, commands, facts, folded, joined, missing, table, tag

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from wm.baselines import baselines, correlation
 from wm.calibration import auc, reliability
-from wm.config import Config, Memory, of_kind
+from wm.config import Config, Memory
 from wm.envs import load
+from wm.fields import of_kind
 from wm.learner import Learner, split
 from wm.memory import MDNRNN, Prediction, losses, sample
 from wm.pictures import memory_pictures
