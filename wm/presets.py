@@ -52,7 +52,7 @@ SMALL = replace(
     polish=Polish(hardness=0.26),
 )
 
-# How the agent that comes with the project was made, in one go.
+# What was found best, from nothing and in one go.
 BEST = replace(SMALL, polish=replace(SMALL.polish, generations=15))
 
 # C learns in dreams alone, of rounds of its own driving.
