@@ -55,6 +55,8 @@ class Agent:
         self.vision, self.memory, self.controller, self.squash = vision, memory, controller, squash
         self.latent = latent
         self.device, self.dtype = torch.device(device), dtype
+        prepared = self.device.type == "cpu" and dtype == torch.float32
+        self.encode = vision.encoding() if prepared else vision.encode
         self.generator = torch.Generator().manual_seed(seed)
         owners = torch.as_tensor(np.asarray(owner), device=self.device)
         with torch.inference_mode():
@@ -96,7 +98,7 @@ class Agent:
 
     def _encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.vision.encode(frames)
+            return self.encode(frames)
 
     def _normal(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator).to(self.device)  # (E, ...)

@@ -152,6 +152,14 @@ def test_frames_of_another_kind_are_refused(vae):
         vae.encode(torch.zeros(1, 96, 96, 3, dtype=torch.uint8))
 
 
+@torch.inference_mode()
+def test_who_encodes_often_gets_the_same_sooner(vae):
+    encode = vae.encoder_only().encoding()
+    for count in (1, 3, 16, 40):
+        for ours, theirs in zip(vae.encode(frames(count)), encode(frames(count)), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
 def test_who_only_plays_gets_the_encoder_alone(vae):
     light = pickle.loads(pickle.dumps(vae.encoder_only()))
     assert len(pickle.dumps(light)) < len(pickle.dumps(vae)) / 5

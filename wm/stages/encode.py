@@ -124,6 +124,7 @@ class Encoding:
 
     @torch.inference_mode()
     def _encode(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        parts = [self.vision.encode(part) for part in torch.from_numpy(frames.copy()).split(self.config.latents.batch)]
+        encode = self.vision.encoding()
+        parts = [encode(part) for part in torch.from_numpy(frames.copy()).split(self.config.latents.batch)]
         mu, logvar = (torch.cat(part).numpy() for part in zip(*parts, strict=True))  # (T, Z) each
         return mu, logvar
