@@ -34,7 +34,6 @@ SMALL = replace(
         episodes=2,
         unit_episodes=16,
         sigma0=0.03,
-        covariance="diagonal",  # so few candidates tell little of 750 thousand covariances
         patience=100,
         validate_every=5,
     ),
@@ -47,7 +46,6 @@ SMALL = replace(
         memory_learning_rate=0.002,
         generations=25,
         sigma=0.03,
-        refit=True,
     ),
     polish=Polish(hardness=0.26),
 )
@@ -92,9 +90,9 @@ DEMO = replace(
     # Of so few rollouts, many small updates would learn by heart.
     vision=Vision(steps=400, decay_steps=1_000, evaluate_steps=100),
     memory=Memory(steps=400, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=100),
-    evolve=replace(SMALL.evolve, generations=10, population=16, covariance="full", validation_episodes=8),
+    evolve=replace(SMALL.evolve, generations=10, population=16, validation_episodes=8),
     score=Score(episodes=16),
-    rounds=Rounds(count=2, episodes=48, vision_steps=400, memory_steps=400, generations=10, sigma=0.03, refit=True),
+    rounds=Rounds(count=2, episodes=48, vision_steps=400, memory_steps=400, generations=10, sigma=0.03),
 )
 
 TINY = replace(
