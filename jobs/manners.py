@@ -34,12 +34,16 @@ def stage_job(
     section: str | None = None,
     count: Callable[[Config], int] = lambda config: 1,
     fallback: Config | None = None,
+    words: Sequence[str] | None = None,
 ) -> None:
-    """The whole life of a job of so many (`count`) stages; `fallback` is the config of a new run without a preset."""
+    """The whole life of a job of so many (`count`) stages; `fallback` is the config of a new run without a preset.
+
+    `words`, where they aren't what was typed.
+    """
 
     def job() -> dict[str, Any]:
         signal.signal(signal.SIGTERM, _interrupt)
-        preset, where, config = parse(name, doc or "", sys.argv[1:], section, fallback)
+        preset, where, config = parse(name, doc or "", sys.argv[1:] if words is None else words, section, fallback)
         run = start_run(where.run, preset, config, where.base)
         start = time.monotonic()
         with Display(config.workers.log_seconds, count(config)) as display, hold(run.place, where.take_over) as lease:

@@ -14,23 +14,27 @@ from wm.trained import Trained, load_trained
 
 
 @exit_on_mistake
-def prepare(agent: str) -> Trained:
-    """The agent; and a run to keep what it played, so that this goes on, too, where it was stopped."""
-    trained = load_trained(agent)
-    words = without(sys.argv[1:], "--agent")
+def prepare(words: list[str]) -> tuple[Trained | None, list[str]]:
+    """The agent, if one is named, and the other words.
+
+    It gets a run to keep what it played, so that this goes on, too, where it was stopped.
+    """
+    agent = value_of(words, "--agent")
+    if not agent:
+        return None, words
+    trained, words = load_trained(agent), without(words, "--agent")
     if value_of(words, "--run") is None:
         words += ["--run", f"runs/agent-{trained.digest[:12]}"]
-    sys.argv[1:] = words
-    return trained
+    return trained, words
 
 
 if __name__ == "__main__":
-    agent = value_of(sys.argv[1:], "--agent")
-    trained = prepare(agent) if agent else None
+    trained, words = prepare(sys.argv[1:])
     stage_job(
         "score",
         __doc__,
         lambda config, run, pool: [score_of(trained, config, run, pool) if trained else score(config, run, pool)],
         section="score",
         fallback=replace(trained.config, score=Score()) if trained else None,
+        words=words,
     )

@@ -1,9 +1,11 @@
 """Export an agent and score the file: the commands that a user types."""
 
 import json
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
-from processes import type_in
+from processes import Job, type_in
 
 from wm.run import Run
 from wm.trained import of_run
@@ -46,3 +48,12 @@ def test_a_wrong_agent_is_the_users_mistake(tmp_path: Path) -> None:
         assert refused.returncode == 2
         assert "no agent" in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+def test_interrupted_it_says_again_whom_it_scores(tmp_path: Path, job: Callable[..., Job]) -> None:
+    words = ("--agent", "car-racing", "--episodes", 1000, "--run", tmp_path / "run", "--local")
+    stopped = job("score", *words)
+    stopped.until(lambda: stopped.err.exists() and "0/1,000" in stopped.stderr)
+    stopped.send(signal.SIGINT)
+    assert stopped.wait() == 130, stopped.stderr
+    assert stopped.stderr.splitlines()[-1].endswith(f"python -m jobs.score {' '.join(map(str, words))}")
