@@ -29,11 +29,11 @@ format: $(VENV)/.tested
 
 chaos: $(VENV)/.tested
 	$(BIN)/python -m pytest -m slow tests/cluster/test_chaos.py tests/cluster/test_evolution_chaos.py tests/jobs/test_sweep.py \
-		tests/wm/test_rounds.py tests/wm/test_lease.py --timeout=3600
+		tests/wm/experiments/test_rounds.py tests/wm/runs/test_lease.py --timeout=3600
 
 cluster-test: $(VENV)/.tested
 	$(BIN)/python -m pytest -m slow tests/cluster/test_aws_cluster.py tests/jobs/test_submit.py \
-		tests/jobs/test_lost_head.py tests/jobs/test_one_writer.py tests/wm/test_faults.py --timeout=600
+		tests/jobs/test_lost_head.py tests/jobs/test_one_writer.py tests/wm/runs/test_faults.py --timeout=600
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m jobs.bench

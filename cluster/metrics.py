@@ -3,17 +3,33 @@
 All names begin with ray_wm_; docs/grafana.json is a board that shows them.
 """
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from wm.run import Progress
-
-if TYPE_CHECKING:
-    from cluster.workers import Stats
+from wm.pool import Progress
 
 # Of a stage's progress, the figures that are shown, and their names there.
 SHOWN = {"env_steps": "env_steps", "frames": "env_steps", "best": "best_score", "mean": "mean_score", "score": "score"}
+
+
+@dataclass
+class Stats:
+    """What happened, for metrics and tests."""
+
+    workers: int = 0  # ready now
+    units: int = 0  # answered
+    hired: int = 0
+    died: int = 0  # workers lost with their process or node
+    hung: int = 0  # workers killed for their silence
+    recycled: int = 0
+    requeued: int = 0  # units given out again because their worker was lost
+    reissued: int = 0  # units given to a second worker because the first was slow
+
+    @property
+    def restarts(self) -> int:
+        return self.died + self.hung
 
 
 class DriverMetrics:
@@ -31,7 +47,7 @@ class DriverMetrics:
             if name in progress.metrics:
                 self._set(shown, progress.metrics[name], stage=progress.stage)
 
-    def crew(self, stats: "Stats", waiting: int, under_way: int) -> None:
+    def crew(self, stats: Stats, waiting: int, under_way: int) -> None:
         self._set("units_waiting", waiting)
         self._set("units_under_way", under_way)
         self._set("units_done", stats.units)

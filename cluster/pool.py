@@ -20,11 +20,10 @@ from ray.exceptions import (
 )
 
 from cluster import runtime, training
-from cluster.metrics import DriverMetrics
-from cluster.workers import Call, Item, Staff, Stats, brief
-from wm.mistakes import Failure
-from wm.pool import Crew, Pool, Task, UnitFailed, Work
-from wm.run import Progress
+from cluster.metrics import DriverMetrics, Stats
+from cluster.workers import Call, Item, Staff, brief
+from wm.errors import Failure
+from wm.pool import Crew, Pool, Progress, Task, UnitFailed, Work
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import ray._private.state
 import ray._private.worker
 import yaml
 
-from wm.mistakes import Mistake
+from wm.errors import Mistake
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from wm.mistakes import Failure, Mistake
-from wm.place import Place
-from wm.run import circumstances, to_json
+from wm.errors import Failure, Mistake
+from wm.runs.provenance import circumstances
+from wm.runs.storage import Place, to_json
 
 log = logging.getLogger(__name__)
 

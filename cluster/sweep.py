@@ -11,11 +11,10 @@ from typing import Any
 from ray import tune
 
 from cluster.pool import RayPool
-from wm.config import Config
-from wm.mistakes import Failure, Mistake
-from wm.pool import LocalPool, Pool, settle
-from wm.run import Progress
-from wm.sweep import Trial, run_trial
+from wm.config.schema import Config
+from wm.errors import Failure, Mistake
+from wm.experiments.sweep import Trial, run_trial
+from wm.pool import LocalPool, Pool, Progress, settle
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster import runtime
 from cluster.workers import brief, portable
-from wm.mistakes import Failure
+from wm.errors import Failure
 from wm.pool import Task, settle
 
 log = logging.getLogger(__name__)

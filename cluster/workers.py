@@ -15,8 +15,8 @@ from ray import cloudpickle
 from ray.actor import ActorHandle
 
 from cluster import runtime
-from cluster.metrics import WorkerMetrics
-from wm.mistakes import Failure, Mistake
+from cluster.metrics import Stats, WorkerMetrics
+from wm.errors import Failure, Mistake
 from wm.pool import Work, settle
 
 log = logging.getLogger(__name__)
@@ -119,24 +119,6 @@ class Hand:
     units: int = 0
     since: float = 0.0  # when it began with the first of its calls
     calls: deque[Call] = field(default_factory=deque)
-
-
-@dataclass
-class Stats:
-    """What happened, for metrics and tests."""
-
-    workers: int = 0  # ready now
-    units: int = 0  # answered
-    hired: int = 0
-    died: int = 0  # workers lost with their process or node
-    hung: int = 0  # workers killed for their silence
-    recycled: int = 0
-    requeued: int = 0  # units given out again because their worker was lost
-    reissued: int = 0  # units given to a second worker because the first was slow
-
-    @property
-    def restarts(self) -> int:
-        return self.died + self.hung
 
 
 class Staff:

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from jobs.benchmarks import agent, data, dispatch, games, scaling, training
 from jobs.benchmarks.measure import Row
-from jobs.manners import guard
-from wm.run import circumstances
+from jobs.runner import guard
+from wm.runs.provenance import circumstances
 
 BENCHMARKS = {
     "games": games.games,  # CarRacing, fast and exact

@@ -1,6 +1,6 @@
 """Collect random rollouts in the real game: `python -m jobs.collect PRESET --run URI`."""
 
-from jobs.manners import stage_job
+from jobs.runner import stage_job
 from wm.stages.collect import collect
 
 if __name__ == "__main__":

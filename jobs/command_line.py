@@ -9,10 +9,10 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from wm.config import Config
-from wm.mistakes import Mistake
-from wm.presets import PRESETS
-from wm.run import must_open, open_run
+from wm.config.presets import PRESETS
+from wm.config.schema import Config
+from wm.errors import Mistake
+from wm.runs.run import must_open, open_run
 
 # What one would say, but the field can't be called: --in dream, --rounds 3.
 SHORT = {("evolve", "in"): "where", ("rounds", "rounds"): "count"}

@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.manners import guard
-from wm import place as places
+from jobs.runner import guard
 from wm.pool import settle
-from wm.report.compared import fresh_drives, groups
-from wm.report.comparison import comparison
-from wm.run import must_open, to_json
+from wm.report.compare_data import fresh_drives, groups
+from wm.report.compare_page import comparison
+from wm.runs import storage as places
+from wm.runs.run import must_open
+from wm.runs.storage import to_json
 
 PAGE, NUMBERS = "compare.html", "compare.json"
 

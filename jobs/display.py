@@ -12,9 +12,10 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from wm.numbers import number
-from wm.run import Manifest, Progress
-from wm.spent import spent
+from wm.formatting import number
+from wm.pool import Progress
+from wm.runs.cost import spent
+from wm.runs.run import Manifest
 
 log = logging.getLogger("jobs")
 

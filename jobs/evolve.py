@@ -1,6 +1,6 @@
 """Evolve C with CMA-ES: `python -m jobs.evolve --run URI`."""
 
-from jobs.manners import stage_job
+from jobs.runner import stage_job
 from wm.stages.evolve import evolve
 
 if __name__ == "__main__":

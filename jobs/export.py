@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.manners import guard
-from wm.card import card_of, markdown, scored
-from wm.mistakes import Mistake
-from wm.run import Manifest, must_open, sha256
-from wm.trained import export, of_run
+from jobs.runner import guard
+from wm.agents.card import card_of, markdown, scored
+from wm.agents.trained import export, of_run
+from wm.errors import Mistake
+from wm.runs.run import Manifest, must_open
+from wm.runs.storage import sha256
 
 
 def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Rounds of the agent's own data: `python -m jobs.iterate PRESET --run URI --rounds N`."""
 
-from jobs.manners import stage_job
-from wm.config import Config
-from wm.rounds import PREPARING, iterate
+from jobs.runner import stage_job
+from wm.config.schema import Config
+from wm.experiments.rounds import PREPARING, iterate
 
 
 def stages_of(config: Config) -> int:

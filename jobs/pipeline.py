@@ -1,6 +1,6 @@
 """The whole method, stage by stage: `python -m jobs.pipeline PRESET --run URI`."""
 
-from jobs.manners import stage_job
+from jobs.runner import stage_job
 from wm.pipeline import STAGES, pipeline
 
 if __name__ == "__main__":

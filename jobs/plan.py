@@ -17,9 +17,9 @@ from rich.table import Table
 
 from jobs.command_line import configured
 from jobs.display import clock
-from jobs.manners import guard
-from wm.estimate import Estimate, Rates, estimate, estimate_rounds, rates_of
-from wm.mistakes import Mistake
+from jobs.runner import guard
+from wm.errors import Mistake
+from wm.experiments.plan import Estimate, Rates, estimate, estimate_rounds, rates_of
 
 ASSUMED = (
     "Assumed: {rates}; episodes of evolution last 0.6 of the time limit; a stage holds only what it uses, and machines"

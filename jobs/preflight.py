@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 from cluster.aws import plan as files
 from cluster.aws.account import Account
-from jobs.manners import guard
-from wm.mistakes import Mistake
+from jobs.runner import guard
+from wm.errors import Mistake
 
 Check = tuple[str, Callable[[], str]]
 

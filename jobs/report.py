@@ -6,10 +6,10 @@ import sys
 import time
 from typing import Any
 
-from jobs.manners import guard
+from jobs.runner import guard
 from wm.pool import settle
-from wm.report.contents import run_report
-from wm.run import must_open
+from wm.report.run_page import run_report
+from wm.runs.run import must_open
 
 NAME = "report.html"
 

@@ -7,10 +7,10 @@ import sys
 from dataclasses import replace
 
 from jobs.command_line import value_of, without
-from jobs.manners import exit_on_mistake, stage_job
-from wm.config import Score
+from jobs.runner import exit_on_mistake, stage_job
+from wm.agents.trained import Trained, load_trained
+from wm.config.schema import Score
 from wm.stages.score import score, score_of
-from wm.trained import Trained, load_trained
 
 
 @exit_on_mistake

@@ -7,11 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.manners import guard
-from wm.numbers import number
-from wm.rounds import PREPARING, begun, iterated, polished_so_far, row_of
-from wm.run import Run, must_open
-from wm.survey import Station, survey
+from jobs.runner import guard
+from wm.experiments.rounds import PREPARING, begun, iterated, polished_so_far, row_of
+from wm.formatting import number
+from wm.runs.run import Run, must_open
+from wm.runs.status import Station, survey
 
 
 def status(uri: str) -> dict[str, Any]:

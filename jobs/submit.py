@@ -16,11 +16,12 @@ from typing import Any
 from cluster import submission
 from cluster.submission import Submission
 from jobs.command_line import parse
-from jobs.manners import guard
-from wm import place as places
-from wm.mistakes import Mistake
-from wm.place import Folder, Place
-from wm.run import circumstances, open_run
+from jobs.runner import guard
+from wm.errors import Mistake
+from wm.runs import storage as places
+from wm.runs.provenance import circumstances
+from wm.runs.run import open_run
+from wm.runs.storage import Folder, Place
 
 # Each stage's job, and the section whose name its flags may leave out.
 SECTIONS = {

@@ -14,14 +14,16 @@ from typing import Any
 
 from jobs.command_line import Where, parse
 from jobs.display import Display
-from jobs.manners import _interrupt, guard, open_pool
-from wm import place as places
-from wm.config import Config
-from wm.lease import hold
-from wm.mistakes import Mistake
-from wm.run import Progress, must_open, to_json
-from wm.sweep import FOLDER, Trial, check_base, outcome, run_trial, trials_of
-from wm.temperature import comma_separated, data, markdown, plot, rows_of
+from jobs.runner import _interrupt, guard, open_pool
+from wm.config.schema import Config
+from wm.errors import Mistake
+from wm.experiments.sweep import FOLDER, Trial, check_base, outcome, run_trial, trials_of
+from wm.pool import Progress
+from wm.report.temperature import comma_separated, data, markdown, plot, rows_of
+from wm.runs import storage as places
+from wm.runs.lease import hold
+from wm.runs.run import must_open
+from wm.runs.storage import to_json
 
 DOC = f"""{__doc__}
 --tau T [T ...]: the temperatures (the paper's: 0.1 0.5 1.0 1.15 1.3)

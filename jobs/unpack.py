@@ -8,9 +8,9 @@ import argparse
 import sys
 from typing import Any
 
-from jobs.manners import guard
-from wm.trained import load_trained
-from wm.unpacked import unpack
+from jobs.runner import guard
+from wm.agents.trained import load_trained
+from wm.agents.unpack import unpack
 
 
 def job(agent: str, uri: str) -> dict[str, Any]:

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from jobs.display import Display
-from jobs.manners import guard
-from wm.film import SUFFIXES, beside, encoded, films
-from wm.mistakes import Mistake
-from wm.place import Place, at
-from wm.pool import settle
-from wm.run import Progress, must_open
-from wm.so_far import agent_so_far
-from wm.trained import Trained, load_trained
-from wm.watching import Scene, dreamt, real
+from jobs.runner import guard
+from wm.agents.so_far import agent_so_far
+from wm.agents.trained import Trained, load_trained
+from wm.errors import Mistake
+from wm.pool import Progress, settle
+from wm.runs.run import must_open
+from wm.runs.storage import Place, at
+from wm.visuals.film import SUFFIXES, beside, encoded, films
+from wm.visuals.replay import Scene, dreamt, real
 
 PER_SECOND = 25  # pictures; with every second step a game of 50 steps a second plays at its own speed
 

@@ -13,7 +13,7 @@ from filelock import FileLock
 from processes import Job, type_in
 
 from wm.pool import LocalPool
-from wm.run import Run, must_open
+from wm.runs.run import Run, must_open
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a laptop's own Ray, on loopback
 

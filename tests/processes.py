@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 200  # whatever else the machine is doing
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["wm.pipeline", "jobs.manners", "cluster.pool", "cv2", "obstore.store"])
+_processes.set_forkserver_preload(["wm.pipeline", "jobs.runner", "cluster.pool", "cv2", "obstore.store"])
 
 
 class Job:
@@ -92,7 +92,7 @@ def _main(module: str, argv: list[str], out: str, err: str, environment: dict[st
         os.dup2(file, number)
     os.environ.clear()
     os.environ.update(environment)
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # as jobs.manners did when the server imported it
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # as jobs.runner did when the server imported it
     _read_again()
     os.chdir(ROOT)
     sys.argv = ["", *argv]

@@ -48,7 +48,7 @@ def test_a_file_imports_only_from_its_layer_and_below(path: Path) -> None:
         ("wm", "def later():\n    from jobs import manners"),
         ("wm", "if x:\n    importlib.import_module('ray.data')"),
         ("wm", "from ..cluster import pool"),
-        ("cluster", "from jobs.manners import guard"),
+        ("cluster", "from jobs.runner import guard"),
     ],
 )
 def test_the_rule_fails_on_a_violation(layer: str, source: str) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from processes import ROOT, SECONDS
 
-from wm.fields import leaves
-from wm.presets import PRESETS
-from wm.run import Run
-from wm.trained import export, of_run
+from wm.agents.trained import export, of_run
+from wm.config.fields import leaves
+from wm.config.presets import PRESETS
+from wm.runs.run import Run
 
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -1,14 +1,14 @@
 """The whole method, in the paper's order (Ha & Schmidhuber, 2018, section 3)."""
 
-from wm.config import Config
-from wm.pool import Pool
-from wm.run import Manifest, Progress, Run
+from wm.config.schema import Config
+from wm.pool import Pool, Progress
+from wm.runs.run import Manifest, Run
 from wm.stages.collect import collect
-from wm.stages.encode import encode
 from wm.stages.evolve import evolve
+from wm.stages.latents import encode
+from wm.stages.memory import train_memory
 from wm.stages.score import score
-from wm.stages.train_memory import train_memory
-from wm.stages.train_vision import train_vision
+from wm.stages.vision import train_vision
 
 STAGES = (
     collect,  # look around at random in the real game

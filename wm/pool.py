@@ -16,13 +16,24 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
-from wm.mistakes import Failure, Mistake
-from wm.run import Progress
+from wm.errors import Failure, Mistake
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: for whoever watches."""
+
+    stage: str
+    done: float
+    total: float
+    unit: str
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Work(Protocol):

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from cluster.aws.plan import NodeType, Plan
-from wm.mistakes import Mistake
+from wm.errors import Mistake
 
 STACK = "the stack of cluster/aws/prerequisites.yaml makes it (docs/aws.md, step 2)"
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden")

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from wm.mistakes import Mistake
+from wm.errors import Mistake
 
 UNFILLED = ("ami-00000000000000000", "sg-00000000000000000", "000000000000")  # as the file comes
 OUR_PROVIDER = "cluster.aws.nodes.Nodes"

@@ -7,16 +7,19 @@ import numpy as np
 import torch
 
 from jobs.benchmarks.measure import Row, one_core, rates
-from wm.config import Config
-from wm.controller import Controller
-from wm.dream import Dream, Rules, Starts, World
+from wm.config.fields import of_kind
+from wm.config.presets import PRESETS
+from wm.config.schema import Config
+from wm.dream.population import Dream
+from wm.dream.rules import Rules
+from wm.dream.starts import Starts
+from wm.dream.world import World
 from wm.envs import load
-from wm.fields import of_kind
-from wm.memory import MDNRNN, sample
-from wm.presets import PRESETS
-from wm.stages.games import Evaluating, Games, controller_of
-from wm.stages.train_memory import untrained_memory
-from wm.vision import VAE
+from wm.evolution.evaluation import Evaluating, Games
+from wm.models.build import controller_of, untrained_memory
+from wm.models.controller import Controller
+from wm.models.memory import MDNRNN, sample
+from wm.models.vision import VAE
 
 
 def _parts() -> tuple[Config, VAE, MDNRNN, Controller, np.ndarray]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from jobs.benchmarks.measure import Row, one_core, rate, rates
-from wm.config import Config
+from wm.config.presets import PRESETS
+from wm.config.schema import Config
 from wm.envs import load
-from wm.place import Folder
-from wm.presets import PRESETS
-from wm.shards import DataSet, File, FrameStream, Shard
+from wm.runs.shards import DataSet, File, FrameStream, Shard
+from wm.runs.storage import Folder
 from wm.stages.collect import Collecting
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.benchmarks.measure import Row
-from wm.evolution import Evolution
+from wm.evolution.cma_es import Evolution
 
 WORKERS, UNITS, SIZE = 32, 1024, 867
 

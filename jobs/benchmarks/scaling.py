@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.benchmarks.measure import Row
-from wm.evolution import Evolution
-from wm.rollout import Played
-from wm.stages.games import Games
+from wm.envs.rollout import Played
+from wm.evolution.cma_es import Evolution
+from wm.evolution.evaluation import Games
 
 POPULATION, EPISODES, SIZE = 64, 16, 867
 MEASURED = (8, 32)  # workers; each has a process, but nothing to compute

@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 from jobs.benchmarks.measure import Row, elsewhere, one_core, rate, rates
-from wm.config import Config
-from wm.learner import Learner
-from wm.place import Folder
+from wm.config.presets import PRESETS
+from wm.config.schema import Config
+from wm.models.vision import VAE
 from wm.pool import settle
-from wm.presets import PRESETS
-from wm.shards import DataSet, File, Shard
+from wm.runs.shards import DataSet, File, Shard
+from wm.runs.storage import Folder
 from wm.stages.collect import Collecting
-from wm.stages.encode import Encoding
-from wm.stages.train_memory import MemoryLearner
-from wm.stages.train_vision import VisionLearner
-from wm.vision import VAE
+from wm.stages.latents import Encoding
+from wm.stages.vision import VisionLearner
+from wm.training.learner import Learner
+from wm.training.memory import MemoryLearner
 
 EPISODES = 8
 

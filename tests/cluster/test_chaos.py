@@ -15,7 +15,7 @@ import ray
 
 from cluster import runtime, workers
 from cluster.pool import RayPool
-from wm.mistakes import Failure
+from wm.errors import Failure
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
 ROLLOUT = {runtime.ROLE: "rollout"}

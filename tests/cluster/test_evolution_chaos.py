@@ -16,10 +16,10 @@ from processes import Job
 
 from cluster import runtime
 from cluster.pool import RayPool
+from wm.config.presets import PRESETS
 from wm.pipeline import STAGES
-from wm.pool import LocalPool
-from wm.presets import PRESETS
-from wm.run import Progress, Run, must_open, start_run
+from wm.pool import LocalPool, Progress
+from wm.runs.run import Run, must_open, start_run
 from wm.stages.collect import collect
 from wm.stages.evolve import evolve
 

@@ -11,7 +11,7 @@ import ray
 
 from cluster.metrics import SHOWN
 from cluster.pool import RayPool
-from wm.run import Progress
+from wm.pool import Progress
 
 BOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana.json"
 DRIVER = {"done", "total", "generation", "units_waiting", "units_under_way", "units_done", "workers", "restarts"}

@@ -12,7 +12,7 @@ import ray
 
 from cluster import runtime
 from cluster.pool import RayPool
-from wm.mistakes import Failure, Mistake
+from wm.errors import Failure, Mistake
 from wm.pool import LocalPool, UnitFailed
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from processes import Job, type_in
 
-from wm.run import Run
-from wm.trained import of_run
+from wm.agents.trained import of_run
+from wm.runs.run import Run
 
 
 def test_the_file_scores_as_the_run_does(tiny: Run, tmp_path: Path) -> None:

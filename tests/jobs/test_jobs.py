@@ -10,9 +10,10 @@ from processes import Job, type_in
 
 from jobs.command_line import parse
 from jobs.display import clock, describe
-from wm.mistakes import Mistake
-from wm.presets import PRESETS
-from wm.run import Progress, Run, must_open
+from wm.config.presets import PRESETS
+from wm.errors import Mistake
+from wm.pool import Progress
+from wm.runs.run import Run, must_open
 
 STAGES = ["collect", "vision", "latents", "memory", "evolve", "score"]
 

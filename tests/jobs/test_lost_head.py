@@ -10,9 +10,9 @@ import pytest
 from processes import Job
 from rays import Rays
 
-from wm import place as places
-from wm.run import Run, must_open
-from wm.survey import survey
+from wm.runs import storage as places
+from wm.runs.run import Run, must_open
+from wm.runs.status import survey
 
 TOKEN = "c" * 64
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

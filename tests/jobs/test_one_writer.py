@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from processes import Job
 
-from wm.run import Run, must_open
-from wm.stages.sharded import data_set
+from wm.runs.datasets import data_set
+from wm.runs.run import Run, must_open
 
 ROUNDS = 50
 

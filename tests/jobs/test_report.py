@@ -11,13 +11,13 @@ import pytest
 from processes import Job
 
 from jobs.display import show_spent
-from wm.report import results
-from wm.report.contents import run_report
-from wm.report.making import changed, duration
-from wm.run import Run, must_open
-from wm.survey import survey
-from wm.sweep import Outcome, Trial
-from wm.temperature import data, rows_of
+from wm.experiments.sweep import Outcome, Trial
+from wm.report import score_section as results
+from wm.report.provenance import changed, duration
+from wm.report.run_page import run_report
+from wm.report.temperature import data, rows_of
+from wm.runs.run import Run, must_open
+from wm.runs.status import survey
 
 PARTS = ("In the game", "Beside others", "Score against generation", "Score against steps", "Reconstructions")
 PARTS += ("What single numbers stand for", "Dreams at several temperatures", "M&#x27;s loss", "Where the time went")

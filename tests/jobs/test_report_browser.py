@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Browser, browser
 
-from wm.report.contents import run_report
-from wm.run import Run
+from wm.report.run_page import run_report
+from wm.runs.run import Run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 

@@ -16,11 +16,11 @@ from processes import ROOT, Job
 from rays import Rays
 
 from cluster import submission
-from jobs.manners import stage_job
+from jobs.runner import stage_job
 from jobs.submit import SECTIONS, _whole
-from wm import place as places
-from wm.mistakes import Mistake
-from wm.run import must_open
+from wm.errors import Mistake
+from wm.runs import storage as places
+from wm.runs.run import must_open
 
 TOKEN, WRONG = "a" * 64, "b" * 64
 
@@ -223,7 +223,7 @@ def test_a_log_that_breaks_off_is_taken_up_where_it_was(monkeypatch: pytest.Monk
 
 
 def test_a_head_that_is_gone_is_said_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wm.mistakes import Failure
+    from wm.errors import Failure
 
     monkeypatch.setattr(submission, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(submission, "LOST_SECONDS", 0.1)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from processes import Job
 
+from wm.experiments.sweep import Trial, outcome, run_trial
 from wm.pool import LocalPool
-from wm.run import Run
-from wm.sweep import Trial, outcome, run_trial
+from wm.runs.run import Run
 
 
 def files(folder: Path) -> dict[Path, tuple[int, int]]:

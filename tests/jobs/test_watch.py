@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from processes import Job
 
-from wm.film import beside, encoded
-from wm.mistakes import Mistake
-from wm.run import Run
-from wm.so_far import agent_so_far
-from wm.watching import dreamt, real
+from wm.agents.so_far import agent_so_far
+from wm.errors import Mistake
+from wm.runs.run import Run
+from wm.visuals.film import beside, encoded
+from wm.visuals.replay import dreamt, real
 
 
 def pictures(path: Path) -> list[np.ndarray]:
@@ -104,7 +104,7 @@ def test_the_dream_beside_the_game_begins_with_what_is_seen_there(tiny: Run) -> 
 
 def test_what_is_watched_is_what_is_scored(tiny: Run) -> None:
     """The same agent on the same track: watching it changes nothing."""
-    from wm.rollout import play
+    from wm.envs.rollout import play
 
     agent = agent_so_far(tiny)
     scenes = list(real(agent, seed=5, steps=20))

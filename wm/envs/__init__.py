@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from torch import Tensor
 
-from wm.mistakes import Mistake
+from wm.errors import Mistake
 
 FRAME = (64, 64, 3)  # height, width, RGB: what V sees, whatever the game
 

@@ -19,7 +19,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from wm.envs import FRAME, Game
-from wm.mistakes import Mistake
+from wm.errors import Mistake
 
 MAX_STEPS = 1000  # where the environment has no limit of its own
 HELD = 10  # steps for which a random policy keeps going, at most

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wm.drawing import ticks
 from wm.report.page import Html, tag
+from wm.visuals.drawing import ticks
 
 WIDTH, HEIGHT = 420, 260
 LINE = 62  # letters beside each other in that width

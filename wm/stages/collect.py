@@ -11,23 +11,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wm import place as places
-from wm.agent import Agent
-from wm.config import Config
-from wm.controller import Controller
-from wm.curiosity import Curious
+from wm.agents.artifacts import load_theta, parts
+from wm.config.schema import Config
 from wm.envs import FRAME, Game, load
-from wm.memory import MDNRNN
-from wm.mistakes import Mistake
+from wm.envs.rollout import Fleet, Scripted, play
+from wm.errors import Mistake
+from wm.models.agent import Agent
+from wm.models.build import controller_of
+from wm.models.controller import Controller
+from wm.models.curiosity import Curious
+from wm.models.memory import MDNRNN
+from wm.models.vision import Vision
 from wm.pool import Pool
-from wm.rollout import Fleet, Scripted, play
-from wm.run import Manifest, Run, must_open
+from wm.runs import storage as places
+from wm.runs.run import Manifest, Run, must_open
+from wm.runs.shards import ShardWriter, frame_column, rollout_schema, vector_column
 from wm.seeds import derive, generator, training_episode
-from wm.shards import ShardWriter, frame_column, rollout_schema, vector_column
-from wm.stages.evolve import load_theta, parts
-from wm.stages.games import controller_of
-from wm.stages.sharded import make_shards, record, restore
-from wm.vision import Vision
+from wm.stages.sharding import make_shards, record, restore
 
 
 def collect(config: Config, run: Run, pool: Pool) -> Manifest:

@@ -11,24 +11,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm.checkpoints import Checkpoints, pack, unpack
-from wm.config import Config
+from wm.agents.artifacts import load_theta, parts
+from wm.config.schema import Config
+from wm.dream.starts import sizes_of, starts_of
 from wm.envs import load
-from wm.events import event_file
-from wm.evolution import Evolution
-from wm.memory import MDNRNN
-from wm.mistakes import Mistake
-from wm.pool import Crew, Pool
-from wm.run import Manifest, Progress, Run, Stage, must_open, sha256
+from wm.errors import Mistake
+from wm.evolution.cma_es import Evolution
+from wm.evolution.components import components_of, seen_by
+from wm.evolution.evaluation import Dreams, Evaluating, Games
+from wm.evolution.refit import Seeing, refitted
+from wm.models.build import controller_of
+from wm.models.memory import MDNRNN
+from wm.models.vision import Vision
+from wm.pool import Crew, Pool, Progress
+from wm.runs.checkpoints import Checkpoints, pack, unpack
+from wm.runs.datasets import rollouts
+from wm.runs.run import Manifest, Run, Stage, must_open
+from wm.runs.storage import sha256
 from wm.seeds import derive, training_episode, validation_episode
-from wm.stages.components import components_of, seen_by
-from wm.stages.games import Dreams, Evaluating, Games, controller_of
-from wm.stages.refit import Seeing, refitted
-from wm.stages.sharded import rollouts
-from wm.stages.starts import sizes_of, starts_of
-from wm.stages.train_memory import load_memory
-from wm.stages.train_vision import load_vision
-from wm.vision import Vision
+from wm.training.tensorboard import event_file
 
 log = logging.getLogger(__name__)
 
@@ -78,23 +79,6 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
             "best_validation_se": best["validation_se"],
         },
     )
-
-
-def parts(config: Config, run: Run) -> tuple[Stage, dict[str, str], Vision, MDNRNN | None]:
-    """The stage, made of the V and M that C is to work with, and these."""
-    made_of = run.need("vision", config.vision.steps, "train_vision")
-    inputs = {"vision": made_of.digest}
-    vision, memory = load_vision(made_of), None
-    if config.controller.inputs != "z" or config.evolve.where == "dream":
-        made_of = run.need("memory", config.memory.steps, "train_memory", of=made_of.digest)
-        inputs["memory"] = made_of.digest
-        memory = load_memory(made_of, config.vision.z)
-    return run.stage("evolve", of=made_of.digest), inputs, vision, memory
-
-
-def load_theta(manifest: Manifest) -> np.ndarray:
-    """The C that a manifest vouches for. (N,) float64"""
-    return unpack(manifest.read(manifest.content["theta"]))[0]["theta"].numpy()
 
 
 def _generations(

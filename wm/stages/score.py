@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from wm.config import Config
+from wm.agents.artifacts import parts
+from wm.agents.trained import Trained, of_run
+from wm.config.schema import Config
 from wm.envs import load
-from wm.pool import Crew, Pool
-from wm.run import Manifest, Progress, Run, Stage, to_json
+from wm.evolution.evaluation import Dreams, Evaluating, Games
+from wm.pool import Crew, Pool, Progress
+from wm.runs.run import Manifest, Run, Stage
+from wm.runs.storage import to_json
 from wm.seeds import derive, test_episode
-from wm.stages.evolve import parts
-from wm.stages.games import Dreams, Evaluating, Games
-from wm.trained import Trained, of_run
 
 DREAMS = 64  # that are dreamt as one unit of work
 

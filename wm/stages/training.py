@@ -1,13 +1,10 @@
 """What the trainings of V and M have in common as stages: they run where they belong and resume by themselves."""
 
-from torch import nn
-
-from wm.checkpoints import unpack
-from wm.config import Training
-from wm.mistakes import Mistake
-from wm.pool import Pool, Task
-from wm.run import Manifest, Progress, Run, Stage, must_open
-from wm.train import Finished
+from wm.config.schema import Training
+from wm.pool import Pool, Progress, Task
+from wm.runs.run import Manifest, Run, Stage
+from wm.training.loop import Finished
+from wm.training.weights import _made_in
 
 
 def conduct(task: Task, section: Training, inputs: dict[str, str], stage: Stage, run: Run, pool: Pool) -> Manifest:
@@ -35,30 +32,3 @@ def take_over(section: Training, inputs: dict[str, str], stage: Stage, run: Run)
         run.place.put(key, manifest.read(key))
     run.tell(Progress(stage.name, section.steps, section.steps, "steps"))
     return stage.commit(section.steps, inputs=inputs, content=manifest.content, metrics=manifest.metrics)
-
-
-def _made_in(uri: str, stage: str) -> Manifest:
-    """The V or M of another run."""
-    run = must_open(uri)
-    vision = run.stage("vision").manifest()
-    manifest = vision if stage == "vision" or vision is None else run.stage(stage, of=vision.digest).manifest()
-    if manifest is None:
-        raise Mistake(f"no complete {stage} in {uri} to start from: complete it there, or leave --{stage}.init out")
-    return manifest
-
-
-def start_from(model: nn.Module, uri: str, stage: str) -> None:
-    """Give an untrained model the weights of another run's."""
-    if not uri:
-        return
-    manifest = _made_in(uri, stage)
-    try:
-        load_weights(model, manifest)
-    except RuntimeError:
-        raise Mistake(
-            f"the {stage} in {uri} has another shape than this run's: give --{stage}.init a run of the same sizes"
-        ) from None
-
-
-def load_weights(model: nn.Module, manifest: Manifest) -> None:
-    model.load_state_dict(unpack(manifest.read(manifest.content["weights"]))[0])

@@ -9,9 +9,9 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary
 
 from wm.envs import load
-from wm.mistakes import Mistake
-from wm.run import Run
-from wm.survey import survey
+from wm.errors import Mistake
+from wm.runs.run import Run
+from wm.runs.status import survey
 
 DISCRETE, CONTINUOUS = "gym:CarRacing-v3?continuous=false", "gym:Pendulum-v1"
 

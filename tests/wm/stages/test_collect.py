@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 from processes import Job
 
-from wm import place as places
+from wm.config.presets import PRESETS
 from wm.envs import load
-from wm.mistakes import Mistake
-from wm.place import Place
+from wm.errors import Mistake
 from wm.pool import LocalPool
-from wm.presets import PRESETS
-from wm.run import Manifest, Run, must_open, start_run
+from wm.runs import storage as places
+from wm.runs.datasets import data_set
+from wm.runs.datasets import rollouts as all_rollouts
+from wm.runs.run import Manifest, Run, must_open, start_run
+from wm.runs.storage import Place
 from wm.seeds import TRAINING
 from wm.stages.collect import collect
-from wm.stages.encode import encode
-from wm.stages.sharded import data_set
-from wm.stages.sharded import rollouts as all_rollouts
-from wm.stages.train_memory import train_memory
-from wm.stages.train_vision import train_vision
+from wm.stages.latents import encode
+from wm.stages.memory import train_memory
+from wm.stages.vision import train_vision
 
 TINY = PRESETS["tiny"]
 MANY = replace(TINY, collect=replace(TINY.collect, episodes=8, steps=25, unit_episodes=1))

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from processes import Job
 
-from wm.run import Run, must_open
+from wm.agents.artifacts import load_vision
+from wm.runs.datasets import data_set
+from wm.runs.run import Run, must_open
 from wm.seeds import TEST
-from wm.stages.sharded import data_set
-from wm.stages.train_memory import MemoryLearner
-from wm.stages.train_vision import load_vision
+from wm.training.memory import MemoryLearner
 
 
 def test_the_pipeline_ends_in_a_score_of_the_real_game(tmp_path: Path, job: Callable[..., Job]) -> None:

@@ -11,32 +11,24 @@ import pytest
 import torch
 from processes import Job
 
-from wm.config import Config
+from wm.agents.artifacts import load_theta, parts
+from wm.agents.trained import of_run
+from wm.config.presets import PRESETS
+from wm.config.schema import Config
+from wm.dream.starts import amid, sizes_of, starts_of
 from wm.envs import load
 from wm.envs.carracing import CarRacing
-from wm.evolution import Evolution
-from wm.mistakes import Mistake
+from wm.errors import Mistake
+from wm.evolution.cma_es import Evolution
+from wm.evolution.components import components_of, seen_by
+from wm.evolution.evaluation import Games
+from wm.models.build import controller_of
 from wm.pool import LocalPool
-from wm.presets import PRESETS
-from wm.run import Manifest, Run, must_open, start_run
+from wm.runs.datasets import data_set
+from wm.runs.run import Manifest, Run, must_open, start_run
 from wm.seeds import TEST, TRAINING, VALIDATION, training_episode
-from wm.stages.components import components_of, seen_by
-from wm.stages.evolve import (
-    _begin,
-    _games,
-    _tracks,
-    counting,
-    evolve,
-    load_theta,
-    most_telling,
-    parts,
-    validation_games,
-)
-from wm.stages.games import Games, controller_of
+from wm.stages.evolve import _begin, _games, _tracks, counting, evolve, most_telling, validation_games
 from wm.stages.score import score
-from wm.stages.sharded import data_set
-from wm.stages.starts import amid, sizes_of, starts_of
-from wm.trained import of_run
 
 TINY = PRESETS["tiny"]
 

@@ -12,18 +12,19 @@ import pytest
 import torch
 from processes import Job
 
-from wm import place as places
-from wm.checkpoints import Checkpoints, unpack
-from wm.config import Config
-from wm.mistakes import Mistake
+from wm.config.presets import PRESETS
+from wm.config.schema import Config
+from wm.errors import Mistake
 from wm.pool import LocalPool
-from wm.presets import PRESETS
-from wm.run import Manifest, Run, must_open, start_run
-from wm.stages.encode import encode
+from wm.runs import storage as places
+from wm.runs.checkpoints import Checkpoints, unpack
+from wm.runs.datasets import data_set
+from wm.runs.run import Manifest, Run, must_open, start_run
 from wm.stages.evolve import evolve
-from wm.stages.sharded import data_set
-from wm.stages.train_memory import MemoryLearner, train_memory
-from wm.stages.train_vision import VisionLearner, train_vision
+from wm.stages.latents import encode
+from wm.stages.memory import train_memory
+from wm.stages.vision import VisionLearner, train_vision
+from wm.training.memory import MemoryLearner
 
 TINY = PRESETS["tiny"]
 STEPS = 9

@@ -1,0 +1,186 @@
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from wm.dream.env import ID, DreamEnv, DreamVectorEnv
+from wm.dream.rules import Rules
+from wm.dream.starts import Starts
+from wm.dream.world import World
+from wm.models.memory import MDNRNN, State, sample
+
+torch.set_num_threads(1)  # small work on a busy machine: two threads would wait for each other
+
+Z, H, A, CAP = 4, 8, 2, 5
+
+
+def squash(raw):
+    return torch.cat((torch.tanh(raw[..., :1]), (torch.tanh(raw[..., 1:]) + 1) / 2), dim=-1)
+
+
+def world(done="never", cap=CAP, **options) -> World:
+    torch.manual_seed(1)
+    m = MDNRNN(z=Z, actions=A, hidden=H, mixtures=3, reward=True, done=True)
+    start = Starts(np.random.default_rng(1).standard_normal((3, Z)), np.full((3, Z), -2.0))
+    return World(m, start, Rules(steps=cap, done=done, reward="head", **options), squash)
+
+
+@pytest.mark.parametrize("sees", ["z", "zh", "zhc"])
+def test_passes_gymnasiums_checker(sees):
+    env = gymnasium.make(ID, world=world("sample", tau=(0.5, 1.5)), sees=sees)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*observation space m..imum value is.*infinity")  # z has no bound
+        check_env(env.unwrapped)
+    assert env.observation_space.shape == (Z + H * (len(sees) - 1),)
+
+
+@torch.no_grad()
+def test_steps_as_m_does():
+    w = world(tau=0.9)
+    env = gymnasium.make(ID, world=w, sees="zhc")
+    seen, _ = env.reset(seed=3)
+    rng = np.random.default_rng(3)
+    begun, _ = w.begin(rng)
+    np.testing.assert_array_equal(seen, begun)
+    z, state = torch.from_numpy(begun[None, :Z]), w.memory.initial(1)
+    env.action_space.seed(1)
+    for step in range(1, CAP + 1):
+        u = env.action_space.sample()
+        seen, reward, terminated, truncated, _ = env.step(u)
+        noise = torch.from_numpy(w.noise(rng, 1))
+        a = torch.tensor([[u[0], (u[1] + 1) / 2]])  # this game's actions, whose squash has a tanh in it
+        state = w.memory.advance(z, a, State(*state))
+        expected = w.memory.predict(state.h)
+        z = sample(expected, 0.9, noise[:, :Z], noise[:, -Z:])
+        np.testing.assert_allclose(seen, torch.cat((z, *state), dim=1)[0], atol=1e-5)
+        assert reward == pytest.approx(expected.reward.item(), abs=1e-5)
+        assert (terminated, truncated) == (False, step == CAP)
+
+
+@pytest.mark.parametrize("mode", [None, "sync", "async"])
+def test_many_at_once(mode):
+    envs = gymnasium.make_vec("wm.dream.env:" + ID, num_envs=3, vectorization_mode=mode, world=world())
+    assert isinstance(envs, DreamVectorEnv) == (mode is None)
+    seen, _ = envs.reset(seed=1)
+    for _ in range(2 * CAP + 2):
+        seen, reward, terminated, truncated, _ = envs.step(envs.action_space.sample())
+        assert seen in envs.observation_space
+        assert seen.shape == (3, Z + H)
+        assert reward.shape == terminated.shape == truncated.shape == (3,)
+    envs.close()
+
+
+def test_many_are_as_random_as_their_seed():
+    def trace(seed):
+        envs = gymnasium.make_vec(ID, num_envs=4, world=world("sample"))
+        envs.action_space.seed(1)
+        steps = [envs.reset(seed=seed)[0]]
+        steps += [envs.step(envs.action_space.sample())[0] for _ in range(12)]
+        return np.array(steps)
+
+    np.testing.assert_array_equal(trace(1), trace(1))
+    assert not np.array_equal(trace(1), trace(2))
+    assert len(np.unique(trace(1)[0], axis=0)) == 4
+
+
+def test_begins_anew_in_the_step_after():
+    envs = gymnasium.make_vec(ID, num_envs=2, world=world())
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    envs.reset(seed=1)
+    for episode in range(2):
+        for step in range(1, CAP + 1):
+            seen, reward, terminated, truncated, _ = envs.step(np.zeros((2, A)))
+            assert (truncated == (step == CAP)).all(), (episode, step)
+            assert not terminated.any()
+            assert seen[:, Z:].all()
+            assert reward.all()
+        seen, reward, terminated, truncated, _ = envs.step(np.ones((2, A)))
+        assert not (terminated | truncated | (reward != 0)).any()
+        assert not seen[:, Z:].any()  # M has forgotten
+
+
+def test_begins_anew_in_the_same_step_if_asked():
+    envs = gymnasium.make_vec(ID, num_envs=3, world=world("sample", 20), autoreset=AutoresetMode.SAME_STEP)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    envs.reset(seed=1)
+    ends = 0
+    for _ in range(40):
+        seen, _, terminated, truncated, infos = envs.step(envs.action_space.sample())
+        over = terminated | truncated
+        np.testing.assert_array_equal(seen[:, Z:].any(axis=1), ~over)
+        if over.any():
+            np.testing.assert_array_equal(infos["_final_obs"], over)
+            for place, last in enumerate(infos["final_obs"]):
+                assert (last is not None) == over[place]
+                assert last is None or last[Z:].any()
+        else:
+            assert infos == {}
+        ends += over.sum()
+    assert ends > 10
+
+
+def test_ms_done_terminates():
+    w = world("threshold")
+    w.heads[0][-1] = 50
+    envs = DreamVectorEnv(2, world=w)
+    envs.reset(seed=1)
+    *_, terminated, truncated, _ = envs.step(np.zeros((2, A)))
+    assert terminated.all()
+    assert not truncated.any()
+
+
+def test_a_lap_that_is_done_terminates():
+    """Its length is that of a dream that only counts, and the next one counts from nothing."""
+    w = world(cap=100, lap=2.0, step_price=0.25)
+    w.heads[0][3 * 3 * Z] += 0.1  # a reward that adds up
+    envs = DreamVectorEnv(3, world=w)
+    envs.reset(seed=1)
+    earned, laps = np.zeros(3), 0
+    for _ in range(60):
+        _, reward, terminated, truncated, _ = envs.step(np.zeros((3, A)))
+        earned += np.where(begins := earned >= 2, -earned, reward + 0.25)
+        assert (reward[begins] == 0).all()
+        np.testing.assert_array_equal(terminated, earned >= 2)
+        assert not truncated.any()
+        laps += terminated.sum()
+    assert laps > 6
+
+
+def test_actions_at_the_edge_are_legal():
+    env = DreamEnv(world=world())
+    env.reset(seed=1)
+    for u in (-1, 1):
+        assert np.isfinite(env.step(np.full(A, u))[0]).all()
+        a = env.dreams.sleepers.a[0].numpy()
+        np.testing.assert_allclose(a, [u, (u + 1) / 2], atol=1e-5)
+
+
+def test_what_it_cannot_do_is_said_at_once():
+    with pytest.raises(ValueError, match="render"):
+        DreamVectorEnv(2, world=world(), render_mode="rgb_array")
+    with pytest.raises(ValueError, match="autoreset"):
+        DreamVectorEnv(2, world=world(), autoreset=AutoresetMode.DISABLED)
+
+
+def test_others_can_train_in_it():
+    baselines = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.env_checker import check_env
+
+    env = gymnasium.make(ID, world=world("sample", 30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env)
+    steps = {"n_steps": 64, "seed": 1, "device": "cpu"}
+    agent = baselines.PPO("MlpPolicy", env, batch_size=32, n_epochs=2, **steps)
+    before = [x.detach().clone() for x in agent.policy.parameters()]
+    agent.learn(256)
+    assert agent.num_timesteps == 256
+    assert any(not torch.equal(x, y) for x, y in zip(before, agent.policy.parameters(), strict=True))
+    assert len(agent.ep_info_buffer) > 5
+    action, _ = agent.predict(env.reset(seed=1)[0], deterministic=True)
+    assert action in env.action_space

@@ -1,0 +1,75 @@
+"""Plans: more machines take less time, more work more; rates come from what was measured."""
+
+from dataclasses import replace
+
+import pytest
+
+from wm.config.presets import PRESETS
+from wm.config.schema import Polish
+from wm.experiments.plan import Rates, estimate, estimate_rounds, rates_of
+
+PAPER, SMALL = PRESETS["car-racing"], PRESETS["car-racing-small"]
+
+
+def seconds(config=SMALL, cpus=2, gpus=0, rates=Rates()) -> dict[str, float]:  # noqa: B008
+    return {stage.stage: stage.seconds for stage in estimate(config, cpus, gpus, rates)}
+
+
+def test_more_workers_take_less_time_until_units_run_out() -> None:
+    few, many, most = (seconds(PAPER, cpus)["evolve"] for cpus in (16, 256, 4096))
+    assert few > 10 * many
+    assert many == pytest.approx(most, rel=0.05)  # 1,024 episodes in units of 4
+
+
+def test_a_gpu_helps_those_who_train() -> None:
+    without, with_one = seconds(PAPER, 64), seconds(PAPER, 64, 1)
+    assert with_one["vision"] < without["vision"] / 10
+    assert with_one["evolve"] == without["evolve"]
+
+
+def test_the_stages_are_those_of_the_pipeline() -> None:
+    assert list(seconds()) == ["collect", "vision", "latents", "memory", "evolve", "score"]
+    without = replace(SMALL, controller=replace(SMALL.controller, inputs="z"))
+    assert "memory" not in seconds(without)
+
+
+def test_the_dream_is_faster_than_the_game() -> None:
+    dream = replace(SMALL, evolve=replace(SMALL.evolve, where="dream"))
+    assert seconds(dream)["evolve"] < seconds()["evolve"] / 5
+
+
+def test_measured_rates_take_the_place_of_the_references() -> None:
+    rates = rates_of({"training V, 2 threads": 1.0, "something else": 5.0})
+    assert rates == replace(Rates(), vision=1.0)
+    assert seconds(rates=rates)["vision"] > 100 * seconds()["vision"]
+
+
+def test_doom_s_random_episodes_are_short_and_its_pictures_slow() -> None:
+    doom = PRESETS["doom-small"]
+    stages = {stage.stage: stage for stage in estimate(doom, 2, 0, Rates())}
+    assert stages["collect"].work == f"{285 * doom.collect.episodes:,} frames"
+    assert stages["collect"].seconds > 2 * seconds(replace(doom, game="car-racing"))["collect"] * 285 / 1000
+    assert stages["score"].seconds < 900
+
+
+def test_rounds_add_up() -> None:
+    """Each further one encodes more, since V sees all rollouts anew, and only the last one is scored."""
+    dream = PRESETS["car-racing-dream"]
+    first, *more = ({one.stage: one.seconds for one in row} for row in estimate_rounds(dream, 3, 2, 0, Rates()))
+    assert first["vision"] == seconds(dream)["vision"] > more[0]["vision"]
+    assert first["latents"] < more[0]["latents"] < more[1]["latents"]
+    assert ["score" in row for row in (first, *more)] == [False, False, True]
+    frozen = replace(dream, rounds=replace(dream.rounds, vision_steps=0))
+    _, second = ({one.stage: one.seconds for one in row} for row in estimate_rounds(frozen, 2, 2, 0, Rates()))
+    assert "vision" not in second
+    assert second["latents"] < more[0]["latents"]
+
+
+def test_polishing_comes_after_the_rounds_and_is_what_is_scored() -> None:
+    config = PRESETS["car-racing-best"]
+    rounds = estimate_rounds(replace(config, polish=Polish()), 2, 2, 0, Rates())
+    *before, last = estimate_rounds(config, 2, 2, 0, Rates())
+    assert before == [rounds[0], rounds[1][:-1]]
+    assert [one.stage for one in last] == ["evolve", "score"]
+    episodes = config.polish.generations * config.polish.population * config.polish.episodes
+    assert last[0].work.startswith(f"{600 * episodes:,} steps in the real game")

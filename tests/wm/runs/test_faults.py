@@ -1,0 +1,125 @@
+"""S3 in trouble: one request in ten goes wrong, or the bucket is away for a while. Runs go on; nothing is corrupted."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from faults import FAULTS, Faults
+
+from wm.config.presets import PRESETS
+from wm.errors import Mistake
+from wm.pipeline import pipeline
+from wm.pool import LocalPool, Progress
+from wm.runs import storage as places
+from wm.runs.datasets import data_set
+from wm.runs.run import Run, start_run
+from wm.runs.shards import DataSet
+
+
+@pytest.fixture
+def faults(s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+    made = Faults(os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
+    monkeypatch.setattr(places, "REQUEST_SECONDS", 0.5)  # so that silence is noticed soon
+    logging.getLogger("wm.runs.storage").setLevel(logging.ERROR)
+    yield made
+    logging.getLogger("wm.runs.storage").setLevel(logging.NOTSET)
+    made.close()
+
+
+def test_every_verb_outlives_a_store_that_fails_often(faults: Faults, s3: Callable[[str], str]) -> None:
+    place = places.at(s3("often"))
+    faults.share = 0.3
+    data = [os.urandom(100_000 + number) for number in range(6)]
+    for number, one in enumerate(data):
+        assert place.put_new(f"new/{number}", one)  # true also where only the answer was lost
+        assert not place.put_new(f"new/{number}", b"other")
+        place.put(f"put/{number}", one)
+        assert place.get(f"new/{number}") == one
+        assert place.get("nothing") is None
+        file = place.open(f"put/{number}")
+        file.seek(90_000)
+        assert bytes(file.read()) == one[90_000:]
+    place.delete("put/0")
+    assert sorted(place.sizes("new").values()) == [len(one) for one in data]
+    assert len(place.sizes()) == 11
+    assert set(faults.done) == {*FAULTS, "none"}
+
+
+def test_of_many_at_once_exactly_one_wins_whatever_answers_are_lost(faults: Faults, s3: Callable[[str], str]) -> None:
+    uri = s3("race")
+    faults.share = 0.3
+    barrier = threading.Barrier(8)
+
+    def attempt(number: int) -> list[bool]:
+        place, won = places.at(uri), []
+        for key in range(3):
+            barrier.wait()
+            won.append(place.put_new(str(key), b"%d" % number))
+        return won
+
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(attempt, range(8)))
+    for key in range(3):
+        winners = [number for number, each in enumerate(won) if each[key]]
+        assert len(winners) == 1
+        assert places.at(uri).get(str(key)) == b"%d" % winners[0]
+
+
+def test_the_whole_pipeline_with_one_request_in_ten_failing(
+    faults: Faults, s3: Callable[[str], str], tiny: Run
+) -> None:
+    assert same_as(tiny, faults, s3("tenth"), 0.1)
+    assert sum(faults.done[fault] for fault in FAULTS) > 10
+
+
+@pytest.mark.parametrize("seconds", [4.0, pytest.param(30.0, marks=pytest.mark.slow)])
+def test_a_bucket_that_is_away_for_a_while(faults: Faults, s3: Callable[[str], str], tiny: Run, seconds: float) -> None:
+    assert same_as(tiny, faults, s3("away"), 0.0, away=seconds)
+    assert faults.done["away"] >= 3
+
+
+def same_as(tiny: Run, faults: Faults, uri: str, share: float, away: float = 0.0) -> bool:
+    """Whether the pipeline makes the same here, and all that its manifests name is whole."""
+    config = PRESETS["tiny"]
+    run = start_run(uri, "tiny", config)
+    gone = []
+
+    def tell(progress: Progress) -> None:
+        if away and not gone and progress.stage == "evolve" and progress.done == 1:
+            gone.append(faults.stay_away(away))
+
+    run.tell, faults.share = tell, share
+    made = pipeline(config, run, LocalPool())
+    faults.share = 0.0
+    before = pipeline(config, tiny, LocalPool())
+    for manifest in made:
+        for key in manifest.content.get("files", {}):
+            manifest.read(key)
+    sets: list[DataSet] = [data_set(made[0], "collect"), data_set(made[2], "encode")]
+    for one in sets:
+        one.verify()
+    return [one.digest for one in made] == [one.digest for one in before]
+
+
+def test_a_bucket_that_stays_away_is_given_up_in_time(
+    faults: Faults, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "PATIENCE", 1.0)
+    place = places.at(s3("gone"))
+    faults.away = True
+    start = time.monotonic()
+    with pytest.raises(OSError, match="S3"):
+        place.get("key")
+    assert time.monotonic() - start < 20
+
+
+def test_what_asking_again_does_not_cure_is_said_at_once(faults: Faults, s3: Callable[[str], str]) -> None:
+    start = time.monotonic()
+    with pytest.raises(Mistake, match="there is no bucket nobody-made-this"):
+        start_run("s3://nobody-made-this/run", "tiny", PRESETS["tiny"])
+    assert time.monotonic() - start < 10

@@ -1,0 +1,209 @@
+"""One writer per run: of many that start at once one works, the dead are followed at once, the far ones waited for."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wm.errors import Mistake
+from wm.runs import lease as leases
+from wm.runs import storage as places
+from wm.runs.lease import Lease, hold
+
+processes = multiprocessing.get_context("forkserver")  # obstore has threads, so no plain fork
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes a minute takes two seconds."""
+    monkeypatch.setattr(leases, "SECONDS", 2.0)
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.5)
+    monkeypatch.setattr(leases, "LOOK_SECONDS", 0.1)
+
+
+@pytest.fixture
+def other(uri: str) -> Iterator[Callable[..., Any]]:
+    """Starts a process that holds the lease of `uri` until it is killed."""
+    started = []
+
+    def start() -> Any:
+        process = processes.Process(target=_hold_for_good, args=(uri, dict(os.environ)))
+        process.start()
+        started.append(process)
+        end = time.monotonic() + 60
+        while not places.at(uri).sizes("lease"):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return process
+
+    yield start
+    for one in started:
+        one.kill()
+        one.join()
+
+
+def _hold_for_good(uri: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # the server that forks may be older than the bucket
+    with hold(places.at(uri)):
+        time.sleep(1000)
+
+
+def elsewhere(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> Lease:
+    """The same on another machine."""
+    lease.mine = replace(lease.mine, host="elsewhere", boot="another")
+    return lease
+
+
+def test_it_is_given_back(uri: str) -> None:
+    place = places.at(uri)
+    for _ in range(3):
+        with hold(place) as lease:
+            assert list(place.sizes()) == ["lease/0001.json"]
+            lease.check()
+        assert place.sizes() == {}
+    with pytest.raises(ZeroDivisionError), hold(place):
+        raise ZeroDivisionError
+    assert place.sizes() == {}
+
+
+def test_the_second_is_told_who_has_it(uri: str, other: Callable[..., Any]) -> None:
+    first = other()
+    with pytest.raises(Mistake, match=rf"is being worked on by process {first.pid} on \S+, since .*--take-over"):
+        Lease(places.at(uri)).acquire()
+    first.kill()
+    first.join()
+    with hold(places.at(uri)):
+        pass
+
+
+def test_who_died_here_is_followed_at_once(
+    uri: str, other: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = other()
+    os.kill(dead.pid, signal.SIGKILL)  # and nobody asks how it went: until then the system still knows the pid
+    end = time.monotonic() + 60
+    while Lease(places.at(uri))._newest()[1].alive():  # type: ignore[union-attr]
+        assert time.monotonic() < end
+    start = time.monotonic()
+    with hold(places.at(uri)):
+        assert time.monotonic() - start < 5
+        assert list(places.at(uri).sizes()) == ["lease/0002.json"]
+    assert f"left by process {dead.pid}" in caplog.text
+
+
+def test_a_pid_that_is_used_again_is_not_the_holder(uri: str) -> None:
+    lease = Lease(places.at(uri))
+    lease.mine = replace(lease.mine, began="long ago")
+    lease._take(1)
+    with hold(places.at(uri)):
+        pass
+
+
+def test_who_is_elsewhere_and_lives_is_left_alone(
+    uri: str, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    far = elsewhere(Lease(places.at(uri)), monkeypatch)
+    far.acquire()
+    start = time.monotonic()
+    with pytest.raises(Mistake, match=r"process .* on elsewhere"):
+        Lease(places.at(uri)).acquire()
+    assert time.monotonic() - start < 2
+    assert "waiting for a sign of it" in caplog.text
+    far.check()
+    far.release()
+
+
+def test_who_is_elsewhere_and_silent_is_waited_for(
+    uri: str, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    far = elsewhere(Lease(places.at(uri)), monkeypatch)
+    far._take(1)
+    start = time.monotonic()
+    with hold(places.at(uri)):
+        assert 1 < time.monotonic() - start < 10
+    assert caplog.text.count("waiting for a sign of it") == 1
+
+
+def test_take_over_does_not_wait_and_the_other_is_told(uri: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold(places.at(uri)) as first, hold(places.at(uri), take_over=True):
+        end = time.monotonic() + 60
+        while not first.lost:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        with pytest.raises(Mistake, match=r"was taken over by process .*what is complete is kept"):
+            first.check()
+
+
+def test_it_is_renewed_and_trouble_with_that_is_outlived(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = places.at(str(tmp_path))
+    put, broken = place.put, [3]
+
+    def breaking(key: str, data: bytes) -> None:
+        if broken[0]:
+            broken[0] -= 1
+            raise OSError("the disk is away")
+        put(key, data)
+
+    monkeypatch.setattr(place, "put", breaking)
+    with hold(place):
+        before = json.loads((tmp_path / "lease/0001.json").read_text())["until"]
+        end = time.monotonic() + 60
+        while json.loads((tmp_path / "lease/0001.json").read_text())["until"] == before:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert caplog.text.count("can't be renewed (the disk is away)") == 1
+
+
+def test_what_is_no_lease_is_a_mistake(uri: str) -> None:
+    places.at(uri).put("lease/0001.json", b"{}")
+    with pytest.raises(Mistake, match=r"lease/0001.json is no lease of ours: remove it"):
+        Lease(places.at(uri)).acquire()
+
+
+@pytest.mark.parametrize("rounds", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_of_many_processes_at_once_exactly_one_works(uri: str, rounds: int) -> None:
+    """Again and again, some times after a holder that was killed. Each notes when it worked."""
+    place, teams = places.at(uri), 4
+    barrier, answers = processes.Barrier(teams), processes.Queue()
+    workers = [
+        processes.Process(target=_compete, args=(uri, rounds, barrier, answers, dict(os.environ))) for _ in range(teams)
+    ]
+    for one in workers:
+        one.start()
+    said = [answers.get(timeout=200) for _ in range(teams * rounds)]
+    for one in workers:
+        one.join(200)
+        assert one.exitcode == 0
+    for number in range(rounds):
+        assert sorted(word for of, word in said if of == number) == ["told"] * (teams - 1) + ["worked"], number
+    assert place.sizes("lease") == {}
+
+
+def _compete(uri: str, rounds: int, barrier: Any, answers: Any, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    place = places.at(uri)
+    for number in range(rounds):
+        if barrier.wait(60) == 0 and number % 2:
+            dead = Lease(place)
+            dead.mine = replace(dead.mine, began="died a moment ago")
+            dead._take(1)
+        barrier.wait(60)
+        lease = Lease(place)
+        try:
+            lease.acquire()
+        except Mistake:
+            answers.put((number, "told"))
+            barrier.wait(60)
+        else:
+            answers.put((number, "worked"))
+            barrier.wait(60)
+            lease.release()

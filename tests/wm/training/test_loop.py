@@ -1,0 +1,249 @@
+"""The training loop, with a model of two numbers: it resumes to the bit and never dies unnoticed."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wm.config.schema import Training
+from wm.errors import Failure, Mistake
+from wm.pool import Progress
+from wm.runs import storage as places
+from wm.runs.checkpoints import KEPT, Checkpoints, pack, unpack
+from wm.runs.storage import Place
+from wm.training.learner import Learner, split
+from wm.training.loop import Finished, train
+
+SECTION = Training(steps=30, batch=8, learning_rate=0.05, evaluate_steps=5, checkpoint_seconds=1e-9)
+
+
+class Line(Learner):
+    """y = 3 x + 1 with noise, from wherever the seed puts it."""
+
+    def __init__(self, section: Training = SECTION, fate: dict[int, float] | None = None):
+        torch.manual_seed(0)
+        self.fate = fate or {}  # step -> what the loss is multiplied by
+        self.drawn: list[int] = []
+        super().__init__("line", nn.Linear(1, 1), section, seed=7, device="cpu")
+
+    def batches(self, start: int) -> Iterator[Tensor]:
+        for number in itertools.count(start):
+            self.drawn.append(number)
+            yield torch.randn(self.section.batch, 1, generator=self.generator("order", number))
+
+    def losses(self, batch: Tensor, purpose: str, number: int) -> dict[str, Tensor]:
+        noise = torch.randn(batch.shape, generator=self.generator(purpose, number))
+        loss = (self.model(batch) - 3 * batch - 1 - 0.1 * noise).square().mean()
+        return {"loss": loss * (self.fate.get(number, 1.0) if purpose != "held out" else 1.0)}
+
+    def held_out(self) -> Iterator[tuple[Tensor, float]]:
+        yield torch.linspace(-1, 1, 16)[:, None], 16
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return places.at(str(tmp_path))
+
+
+def run(place: Place, section: Training = SECTION, learner: Learner | None = None) -> tuple[list[Progress], Finished]:
+    *reports, last = train(learner or Line(section), section, "line", place, "line")
+    assert isinstance(last, Finished)
+    return reports, last
+
+
+def interrupted(place: Place, section: Training, stop: int) -> None:
+    """As if the process vanished right after the checkpoint of that step."""
+    learner = Line(section)
+    original = learner.step
+
+    def step(number: int, batch: Any) -> dict[str, Tensor]:
+        if number == stop:
+            raise SystemExit
+        return original(number, batch)
+
+    learner.step = step  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        list(train(learner, section, "line", place, "line"))
+
+
+def checkpoints(place: Place, kind: str = "step") -> list[str]:
+    return [key for key in place.sizes("line/checkpoints") if f"/{kind}-" in key]
+
+
+def rows(place: Place) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (place.get("line/metrics.jsonl") or b"").splitlines()]
+
+
+def test_it_learns_and_says_so(place: Place) -> None:
+    reports, finished = run(place)
+    assert (finished.step, reports[0].done, reports[-1].done, reports[-1].total) == (30, 0, 30, 30)
+    assert [row["step"] for row in rows(place)] == [0, 5, 10, 15, 20, 25, 30]
+    losses = {int(row["step"]): row["held_out_loss"] for row in rows(place)}
+    assert losses[30] < losses[0] / 2
+    assert finished.best_step == min(losses, key=lambda step: losses[step])
+    assert finished.metrics["held_out_loss"] == losses[finished.best_step]
+    weights = unpack(place.get(finished.weights) or b"")[0]
+    assert set(weights) == {"weight", "bias"}
+
+
+def test_the_result_is_the_best_and_not_the_last(place: Place) -> None:
+    section = replace(SECTION, steps=8, learning_rate=1.0, decay_steps=10_000, evaluate_steps=1)
+    _, finished = run(place, section)
+    losses = {int(row["step"]): row["held_out_loss"] for row in rows(place)[1:]}
+    assert finished.best_step == min(losses, key=lambda step: losses[step]) < 8
+    model = nn.Linear(1, 1)
+    model.load_state_dict(unpack(place.get(finished.weights) or b"")[0])
+    learner = Line(section)
+    learner.model = model
+    assert learner.evaluate()["loss"] == losses[finished.best_step]
+
+
+def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(place: Place, tmp_path: Path) -> None:
+    _, undisturbed = run(place)
+    for number, stops in enumerate([(1,), (5,), (29,), (3, 4, 11, 26)]):
+        other = places.at(str(tmp_path / f"run-{number}"))
+        for stop in stops:
+            interrupted(other, SECTION, stop)
+        learner = Line()
+        _, finished = run(other, learner=learner)
+        assert learner.drawn[0] == stops[-1]  # it went on from the last step and did none twice
+        assert (finished.sha256, finished.best_step) == (undisturbed.sha256, undisturbed.best_step)
+        assert [row["held_out_loss"] for row in rows(other)] == [row["held_out_loss"] for row in rows(place)]
+        a, b = Checkpoints(place, "line/checkpoints").newest(), Checkpoints(other, "line/checkpoints").newest()
+        assert a is not None
+        assert b is not None
+        assert all(torch.equal(a[0][name], b[0][name]) for name in a[0].keys() | b[0].keys())
+
+
+def test_a_higher_budget_goes_on(place: Place, tmp_path: Path) -> None:
+    run(place, replace(SECTION, steps=10))
+    learner = Line(replace(SECTION, steps=30))
+    _, more = run(place, replace(SECTION, steps=30), learner)
+    _, at_once = run(places.at(str(tmp_path / "other")))
+    assert learner.drawn[0] == 10
+    assert more.sha256 == at_once.sha256
+
+
+def test_given_again_a_finished_training_does_nothing(place: Place) -> None:
+    _, first = run(place)
+    learner = Line()
+    _, again = run(place, learner=learner)
+    assert learner.drawn == []
+    assert (again.weights, again.best_step) == (first.weights, first.best_step)
+
+
+def test_two_checkpoints_and_the_best_are_kept(place: Place) -> None:
+    run(place)
+    assert [key.split("-")[1] for key in checkpoints(place)] == ["0000000029", "0000000030"]
+    assert len(checkpoints(place)) == KEPT
+    assert len(checkpoints(place, "best")) == 1
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: data[:-1] + b"\0"])
+def test_a_damaged_checkpoint_is_passed_over(place: Place, tmp_path: Path, damage: Any, caplog: Any) -> None:
+    _, undisturbed = run(places.at(str(tmp_path / "undisturbed")))
+    interrupted(place, SECTION, 12)
+    newest = checkpoints(place)[-1]
+    place.put(newest, damage(place.get(newest) or b""))
+    learner = Line()
+    _, finished = run(place, learner=learner)
+    assert newest in caplog.text
+    assert learner.drawn[0] == 11
+    assert finished.sha256 == undisturbed.sha256
+    found = Checkpoints(place, "line/checkpoints").newest()
+    assert found is not None
+    assert found[1]["step"] == 30
+
+
+def test_with_all_checkpoints_damaged_it_begins_anew(place: Place, tmp_path: Path) -> None:
+    interrupted(place, SECTION, 12)
+    for key in checkpoints(place):
+        place.put(key, b"x")
+    learner = Line()
+    run(place, learner=learner)
+    assert learner.drawn[0] == 0
+
+
+def test_damaged_best_weights_never_ship(place: Place) -> None:
+    run(place)
+    (best,) = checkpoints(place, "best")
+    place.put(best, (place.get(best) or b"")[:-1])
+    with pytest.raises(Mistake, match=f"{best} is missing or damaged: remove the folder line/checkpoints"):
+        run(place)
+
+
+def test_patience_stops_a_plateau(place: Place) -> None:
+    section = replace(SECTION, steps=1000, learning_rate=1e-30, patience=3)
+    _, finished = run(place, section)
+    assert (finished.step, finished.best_step) == (20, 5)  # the first measurement, and three that were no better
+    learner = Line(section)
+    _, again = run(place, section, learner)
+    assert (again.step, learner.drawn) == (20, [])
+
+
+@pytest.mark.parametrize("fate", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_it(place: Place, fate: float) -> None:
+    learner = Line(fate={12: fate})
+    with pytest.raises(Failure, match=r"line diverged at step 15 \(.*nan.*best weights, of step 10.*--line.learning-r"):
+        run(place, learner=learner)
+    kept = Checkpoints(place, "line/checkpoints").newest()
+    assert kept is not None
+    assert kept[1]["step"] == 12  # the last good one
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in kept[0].values())
+    assert checkpoints(place, "best") != []
+
+
+def test_a_step_size_far_too_large_stops_it(place: Place) -> None:
+    with pytest.raises(Failure, match=r"line diverged at step 5 \(held_out_loss is .*smaller --line.learning-rate"):
+        run(place, replace(SECTION, learning_rate=1e6), Line(replace(SECTION, learning_rate=1e6)))
+
+
+def test_the_step_size_is_constant_then_falls() -> None:
+    learner = Line(replace(SECTION, learning_rate=0.5, decay_steps=100))
+    rates = []
+    for step in (0, 50, 100, 400, 10_000):
+        learner.set_rate(step)
+        rates.append(learner.optimisers["adam"].param_groups[0]["lr"])
+    assert rates == pytest.approx([0.5, 0.5, 0.5, 0.25, 0.05])
+
+
+def test_tensorboard_reads_the_events(place: Place, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    interrupted(place, SECTION, 12)  # a resumed training continues the curve
+    run(place)
+    events = EventAccumulator(str(tmp_path / "line"), size_guidance={"scalars": 0}).Reload()
+    assert set(events.Tags()["scalars"]) == {"line/loss", "line/held_out_loss"}
+    curve = events.Scalars("line/held_out_loss")
+    assert [point.step for point in curve] == [0, 5, 10, 15, 20, 25, 30]
+    assert [point.value for point in curve] == pytest.approx([row["held_out_loss"] for row in rows(place)])
+    assert [point.wall_time for point in curve] == pytest.approx([row["time"] for row in rows(place)])
+
+
+def test_the_held_out_episodes_stay_held_out() -> None:
+    training, held_out = split(100, 20)
+    assert list(held_out) == [0, 20, 40, 60, 80]
+    assert sorted([*training, *held_out]) == list(range(100))
+    more_training, more_held_out = split(250, 20)
+    assert not set(training) & set(more_held_out)
+    assert not set(held_out) & set(more_training)
+    assert list(split(4, 20)[1]) == [0]
+    with pytest.raises(Mistake, match="1 episode leaves none to train on"):
+        split(1, 20)
+
+
+def test_packed_tensors_come_back_with_their_types() -> None:
+    tensors = {"a": torch.arange(6).view(2, 3).T, "b": torch.tensor(0.1, dtype=torch.float64), "c": torch.zeros(0)}
+    found, info = unpack(pack(tensors, {"x": 0.1, "y": [1, None]}))
+    assert info == {"x": 0.1, "y": [1, None]}
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert [found[name].dtype for name in "abc"] == [torch.int64, torch.float64, torch.float32]
+    assert np.array_equal(found["a"].numpy(), tensors["a"].numpy())

@@ -1,0 +1,140 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from wm.models.memory import MDNRNN
+from wm.models.vision import VAE
+from wm.runs.storage import Folder
+from wm.training.sequences import Sequences
+from wm.visuals.drawing import Curve, panel, ticks
+from wm.visuals.pictures import _telling, dream_along, memory_pictures, vision_pictures
+
+torch.set_num_threads(1)  # small work on a busy machine: two threads would wait for each other
+
+Z, A = 6, 3
+
+
+@pytest.fixture(scope="module")
+def vision():
+    torch.manual_seed(0)
+    return VAE(Z).eval()
+
+
+def a_memory(**heads):
+    torch.manual_seed(0)
+    return MDNRNN(z=Z, actions=A, hidden=16, **heads).eval()
+
+
+def frames(count):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=generator)
+
+
+def sequences(*lengths, steps):
+    """Held-out sequences of these lengths, padded to `steps`, each with a last step that is its end."""
+    g = torch.Generator().manual_seed(2)
+    batch, t, ends = len(lengths), torch.arange(steps)[None], torch.tensor(lengths)[:, None]
+    mu, logvar = torch.randn(batch, steps, Z, generator=g), torch.full((batch, steps, Z), -3.0)
+    mu[(t >= ends).expand(batch, steps)] = torch.nan  # whoever looks at the padding is found out
+    a, reward = torch.rand(batch, steps, A, generator=g), torch.rand(batch, steps, generator=g)
+    return Sequences(mu, logvar, a, reward, (t == ends - 1).float(), (t < ends).float(), (t < ends - 1).float())
+
+
+def opened(place, keys):
+    """The pictures, each decoded and looked at: neither blank nor all ink."""
+    pictures = [cv2.imdecode(np.frombuffer(place.get(key), np.uint8), cv2.IMREAD_COLOR) for key in keys]
+    for picture in pictures:
+        assert picture.shape[2] == 3
+        assert 200 < picture.shape[1] < 1500
+        paper = (picture == 255).all(axis=2).mean()
+        assert 0.02 < paper < 0.98
+        assert (picture[:8] == 255).all()  # the margin
+    return pictures
+
+
+def test_what_v_sees(vision, tmp_path):
+    place = Folder(str(tmp_path))
+    keys = vision_pictures(vision, frames(40), place, "vision/pictures")
+    assert keys == ["vision/pictures/reconstructions.png", "vision/pictures/traversal.png"]
+    reconstructions, traversal = opened(place, keys)
+    assert reconstructions.shape[1] > 8 * 128  # eight frames beside each other, in two sections of two rows
+    assert reconstructions.shape[0] > 4 * 128
+    assert traversal.shape[1] > 7 * 128  # -3 to 3
+    assert traversal.shape[0] > (1 + Z) * 128  # the frame, then all there is of z
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_frames_will_do(vision, tmp_path, count):
+    place = Folder(str(tmp_path))
+    opened(place, vision_pictures(vision, frames(count), place, "p"))
+
+
+def test_what_m_expects(vision, tmp_path):
+    place = Folder(str(tmp_path))
+    memory = a_memory(reward=True, done=True, previous_done=True)
+    keys = memory_pictures(memory, vision, sequences(120, 60, steps=120), place, "memory/pictures")
+    assert keys == ["memory/pictures/filmstrip.png", "memory/pictures/predictions.png"]
+    filmstrip, predictions = opened(place, keys)
+    assert filmstrip.shape[0] > 5 * 128  # what came, and four temperatures
+    assert filmstrip.shape[1] > 9 * 128
+    assert predictions.shape[0] > 7 * 120  # five numbers of z, reward and done
+
+
+@pytest.mark.parametrize("lengths", [(16, 16), (16, 3), (2,), (1, 1)])
+def test_short_sequences_will_do(vision, tmp_path, lengths):
+    place = Folder(str(tmp_path))
+    held = sequences(*lengths, steps=16)
+    opened(place, memory_pictures(a_memory(reward=True), vision, held, place, "p", taus=(0.5,)))
+
+
+def test_the_same_models_give_the_same_pictures(vision, tmp_path):
+    place, memory, held = Folder(str(tmp_path)), a_memory(reward=True), sequences(50, 40, steps=50)
+    for folder in "ab":
+        torch.rand(1)  # whatever else draws at random must not matter
+        vision_pictures(vision, frames(10), place, folder)
+        memory_pictures(memory, vision, held, place, folder)
+    names = [key.removeprefix("a/") for key in place.sizes() if key.startswith("a/")]
+    assert len(names) == 4
+    assert all(place.get(f"a/{name}") == place.get(f"b/{name}") for name in names)
+
+
+def test_what_is_shown_is_where_something_happens_and_never_padding():
+    held = sequences(60, 80, 30, steps=100)
+    held.reward[:] = 0
+    held.done[:] = 0
+    held.reward[1, 45] = 1
+    held.reward[2, 50] = 9  # in the padding
+    row, begin, end = _telling(held, 40)
+    assert (row, end - begin) == (1, 40)
+    assert begin <= 45 < end <= 80
+    assert _telling(held, 500) == (1, 0, 80)
+
+
+def test_dreams_begin_with_what_was_seen_and_are_tamer_when_cold():
+    memory, held = a_memory(), sequences(80, steps=80)
+    z, a = held.mu[0], held.a[0]
+    dreams = dream_along(memory, z, a, 20, taus=(0.1, 1.0))  # (2, 60, Z)
+    assert dreams.shape == (2, 60, Z)
+    assert torch.equal(dreams[:, 0], z[20].expand(2, -1))
+    cold, warm = (dream[1:].std() for dream in dreams)
+    assert cold < 0.7 * warm
+
+
+def test_a_dream_is_told_the_actions_and_nothing_else():
+    memory, held = a_memory(), sequences(40, steps=40)
+    z, a = held.mu[0], held.a[0]
+    dream = dream_along(memory, z, a, 10, taus=(1.0,))
+    later = z.clone()
+    later[11:] += 1
+    assert torch.equal(dream, dream_along(memory, later, a, 10, taus=(1.0,)))
+    turned = a.clone()
+    turned[10:] = -1
+    assert not torch.equal(dream, dream_along(memory, z, turned, 10, taus=(1.0,)))
+
+
+def test_axes():
+    np.testing.assert_allclose(ticks(-0.31, 0.52, 4), [-0.2, 0, 0.2, 0.4])
+    assert [f"{value:g}" for value in ticks(-0.4, 0.4, 4)] == ["-0.4", "-0.2", "0", "0.2", "0.4"]
+    assert (panel([Curve(np.zeros(5)), Curve(np.zeros(5))], "flat") < 255).any()
+    assert (panel([Curve(np.empty(0))], "nothing") < 255).any()

@@ -1,0 +1,128 @@
+"""TODO"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.dream.world import LINE, Sleepers, World
+from wm.models.agent import room
+from wm.models.controller import Controller
+
+CHUNK = 16  # steps between two looks at who is still alive; also how much noise is drawn at once
+
+
+class Players(Sleepers):
+    """Sleepers with their C and their score; row B dreams episode `episode[B]` for the place `row[B]` in the result."""
+
+    def __init__(self, batch: int, episodes: int, world: World, controller: Controller):
+        super().__init__(batch, world.memory, world.device)
+        zeros = torch.zeros(batch, device=world.device)
+        self.features = self.state[:, : controller.features_size].unsqueeze(1)  # (B, 1, F)
+        lines = -(-controller.size // LINE) * LINE
+        self.padded = torch.zeros(batch, lines, device=world.device)
+        self.theta = self.padded[:, : controller.size]
+        self.episode, self.row = zeros.long(), zeros.long()
+        self.alive, self.returns, self.lengths = zeros.bool(), zeros, zeros.clone()
+        self.noise = torch.zeros(CHUNK, episodes, sum(world.widths), device=world.device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def move_in(self, others: "Players", rows: Tensor) -> None:
+        """Take over these rows."""
+        for name in ("x", "tau", "padded", "episode", "row", "alive", "returns", "lengths"):
+            torch.index_select(getattr(others, name), 0, rows, out=getattr(self, name))
+
+
+class Dream:
+    """A population's dreams: what evolution asks in place of the real game.
+
+    Noise depends on (seed, episode, step) alone, so all candidates dream of the same luck, and how episodes are
+    dealt out to batches doesn't change it.
+    """
+
+    def __init__(self, world: World, controller: Controller):
+        memory = world.memory
+        wanted, given = (memory.z, memory.actions), (controller.z, controller.actions)
+        assert wanted == given, (wanted, given)
+        assert controller.inputs == "z" or controller.hidden == memory.hidden, (controller.hidden, memory.hidden)
+        self.world, self.controller = world, controller
+        self.rooms: dict[tuple[int, int], Players] = {}
+
+    @torch.inference_mode()
+    def rollout(self, theta: np.ndarray, seed: int, episodes: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Every candidate (P, N) dreams every episode -> returns and lengths, each (P, E)."""
+        numbers = range(episodes) if isinstance(episodes, int) else episodes
+        rngs = [np.random.default_rng((seed, number)) for number in numbers]
+        population = self.controller.tensor(theta, self.world.device)  # (P, N)
+        count, shape = len(population) * len(rngs), (len(population), len(rngs))
+        players = self._room(count, len(rngs))
+        self._fill(players, population, rngs)
+        returns, lengths = np.zeros(count, np.float32), np.zeros(count, np.int64)
+        while True:
+            noise = np.stack([self.world.noise(rng, CHUNK) for rng in rngs], axis=1)  # (CHUNK, E, W)
+            players.noise.copy_(torch.from_numpy(noise))
+            if players.graph is not None:
+                players.graph.replay()
+            else:
+                self._chunk(players)
+            alive = int(players.alive.sum())
+            if alive and self._size(alive) == len(players.x):
+                continue
+            row = players.row.cpu().numpy()
+            counted = row < count  # the rest is padding
+            returns[row[counted]] = players.returns.cpu().numpy()[counted]
+            lengths[row[counted]] = players.lengths.cpu().numpy()[counted]
+            if not alive:
+                return returns.reshape(shape), lengths.reshape(shape)
+            # The dead leave; as many stay as fill the smaller room.
+            first = torch.argsort((~players.alive).to(torch.uint8), stable=True)
+            smaller = self._room(alive, len(rngs))
+            smaller.move_in(players, first[: len(smaller.x)])
+            players = smaller
+
+    def _size(self, rows: int) -> int:
+        return max(8, room(rows))  # below 4 rows matrix products add in another order
+
+    def _room(self, rows: int, episodes: int) -> Players:
+        """Buffers for so many dreams, made once; on CUDA with their recorded graph."""
+        key = (self._size(rows), episodes)
+        if key not in self.rooms:
+            players = self.rooms[key] = Players(*key, self.world, self.controller)
+            if self.world.device.type == "cuda":
+                side = torch.cuda.Stream()
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):
+                    self._chunk(players)  # a graph may only be recorded once its kernels have run
+                side.synchronize()
+                players.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(players.graph):
+                    self._chunk(players)
+        return self.rooms[key]
+
+    def _fill(self, players: Players, population: Tensor, rngs: list[np.random.Generator]) -> None:
+        device, count = self.world.device, len(population) * len(rngs)
+        begun = [self.world.begin(rng) for rng in rngs]
+        states = torch.from_numpy(np.stack([state for state, _ in begun])).to(device)  # (E, Z + 2H)
+        tau = torch.tensor([tau for _, tau in begun], device=device)  # (E,)
+        for buffer in (players.x, players.returns, players.lengths):
+            buffer.zero_()
+        players.row.copy_(torch.arange(len(players.x)))
+        real = players.row.clamp(max=count - 1)  # padding repeats the last dream, but dead
+        torch.remainder(real, len(rngs), out=players.episode)
+        players.theta.copy_(population[real // len(rngs)])
+        players.state.copy_(states[players.episode])
+        players.tau.copy_(tau[players.episode, None])
+        players.alive.copy_(players.row < count)
+
+    def _chunk(self, p: Players) -> None:
+        """CHUNK steps, with no look at what is in the tensors: those that have ended sleep on, uncounted."""
+        rules = self.world.rules
+        for noise in p.noise:  # (E, W)
+            p.a.copy_(self.world.squash(self.controller.act(p.theta, p.features).squeeze(1)))
+            self.world.step(p, noise.index_select(0, p.episode))
+            p.returns.add_(p.reward.masked_fill(~p.alive, 0))
+            p.lengths.add_(p.alive)
+            p.alive.logical_and_(p.lengths < rules.steps).logical_and_(~p.done)
+            if rules.lap:
+                p.alive.logical_and_(p.returns + rules.step_price * p.lengths < rules.lap)

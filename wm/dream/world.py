@@ -1,0 +1,130 @@
+"""The dream: M as the game (Ha & Schmidhuber, 2018, section 4), thousands of episodes in one batch.
+
+No frame is ever drawn: C acts on z and h, M says what comes next. All buffers are made once and written in place,
+so that a step is little more than its matrix products, and on CUDA a chunk of steps is one recorded graph.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.dream.rules import Rules
+from wm.dream.starts import Starts
+from wm.errors import Mistake
+from wm.models.memory import MDNRNN, choose
+
+LINE = 16  # floats in a cache line
+
+
+class Sleepers:
+    """B dreams that step together: their state, and room for all that a step computes."""
+
+    def __init__(self, batch: int, memory: MDNRNN, device: torch.device):
+        z, actions, hidden = memory.z, memory.actions, memory.hidden
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(batch, *shape, device=device)
+
+        # Side by side, so that both what M takes in and what C sees are views: nothing is put together each step.
+        # Every row lies alike to the cache lines, since products may add in another order where it doesn't.
+        gap = -actions % LINE
+        self.x = zeros(gap + actions + -(-(z + 2 * hidden) // LINE) * LINE)
+        self.seen = self.x[:, gap:][:, : actions + z + hidden]  # M's input
+        self.state = self.x[:, gap + actions :][:, : z + 2 * hidden]  # C's
+        self.a = self.seen[:, :actions]
+        self.z, self.h, self.c = self.state.split((z, hidden, hidden), dim=1)
+        self.gates, self.squashed = zeros(4 * hidden), zeros(hidden)
+        self.heads = zeros(memory.heads.out_features)
+        self.tau, self.reward, self.done = zeros(1), zeros(), zeros().bool()
+
+
+class World:
+    """M as a game for any number of dreams: what follows z, a and h. `rules.steps` is the caller's to keep."""
+
+    def __init__(
+        self,
+        memory: MDNRNN,
+        starts: Starts,
+        rules: Rules,
+        squash: Callable[[Tensor], Tensor],  # the game's: C's unbounded output to actions
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,  # of the matrix products alone
+    ):
+        *mixture, reward, done, _ = memory.outputs
+        if rules.reward == "head" and not reward:
+            raise Mistake("this M predicts no reward: dream for survival, or train an M with the reward head")
+        if rules.done != "never" and not done:
+            raise Mistake("this M predicts no end: let dreams end never but at the cap, or train an M with done")
+        self.memory, self.starts, self.rules, self.squash = memory, starts, rules, squash
+        self.device, self.dtype = torch.device(device), dtype
+        self.mixture, self.reward_heads = sum(mixture), reward
+        # Per episode and step: choose a component, deviate from it, end, drop units.
+        self.uniforms = memory.z + 1 + (memory.hidden if rules.dropout else 0)
+        self.widths = [memory.z, self.uniforms - memory.z, memory.z]
+        with torch.no_grad():
+            weight = memory.gates.weight.detach().clone()  # (4H, Z + A [+ 1] + H)
+            bias = memory.gates.bias.detach().clone()
+            # tanh(g) = 2 sigmoid(2g) - 1: with the inner 2 in the weights, one call does all four gates.
+            cell = slice(2 * memory.hidden, 3 * memory.hidden)
+            weight[cell] *= 2
+            bias[cell] *= 2
+            z, a, _, h = weight.split((memory.z, memory.actions, memory.previous_done, memory.hidden), dim=1)
+            self.gates = self._pack(torch.cat((a, z, h), dim=1), bias)  # the previous done is 0 in all that lives
+            self.heads = self._pack(memory.heads.weight.detach(), memory.heads.bias.detach())
+
+    def _pack(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return bias.to(self.device, self.dtype), weight.t().contiguous().to(self.device, self.dtype)
+
+    def sleepers(self, batch: int) -> Sleepers:
+        return Sleepers(batch, self.memory, self.device)
+
+    def noise(self, rng: np.random.Generator, steps: int) -> np.ndarray:
+        """What `step` needs of randomness, for so many steps of one episode. (steps, W)"""
+        uniform = rng.random((steps, self.uniforms), dtype=np.float32)
+        return np.concatenate((uniform, rng.standard_normal((steps, self.memory.z), dtype=np.float32)), axis=1)
+
+    def begin(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        """The state that one episode begins in, z, h and c (Z + 2H,), and its temperature."""
+        low, high = self.rules.taus
+        z, memories = self.starts.draw(rng)
+        state = np.zeros(self.memory.z + 2 * self.memory.hidden, np.float32)
+        state[: self.memory.z], state[self.memory.z :] = z, memories
+        return state, float(rng.uniform(low, high))
+
+    def step(self, s: Sleepers, noise: Tensor) -> None:
+        """From z, a, h, c to what comes next, in place; noise is (B, W)."""
+        uniform, others, normal = noise.split(self.widths, dim=1)
+        _affine(s.seen, self.gates, s.gates)
+        i, f, g, o = s.gates.sigmoid_().chunk(4, dim=1)  # (B, H) each
+        s.c.mul_(f).addcmul_(i, g.sub_(0.5), value=2)  # c = f c + i tanh(g)
+        torch.mul(s.c, 2, out=s.squashed).sigmoid_().sub_(0.5)
+        torch.mul(s.squashed.mul_(2), o, out=s.h)  # h = o tanh(c)
+        h = s.h
+        if p := self.rules.dropout:
+            h = h * (others[:, 1:] >= p) / (1 - p)
+        _affine(h, self.heads, s.heads)
+        shape = (3, self.memory.mixtures, self.memory.z)
+        logits, mu, logsigma = s.heads[:, : self.mixture].unflatten(1, shape).unbind(dim=1)  # (B, K, Z)
+        s.z.copy_(choose(logits, mu, logsigma, s.tau, uniform, normal))
+        if self.rules.reward == "head":
+            s.reward.copy_(s.heads[:, self.mixture])
+        else:
+            s.reward.fill_(1)
+        if self.rules.done != "never":
+            logit = s.heads[:, self.mixture + self.reward_heads]
+            if self.rules.done == "threshold":
+                s.done.copy_(logit > 0)
+            else:
+                s.done.copy_(others[:, 0] < torch.sigmoid(logit - math.log(self.rules.done_weight)))
+
+
+def _affine(x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor) -> None:
+    bias, weight = packed
+    if weight.dtype == x.dtype:
+        torch.addmm(bias, x, weight, out=out)
+    else:
+        out.copy_(torch.addmm(bias, x.to(weight.dtype), weight))

@@ -1,0 +1,169 @@
+"""How long a config takes on so many machines: the work of each stage, divided by measured rates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from wm.config.schema import Config
+from wm.envs import load
+from wm.experiments.disk_space import ESTIMATES, frames_of
+from wm.experiments.rounds import polished_config, round_config
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What machines do a second. The defaults: one core of an AMD EPYC with AVX2 (`python -m jobs.bench`)."""
+
+    collect: float = 2_000.0
+    """Frames of random play, stored; one core."""
+    vision: float = 333.0
+    """Frames in training V; two threads."""
+    vision_gpu: float = 8_000.0
+    """The same on a GPU: assumed, not measured."""
+    encode: float = 2_600.0
+    """Frames through V's encoder; one core."""
+    memory: float = 27_000.0
+    """Steps in training M; two threads."""
+    memory_gpu: float = 400_000.0
+    """The same on a GPU: assumed, not measured."""
+    agent: float = 1_000.0
+    """Steps of the agent in the real game, units of 32 episodes; one core."""
+    agent_small: float = 700.0
+    """The same in units of 4 episodes."""
+    exact: float = 75.0
+    """Steps of the unmodified game that scores are taken on; one core."""
+    doom: float = 900.0
+    """Steps of Doom at half its width; one core."""
+    doom_exact: float = 350.0
+    """The same as published."""
+    dream: float = 80_000.0
+    """Steps of the agent in the dream; one core."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one stage takes."""
+
+    stage: str
+    seconds: float
+    cpus: int  # that it keeps busy
+    gpus: int
+    bytes: int
+    work: str  # in words
+
+
+START = 8.0  # seconds: workers come up, networks are built, the first batch is slow
+DRIVER = 0.06  # seconds a generation: CMA-ES and the checkpoint
+LIVED = 0.6  # share of the game's time limit that an episode of evolution lasts, given up early or driven well
+
+
+def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequence[Config] = ()) -> list[Estimate]:
+    """Every stage of the pipeline on that many CPU workers and GPUs; V sees the rollouts of `earlier` ones anew."""
+    game, collect, evolve = load(config.game), config.collect, config.evolve
+    if game.name == "doom":
+        rates = replace(rates, collect=rates.doom, agent=rates.doom, exact=rates.doom_exact)
+    frames = frames_of(config)
+    seen = [*earlier, config]
+    encoded = sum(map(frames_of, seen)) * (1 + config.latents.mirrored)
+    played = rates.agent_small if collect.agent else rates.collect
+    on_gpu = gpus > 0
+    stages = [
+        _mapped(config, "collect", _shards(config), frames / played, cpus, f"{frames:,} frames"),
+        _trained(config, "vision", config.vision.steps * config.vision.batch, rates.vision, rates.vision_gpu, on_gpu),
+        replace(
+            _mapped(config, "latents", sum(map(_shards, seen)), encoded / rates.encode, cpus, f"{encoded:,} frames"),
+            bytes=sum(_bytes(one, "latents") for one in seen),
+        ),
+    ]
+    if config.controller.inputs != "z" or evolve.where == "dream":
+        steps = config.memory.steps * config.memory.batch * config.memory.sequence
+        cost = (config.memory.hidden / 256) ** 2  # nearly all is matrix products of H by H
+        stages.append(_trained(config, "memory", steps, rates.memory / cost, rates.memory_gpu / cost, on_gpu))
+    stages.append(_evolved(config, cpus, rates))
+    exact = config.score.episodes * game.max_steps
+    units = -(-config.score.episodes // config.score.unit_episodes)
+    stages.append(_mapped(config, "score", units, exact / rates.exact, cpus, f"{config.score.episodes:,} episodes"))
+    return stages
+
+
+def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Rates) -> list[list[Estimate]]:
+    """Every stage of each of so many rounds, and of polishing; the score is taken once, after the last."""
+    parts = [round_config(config, "", number) for number in range(rounds)]
+    table = []
+    for number, part in enumerate(parts):
+        frozen = part.vision.frozen
+        stages = estimate(part, cpus, gpus, rates, () if frozen else parts[:number])
+        table.append([one for one in stages if not (frozen and one.stage == "vision")])
+    if config.polish.generations:
+        *_, evolve, score = estimate(polished_config(config, parts[-1], ""), cpus, gpus, rates)
+        table.append([evolve, score])
+    *before, last = table
+    return [[one for one in row if one.stage != "score"] for row in before] + [last]
+
+
+def _shards(config: Config) -> int:
+    return -(-config.collect.episodes // config.collect.unit_episodes)
+
+
+def _bytes(config: Config, stage: str) -> int:
+    return int(ESTIMATES[stage](config))
+
+
+def _mapped(config: Config, stage: str, units: int, core_seconds: float, cpus: int, work: str) -> Estimate:
+    """Units in waves over the workers: the last wave may leave some of them idle."""
+    waves = -(-units // cpus)
+    return Estimate(stage, START + waves * core_seconds / units, min(cpus, units), 0, _bytes(config, stage), work)
+
+
+def _trained(config: Config, stage: str, items: int, rate: float, rate_gpu: float, on_gpu: bool) -> Estimate:
+    return Estimate(
+        stage,
+        START + items / (rate_gpu if on_gpu else rate),
+        0 if on_gpu else 2,
+        int(on_gpu),
+        _bytes(config, stage),
+        f"{items:,} {'frames' if stage == 'vision' else 'steps'} in batches",
+    )
+
+
+def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
+    section, limit = config.evolve, load(config.game).max_steps
+    episodes = section.population * section.episodes
+    units = -(-episodes // section.unit_episodes)
+    waves = -(-units // cpus)
+    if section.where == "dream":
+        lived = (1.0 if section.dream_done == "never" else LIVED) * section.dream_steps
+        speed = rates.dream * (256 / config.memory.hidden) ** 2
+    else:
+        lived = (LIVED if section.patience else 0.9) * (section.steps or limit)
+        speed = rates.agent if section.unit_episodes >= 16 else rates.agent_small
+    generation = waves * section.unit_episodes * lived / speed + DRIVER
+    rounds = 1 + (section.generations - 1) // section.validate_every
+    unit = min(section.unit_episodes, section.validation_episodes)
+    validation = -(-section.validation_episodes // unit // cpus) * unit * limit / rates.agent
+    seconds = START + section.generations * generation + rounds * validation
+    steps = section.generations * episodes * lived
+    return Estimate(
+        "evolve",
+        seconds,
+        min(cpus, units),
+        0,
+        _bytes(config, "evolve"),
+        f"{steps:,.0f} steps in the {'dream' if section.where == 'dream' else 'real game'}, {units:,} units at a time",
+    )
+
+
+def rates_of(figures: dict[str, float]) -> Rates:
+    """From what `python -m jobs.bench` measured: what it says -> the figure. The rest stays as it is."""
+    names = {
+        "collecting, frames stored, one core": "collect",
+        "training V, 2 threads": "vision",
+        "encoding, shard to shard, one core": "encode",
+        "training M, 2 threads": "memory",
+        "agent in the real game, units of 32 episodes, one core": "agent",
+        "agent in the real game, units of 4 episodes, one core": "agent_small",
+        "unmodified CarRacing, one core": "exact",
+        "Doom at 320x240, in a process of its own, resets included": "doom",
+        "Doom at 640x480, in a process of its own, resets included": "doom_exact",
+        "dream, 64 candidates x 16 episodes, one core": "dream",
+    }
+    return Rates(**{names[what]: figure for what, figure in figures.items() if what in names})

@@ -1,0 +1,117 @@
+"""How a run was made: where the time went, what it was made with, and the commands that make it again."""
+
+import shlex
+from typing import Any
+
+from wm.config.fields import of_kind
+from wm.config.presets import PRESETS
+from wm.report.page import Html, commands, facts, folded, joined, missing, table, tag
+from wm.report.run_view import Findings
+from wm.runs.cost import spent
+from wm.runs.provenance import circumstances
+
+
+def time(found: Findings) -> Html:
+    """A row a stage, with its share of all that was spent."""
+    made = [spent(station.manifest) for station in found.stations.values() if station.manifest is not None]
+    if not made:
+        found.need("collect")
+    total, rows = sum(one.seconds for one in made) or 1.0, []
+    gpus = sum(one.gpu_hours for one in made)
+    for one in made:
+        meter = tag("span", class_="meter", style=f"width:{100 * one.seconds / total:.1f}%")
+        rows.append(
+            (
+                joined([one.stage, meter]),
+                duration(one.seconds),
+                joined([f"{one.steps:,} ", tag("small", one.unit)]),
+                _hours(one.cpu_hours),
+                *([_hours(one.gpu_hours)] if gpus else []),
+            )
+        )
+    cpu = [one.cpu_hours for one in made if one.cpu_hours is not None]
+    rows.append(("all", duration(total), "", _hours(sum(cpu) if cpu else None), *([_hours(gpus)] if gpus else [])))
+    heads = ("stage", "time", "steps", "CPU h", *(["GPU h"] if gpus else []))
+    shown = table(heads, rows, range(1, len(heads)), strong=len(rows) - 1)
+    note = (
+        "The time is that of the job which completed the stage, the hours are those of the CPUs and GPUs that were held"
+        " for it."
+    )
+    absent = [station for station in found.stations.values() if not station.complete]
+    lines = [
+        missing(f"{one.stage} is not complete: `python -m jobs.{one.job} --run {_uri(found)}` goes on")
+        for one in absent
+    ]
+    return joined([shown, tag("p", tag("small", note)), lines])
+
+
+def again(found: Findings) -> Html:
+    """Commands, versions, the config."""
+    config, run = found.config, found.run
+    words = ["python", "-m", "jobs.pipeline", run.preset, "--run", run.uri]
+    if run.base is not None:
+        words += ["--base", run.base.uri]
+    lines = [shlex.join(words + changed(run.preset, config)), f"python -m jobs.report --run {_uri(found)}"]
+    made = [station.manifest.made for station in found.stations.values() if station.manifest is not None]
+    with_what = made[-1] if made else circumstances()
+    versions = {"this project": with_what.get("code", "?"), "python": with_what.get("python", "?")}
+    versions |= with_what.get("versions", {})
+    pairs = [(name, value) for name, value in versions.items()]
+    pairs.append(("processor", with_what.get("processor", "?")))
+    fields = [(tag("code", f"--{name}"), str(value)) for name, value in of_kind(config, "bits", "extent").items()]
+    digests = [
+        (station.stage, f"{station.manifest.extent:,}", tag("code", station.manifest.digest[:16]))
+        for station in found.stations.values()
+        if station.manifest is not None
+    ]
+    return joined(
+        [
+            tag(
+                "p",
+                "The same commands with the same versions on the same kind of processor give the same numbers,"
+                " bit for bit, however many workers there are.",
+                class_="lead",
+            ),
+            commands(lines),
+            facts(pairs),
+            folded("Every field of the config", table(("field", "value"), fields)),
+            folded("Digests of what was made", table(("stage", "extent", "digest"), digests, (1,)))
+            if digests
+            else None,
+        ]
+    )
+
+
+def changed(preset: str, config: Any) -> list[str]:
+    """The flags by which a config differs from its preset."""
+    if preset not in PRESETS:
+        return []
+    before, words = of_kind(PRESETS[preset], "bits", "extent"), []
+    for name, value in of_kind(config, "bits", "extent").items():
+        if value == before[name]:
+            continue
+        if isinstance(value, bool):
+            section, _, field = name.rpartition(".")
+            words.append(f"--{section}{'.' if section else ''}{'' if value else 'no-'}{field}")
+        else:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def duration(seconds: float) -> str:
+    """42 s, 4:38 min, 3:05 h, 2.1 days"""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
+    if seconds < 2 * 86400:
+        return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _hours(hours: float | None) -> str:
+    return "-" if hours is None else f"{hours:.2g}"
+
+
+def _uri(found: Findings) -> str:
+    return shlex.quote(found.run.uri)

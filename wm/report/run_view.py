@@ -1,0 +1,109 @@
+"""What a run holds so far, for whoever reports it. What is not there raises the Mistake that says what makes it."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from wm.agents.artifacts import load_memory, load_vision
+from wm.agents.so_far import agent_so_far, need
+from wm.agents.trained import Trained
+from wm.errors import Mistake
+from wm.models.memory import MDNRNN
+from wm.models.vision import Vision
+from wm.report.published import PUBLISHED, Published
+from wm.runs.datasets import data_set, rollouts
+from wm.runs.run import Manifest, Run
+from wm.runs.shards import DataSet
+from wm.runs.status import Station, survey
+from wm.training.learner import split
+from wm.training.sequences import Sequences
+from wm.visuals.pictures import Seen
+
+FRAMES, EPISODES = 192, 16  # held-out frames that V is shown, from so many episodes
+SEQUENCES, STEPS = 4, 400  # held-out sequences that M is shown, and their length
+
+
+class Findings:
+    """A run, looked at once: a job that goes on meanwhile doesn't mix two states of it."""
+
+    def __init__(self, run: Run):
+        self.run, self.config = run, run.config.check()
+        self.stations: dict[str, Station] = {station.stage: station for station in survey(run)}
+
+    @property
+    def published(self) -> Published | None:
+        return PUBLISHED.get(self.config.game)
+
+    def manifest(self, stage: str) -> Manifest | None:
+        return self.stations[stage].manifest
+
+    def need(self, stage: str) -> Manifest:
+        return need(self.run, self.stations[stage])
+
+    def rows(self, stage: str) -> list[dict[str, Any]]:
+        """The curves of a stage; before there are any, the Mistake that says how to get them."""
+        rows = self.stations[stage].rows(self.run)
+        if not rows:
+            self.need(stage)
+            raise Mistake(f"the curves of {stage} are not in {self.run.uri} any more")
+        return rows
+
+    @cached_property
+    def agent(self) -> Trained:
+        return agent_so_far(self.run)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """Held-out frames, and what V makes of them."""
+        self.need("vision")
+        data = rollouts(self.need("collect"))
+        episodes = _held_out(data, self.config.vision.held_out, EPISODES)
+        each = -(-FRAMES // len(episodes))
+        picked = []
+        for episode in episodes:
+            frames = data.read(episode, ["frame"])["frame"]
+            picked.append(frames[np.linspace(0, len(frames) - 1, min(each, len(frames))).astype(int)])
+        return Seen(self.vision, torch.from_numpy(np.concatenate(picked)))
+
+    @cached_property
+    def held(self) -> Sequences:
+        """Held-out sequences of latents, padded to one length."""
+        self.need("memory")
+        data = data_set(self.need("latents"), "encode")
+        columns = ("mu", "logvar", "action", "reward", "terminated")
+        episodes = _held_out(data, self.config.memory.held_out, SEQUENCES)
+        parts = [data.read(episode, columns) for episode in episodes]
+        steps = min(STEPS, max(len(part["mu"]) for part in parts))
+        lengths = torch.tensor([min(steps, len(part["mu"])) for part in parts])[:, None]  # (B, 1)
+        t = torch.arange(steps)[None]  # (1, T)
+        padded = {name: torch.stack([_padded(part[name], steps) for part in parts]) for name in columns}
+        return Sequences(
+            padded["mu"],
+            padded["logvar"],
+            padded["action"],
+            padded["reward"],
+            padded["terminated"],
+            (t < lengths).float(),
+            (t < lengths - 1).float(),
+        )
+
+    @cached_property
+    def vision(self) -> Vision:
+        return load_vision(self.need("vision"))
+
+    @cached_property
+    def memory(self) -> MDNRNN:
+        return load_memory(self.need("memory"), self.vision.z)
+
+
+def _held_out(data: DataSet, one_in: int, count: int) -> list[int]:
+    """Some of the episodes that no training has seen, evenly chosen."""
+    test = split(len(data.lengths), one_in)[1]
+    return [int(test[index]) for index in np.linspace(0, len(test) - 1, min(count, len(test))).astype(int)]
+
+
+def _padded(values: np.ndarray, steps: int) -> torch.Tensor:
+    part = torch.from_numpy(values[:steps].astype(np.float32))
+    return torch.cat((part, part.new_zeros(steps - len(part), *part.shape[1:])))

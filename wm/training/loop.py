@@ -1,0 +1,140 @@
+"""The one training loop of V and M: data, step, log, checkpoint; and never an unnoticed death.
+
+The order of data and all noise are pure functions of (seed, step), so a checkpoint is the model, the
+optimiser and the number of the step, and a training that was killed ends in the same weights, bit
+for bit, as one that was not. A budget counts steps; a stage that was stopped early by anything but
+its own rules is not complete.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wm.config.schema import Training
+from wm.errors import Failure
+from wm.pool import Progress
+from wm.runs.checkpoints import Checkpoints, unpack
+from wm.runs.storage import Place, sha256
+from wm.training.learner import Learner
+from wm.training.tensorboard import event_file
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last report of a training."""
+
+    step: int
+    best_step: int
+    weights: str  # key
+    sha256: str
+    metrics: dict[str, Any]
+
+
+def train(learner: Learner, section: Training, name: str, place: Place, folder: str) -> Iterator[Progress | Finished]:
+    """Train up to the budget, from the last checkpoint if there is one."""
+    checkpoints = Checkpoints(place, f"{folder}/checkpoints")
+    rows: list[dict[str, float]] = []
+    step, best, bad = 0, _Best(), 0
+    found = checkpoints.newest()
+    if found is not None:
+        state, info = found
+        learner.load_state(state)
+        step, best, bad, rows = info["step"], _Best(**info["best"]), info["bad"], info["rows"]
+        log.info("%s goes on from step %d", name, step)
+    else:
+        rows.append(_measure(learner, 0))  # what it began with: getting worse than that is divergence
+    saved, told, waited, began, first = time.monotonic(), 0.0, 0.0, time.monotonic(), step
+    measured: list[dict[str, Tensor]] = []
+
+    def checkpoint() -> None:
+        nonlocal saved
+        place.put(f"{folder}/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        place.put(f"{folder}/events.out.tfevents.0.{name}", event_file(name, rows))
+        info = {"step": step, "best": vars(best), "bad": bad, "rows": rows}
+        checkpoints.save(step, learner.state(), info, keep=best.key)
+        saved = time.monotonic()
+
+    def progress() -> Progress:
+        latest = {key: value for key, value in (rows[-1] if rows else {}).items() if key in ("loss", "held_out_loss")}
+        return Progress(name, step, section.steps, "steps", latest)
+
+    batches = learner.batches(step)
+    yield progress()
+    while step < section.steps and not (section.patience and bad >= section.patience):
+        asked = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - asked
+        measured.append(learner.step(step, batch))
+        step += 1
+        if step % section.evaluate_steps == 0 or step == section.steps:
+            row = {key: float(torch.stack([one[key] for one in measured]).mean()) for key in measured[0]}
+            measured.clear()
+            rows.append(_measure(learner, step) | row)
+            _refuse_divergence(name, rows, best, checkpoints)
+            learner.judge(rows)
+            held_out = rows[-1]["held_out_loss"]
+            if learner.newest or held_out < best.loss:
+                best = _Best(step, held_out, checkpoints.save_best(step, learner.weights()))
+                bad = 0
+            else:
+                bad += 1
+        now = time.monotonic()
+        if now - saved >= section.checkpoint_seconds and _finite(learner.weights()):
+            checkpoint()
+        if now - told >= 1:
+            told = now
+            yield progress()
+    checkpoint()
+    yield progress()
+    weights = checkpoints.read_best(best.key)
+    key = f"{folder}/weights-{sha256(weights)[:12]}.safetensors"
+    place.commit(key, weights)
+    final = next(row for row in rows if row["step"] == best.step)
+    seconds = time.monotonic() - began
+    metrics: dict[str, Any] = {key: value for key, value in final.items() if key not in ("step", "time")}
+    learner.model.load_state_dict(
+        unpack(weights)[0]
+    )  # from here on the learner holds what ships: the best, not the last
+    metrics |= learner.measures()
+    if step > first:
+        metrics |= {"steps_per_second": (step - first) / seconds, "waited_for_data": waited / seconds}
+    yield Finished(step, best.step, key, sha256(weights), metrics)
+
+
+@dataclass
+class _Best:
+    step: int = 0
+    loss: float = math.inf
+    key: str = ""
+
+
+def _measure(learner: Learner, step: int) -> dict[str, float]:
+    held_out = {f"held_out_{key}": value for key, value in learner.evaluate().items()}
+    return {"step": step, "time": round(time.time(), 3), **held_out}
+
+
+def _finite(tensors: dict[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in tensors.values())
+
+
+def _refuse_divergence(name: str, rows: list[dict[str, float]], best: _Best, checkpoints: Checkpoints) -> None:
+    """Stop on numbers that are none, or on a model that got worse than twice what it began with."""
+    row, first = rows[-1], rows[0]["held_out_loss"]
+    wrong = [key for key, value in row.items() if not math.isfinite(value)]
+    if not wrong and row["held_out_loss"] > first + abs(first) + 1:
+        wrong = ["held_out_loss"]
+    if wrong:
+        raise Failure(
+            f"{name} diverged at step {int(row['step'])} ({wrong[0]} is {row[wrong[0]]:.4g}); the best weights, of step"
+            f" {best.step}, and the last checkpoint are kept in {checkpoints.folder}: start another run with a smaller"
+            f" --{name}.learning-rate"
+        )

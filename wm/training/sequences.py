@@ -1,0 +1,64 @@
+"""TODO"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.runs.shards import MIRRORED, DataSet
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Padded sequences of latents, as M is trained on them."""
+
+    mu: Tensor  # (B, T, Z)
+    logvar: Tensor  # (B, T, Z)
+    a: Tensor  # (B, T, A)
+    reward: Tensor  # (B, T)
+    done: Tensor  # (B, T), 1 where the game ended the episode: a time limit doesn't
+    mask: Tensor  # (B, T), 1 where there is a step
+    next_mask: Tensor  # (B, T), 1 where there is another step after it
+
+
+class Episodes:
+    """Latents of all episodes, in memory: some 300 bytes a step for 32 numbers, so ten million steps fit in 3 GB.
+
+    With a mirror, all steps come once more in the columns, as it shows them.
+    """
+
+    def __init__(self, data: DataSet, device: str, mirror: tuple[float, ...] = ()):
+        columns = ["mu", "logvar", "action", "reward", "terminated", *(MIRRORED if mirror else ())]
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in columns}
+        for episode in range(len(data.lengths)):
+            for name, values in data.read(episode, columns).items():
+                parts[name].append(values.astype(np.float32))
+        if mirror:
+            for name, mirrored in zip(("mu", "logvar"), MIRRORED, strict=True):
+                parts[name] += parts.pop(mirrored)
+            parts["action"] += [values * np.array(mirror, np.float32) for values in parts["action"]]
+            for name in ("reward", "terminated"):
+                parts[name] *= 2
+        self.lengths = torch.from_numpy(data.lengths)
+        self.begins = torch.cumsum(self.lengths, 0) - self.lengths
+        self.columns = {name: torch.from_numpy(np.concatenate(values)).to(device) for name, values in parts.items()}
+        self.device = device
+
+    def sequences(self, episodes: Tensor, starts: Tensor, length: int, mirrored: Tensor | None = None) -> Sequences:
+        """One sequence of up to `length` steps from each (episode, start), `mirrored` or not."""
+        offsets = starts[:, None] + torch.arange(length)  # (B, T), within the episode
+        lengths = self.lengths[episodes][:, None]
+        index = (self.begins[episodes][:, None] + offsets.clamp(max=lengths - 1)).to(self.device)  # (B, T)
+        if mirrored is not None:
+            index += (mirrored[:, None] * self.lengths.sum()).to(self.device)
+        taken = {name: values[index] for name, values in self.columns.items()}
+        return Sequences(
+            taken["mu"],
+            taken["logvar"],
+            taken["action"],
+            taken["reward"],
+            taken["terminated"],
+            (offsets < lengths).float().to(self.device),
+            (offsets < lengths - 1).float().to(self.device),
+        )

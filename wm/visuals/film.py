@@ -1,0 +1,102 @@
+"""Films: scenes as pictures, pictures as one file that browsers and players show, with nothing but OpenCV.
+
+WebP and GIF are animations that play in any page. MP4 (VP9) is several times smaller and made as it is written.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from wm.errors import Mistake
+from wm.visuals.drawing import write
+from wm.visuals.replay import Scene
+
+SUFFIXES = ("mp4", "webp", "gif")
+WIDTH, GAP, LINE = 480, 6, 24  # pixels
+NIGHT, LIGHT, DIM, GLOW = (18, 20, 24), (232, 234, 238), (150, 157, 168), (118, 169, 255)
+SIDE = (WIDTH - 2 * GAP) // 3  # of the small pictures
+QUALITY = 60  # of WebP, of 100
+
+
+def composed(scene: Scene, room: int) -> np.ndarray:
+    """The first view large, up to `room` others small below it, and a line that says how it goes."""
+    (name, first), others = scene.views[0], scene.views[1:]
+    large = _scaled(first, WIDTH, round(WIDTH * first.shape[0] / first.shape[1]))
+    height = LINE + large.shape[0] + (LINE + SIDE + GAP if room else LINE)
+    picture = np.full((height + height % 2, WIDTH, 3), NIGHT, np.uint8)
+    write(picture, f"{name}   step {scene.step}", GAP, LINE // 2, size=0.5, colour=LIGHT)
+    write(picture, f"score {scene.score:.0f}", WIDTH - GAP, LINE // 2, size=0.5, colour=LIGHT, anchor=1)
+    picture[LINE : LINE + len(large)] = large
+    _gauges(picture, scene.a, WIDTH - GAP, LINE + len(large) - GAP)
+    top = LINE + len(large)
+    for index, (label, view) in enumerate(others[:room]):
+        x = index * (SIDE + GAP)
+        write(picture, label, x + SIDE // 2, top + LINE // 2, size=0.46, colour=DIM, anchor=0.5)
+        picture[top + LINE : top + LINE + SIDE, x : x + SIDE] = _scaled(view, SIDE, SIDE)
+    return picture
+
+
+def films(scenes: Iterable[Scene], room: int) -> Iterator[np.ndarray]:
+    return (composed(scene, room) for scene in scenes)
+
+
+def beside(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Two films in one; the one that ends first shows its last picture while the other goes on."""
+    last: list[np.ndarray] = []
+    for pair in zip_longest(left, right):
+        last = [picture if picture is not None else before for picture, before in zip_longest(pair, last)]
+        height = max(len(picture) for picture in last)
+        yield np.hstack([_grown(last[0], height), np.full((height, GAP, 3), NIGHT, np.uint8), _grown(last[1], height)])
+
+
+def _grown(picture: np.ndarray, height: int) -> np.ndarray:
+    return np.vstack([picture, np.full((height - len(picture), *picture.shape[1:]), NIGHT, np.uint8)])
+
+
+def encoded(pictures: Iterable[np.ndarray], suffix: str, per_second: float) -> bytes:
+    """One file of that kind; the pictures are RGB, all of one size."""
+    frames = (cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) for picture in pictures)
+    if suffix == "mp4":
+        return _mp4(frames, per_second)
+    if suffix not in SUFFIXES:
+        raise Mistake(f"no film can be written as .{suffix}: let the file end in .{', .'.join(SUFFIXES)}")
+    animation = cv2.Animation()
+    animation.frames = list(frames)
+    animation.durations = [round(1000 / per_second)] * len(animation.frames)
+    how = [cv2.IMWRITE_WEBP_QUALITY, QUALITY] if suffix == "webp" else []
+    good, data = cv2.imencodeanimation(f".{suffix}", animation, how)
+    assert good, suffix
+    return data.tobytes()
+
+
+def _mp4(frames: Iterator[np.ndarray], per_second: float) -> bytes:
+    first = next(frames)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "film.mp4")
+        kind = cv2.VideoWriter.fourcc(*"vp09")  # of the codecs that OpenCV brings the one that browsers play
+        writer = cv2.VideoWriter(str(path), kind, per_second, first.shape[1::-1])
+        if not writer.isOpened():
+            raise Mistake("this machine's OpenCV writes no MP4: let the file end in .webp or .gif")
+        for frame in chain([first], frames):
+            writer.write(frame)
+        writer.release()
+        return path.read_bytes()
+
+
+def _scaled(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    shrinks = picture.shape[1] > width
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _gauges(picture: np.ndarray, a: np.ndarray, right: int, bottom: int) -> None:
+    """What C does: a bar for each number, from the middle to the left or right."""
+    half, high = 26, 6
+    for index, value in enumerate(np.clip(a[::-1], -1, 1)):
+        y = bottom - (index + 1) * (high + 3)
+        middle, end = right - half, right - half + round(float(value) * half)
+        cv2.rectangle(picture, (right - 2 * half, y), (right, y + high - 1), NIGHT, -1)
+        cv2.rectangle(picture, (min(middle, end), y), (max(middle, end), y + high - 1), GLOW, -1)

@@ -1,0 +1,274 @@
+"""What a person looks at: whether V sees what matters, and what M makes of it.
+
+Functions that return an array draw one picture; the two that take a place put them there as PNG files.
+The same model and data give the same picture: what is drawn at random comes from a generator of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.models.memory import MDNRNN, Prediction, sample
+from wm.models.vision import Vision, draw
+from wm.runs.storage import Place
+from wm.training.diagnostics import correlation
+from wm.visuals.drawing import BLUE, GREY, Curve, enlarged, framed, grid, legend, panel, png, stacked, title
+
+if TYPE_CHECKING:  # the stage itself needs this file
+    from wm.training.sequences import Sequences
+
+TAUS = (0.1, 0.5, 1.0, 1.3)
+WARM_UP = 20  # real steps that M is shown before it dreams
+REAL, EXPECTED = Curve(np.empty(0), GREY, 2), Curve(np.empty(0), BLUE, 1, np.empty(0))
+LEFT = 120  # room for labels, where grids stand below each other
+ALIKE = 0.04  # mean squared difference under which two frames show the same
+
+
+def vision_pictures(vision: Vision, frames: Tensor, place: Place, folder: str) -> list[str]:
+    """Reconstructions and a traversal of z, from held-out frames (B, 64, 64, 3); the keys of both."""
+    seen = Seen(vision, frames)
+    pictures = {"reconstructions": reconstructions(seen), "traversal": traversal(vision, seen)}
+    return _put(place, folder, pictures)
+
+
+def memory_pictures(
+    memory: MDNRNN,
+    vision: Vision,
+    held: "Sequences",
+    place: Place,
+    folder: str,
+    taus: Sequence[float] = TAUS,
+) -> list[str]:
+    """Dreams and one-step predictions, from held-out sequences; the keys of both."""
+    pictures = {"filmstrip": filmstrip(memory, vision, held, taus), "predictions": predictions(memory, held)}
+    return _put(place, folder, pictures)
+
+
+class Seen:
+    """Frames as V sees them."""
+
+    def __init__(self, vision: Vision, frames: Tensor):
+        device = next(vision.parameters()).device
+        with torch.no_grad():
+            encoded = [vision.encode(part.to(device)) for part in frames.split(128)]
+        self.mu, self.logvar = (torch.cat(parts).cpu() for parts in zip(*encoded, strict=True))  # (B, Z)
+        self.frames, self.decoded = frames.cpu(), decoded(vision, self.mu)  # (B, 64, 64, 3)
+        self.error = ((self.decoded - self.frames / 255) ** 2).sum(dim=(1, 2, 3))  # (B,)
+        self.easiest = self.error.argsort(stable=True)  # (B,), then harder and harder
+
+
+def examples(seen: Seen, count: int = 8) -> list[tuple[str, Tensor]]:
+    """Which frames to show: a fair choice from easy to hard, and the hardest. Indices (count,) each."""
+    number = len(seen.frames)
+    fair = seen.easiest[(torch.linspace(0.05, 0.95, min(count, number)) * (number - 1)).round().long()]
+    return [("From easy to hard", fair), ("The hardest", _unlike(seen.frames, seen.easiest.flip(0), count))]
+
+
+def reconstructions(seen: Seen, columns: int = 8) -> np.ndarray:
+    """Frames above what V makes of them."""
+    parts = [title("V: held-out frames, and what it sees", "error: squared, summed over the frame")]
+    for name, chosen in examples(seen, columns):
+        rows = [[enlarged(x.numpy()) for x in source[chosen]] for source in (seen.frames, seen.decoded)]
+        errors = [f"error {error:.1f}" for error in seen.error[chosen].tolist()]
+        parts += [title(name), grid(rows, ["frame", "V"], errors)]
+    return stacked(parts)
+
+
+class Traversed:
+    """What single numbers of z stand for: around a typical frame, one at a time is changed."""
+
+    def __init__(self, vision: Vision, seen: Seen, rows: int = 8):
+        self.values, self.typical = torch.arange(-3.0, 4.0), int(seen.easiest[len(seen.easiest) // 2])
+        self.activity = _kl(seen.mu, seen.logvar).mean(dim=0)  # (Z,)
+        self.active = self.activity.argsort(descending=True, stable=True)[:rows]
+        mu = seen.mu[self.typical]  # (Z,)
+        z = mu.repeat(len(self.active), len(self.values), 1)  # (rows, values, Z)
+        z[torch.arange(len(self.active)), :, self.active] = self.values
+        self.frames = decoded(vision, z)  # (rows, values, 64, 64, 3)
+        self.nearest = (self.values - mu[self.active, None]).abs().argmin(dim=1)  # (rows,), to the frame's own value
+
+
+def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
+    """A typical frame, and below it what changes with each of the most active numbers of z."""
+    found = Traversed(vision, seen, rows)
+    cells = [[enlarged(frame.numpy()) for frame in row] for row in found.frames]
+    for row, column in zip(cells, found.nearest.tolist(), strict=True):
+        row[column] = framed(row[column])
+    pair = [enlarged(x[found.typical].numpy()) for x in (seen.frames, seen.decoded)]
+    labels = [f"z{i}, KL {found.activity[i]:.1f}" for i in found.active.tolist()]
+    return stacked(
+        [
+            title(
+                "V: one number of z changed at a time",
+                "those with the most KL first, its mean in nats; framed: nearest to this frame's own value",
+            ),
+            grid([pair], ["a typical frame"], ["frame", "V"], left=LEFT),
+            grid(cells, labels, [f"{value:+g}" if value else "0" for value in found.values.tolist()], left=LEFT),
+        ]
+    )
+
+
+class Strips:
+    """What really came, as V sees it, and M's dreams from the same start with the same actions."""
+
+    def __init__(
+        self,
+        memory: MDNRNN,
+        vision: Vision,
+        held: "Sequences",
+        taus: Sequence[float] = TAUS,
+        columns: int = 9,
+        every: int = 8,
+    ):
+        row, begin, end = _telling(held, WARM_UP + 1 + (columns - 1) * every)
+        mu, logvar, a = (x[row, begin:end].cpu() for x in (held.mu, held.logvar, held.a))  # (T, Z), (T, A)
+        warm = min(WARM_UP, (len(mu) - 1) // 2)
+        every = min(every, max(1, (len(mu) - 1 - warm) // (columns - 1)))
+        z = draw(mu, logvar, torch.randn(mu.shape, generator=_generator()))
+        dreams = dream_along(memory, z, a, warm, taus)  # (R, T - warm, Z)
+        strips = torch.cat((mu[None, warm:], dreams))[:, ::every][:, :columns]  # (1 + R, columns, Z)
+        self.frames = decoded(vision, strips)  # (1 + R, columns, 64, 64, 3)
+        self.heads = ["start", *(f"+{n * every} steps" for n in range(1, self.frames.shape[1]))]
+        self.labels = ["real, as V sees it", *(f"dream, tau {tau:g}" for tau in taus)]
+        self.about = f"M has been shown {warm} real steps; from the start on it is told nothing but the real actions"
+
+
+def filmstrip(memory: MDNRNN, vision: Vision, held: "Sequences", taus: Sequence[float] = TAUS) -> np.ndarray:
+    """Reality above the dreams, from the coldest to the hottest."""
+    found = Strips(memory, vision, held, taus)
+    cells = [[enlarged(frame.numpy()) for frame in strip] for strip in found.frames]
+    return stacked([title("M: what came, and what it dreams", found.about), grid(cells, found.labels, found.heads)])
+
+
+def predictions(memory: MDNRNN, held: "Sequences", dimensions: int = 5, steps: int = 200) -> np.ndarray:
+    """Curves of what M expected one step ahead, of the most active numbers of z, the reward and the end."""
+    row, begin, end = _telling(held, steps)
+    columns = (held.mu, held.logvar, held.a, held.reward, held.done)
+    mu, logvar, a, reward, done = (x[row, :end].cpu() for x in columns)  # (T, Z), (T, Z), (T, A), (T,), (T,)
+    z = draw(mu, logvar, torch.randn(mu.shape, generator=_generator()))
+    expected = _expected(memory, z, a)
+    mean, sigma = moments(expected)  # (T, Z)
+    # z[t+1] was expected at step t, the reward at its own step
+    came, before = slice(begin + 1, end), slice(begin, end - 1)
+    activity = _kl(held.mu, held.logvar)[held.mask > 0].mean(dim=0).cpu()  # (Z,)
+    panels = []
+    for i in activity.argsort(descending=True, stable=True)[:dimensions].tolist():
+        real, guess = mu[came, i], mean[before, i]
+        unmoved = z[before, i]  # what M saw last
+        note = f"squared error {_error(guess, real)}; expecting no change {_error(unmoved, real)}"
+        panels.append(_compared(f"z{i}", note, begin, real, guess, 2 * sigma[before, i]))
+    if expected.reward is not None:
+        note = f"correlation {correlation(expected.reward[came], reward[came]):.2f}"
+        panels.append(_compared("reward", note, begin, reward[came], expected.reward[came]))
+    if expected.done is not None:
+        panels.append(_compared("done", "its probability", begin, done[came], expected.done[came].sigmoid()))
+    heading = title("M: one step ahead", "a held-out sequence; each step was expected from those before it")
+    names = legend([("what came", REAL), ("what M expected, and 2 sigma on either side", EXPECTED)])
+    return stacked([heading, names, *panels])
+
+
+@torch.no_grad()
+def dream_along(memory: MDNRNN, z: Tensor, a: Tensor, warm: int, taus: Sequence[float], seed: int = 0) -> Tensor:
+    """M's dreams (R, T - warm, Z), at R temperatures, of a real sequence z (T, Z), a (T, A).
+
+    All begin at z[warm] with what M made of the steps before it, act as was really acted and draw the same
+    noise.
+    """
+    device, rows, generator = memory.gates.weight.device, len(taus), _generator(seed)
+    z, a, state = z.to(device), a.to(device), memory.initial(rows)
+    going_on = torch.zeros(rows, device=device) if memory.previous_done else None
+    dreams: list[Tensor] = []
+    now = z[0]
+    for t in range(len(z)):
+        if t <= warm:
+            now = z[t].expand(rows, -1)  # (R, Z)
+        else:
+            uniform = torch.rand(memory.z, generator=generator).to(device)
+            normal = torch.randn(memory.z, generator=generator).to(device)
+            logpi, mu, logsigma, *_ = memory.predict(state.h)  # (R, Z, K)
+            each = [Prediction(logpi[r], mu[r], logsigma[r], None, None, None) for r in range(rows)]
+            drawn = [sample(p, tau, uniform, normal) for p, tau in zip(each, taus, strict=True)]
+            now = torch.stack(drawn)
+        if t >= warm:
+            dreams.append(now)
+        state = memory.advance(now, a[t].expand(rows, -1), state, going_on)
+    return torch.stack(dreams, dim=1).cpu()
+
+
+@torch.no_grad()
+def decoded(vision: Vision, z: Tensor) -> Tensor:
+    """(..., Z) -> (..., 64, 64, 3)"""
+    device = next(vision.parameters()).device
+    parts = [vision.decode(part.to(device)).cpu() for part in z.flatten(end_dim=-2).split(128)]
+    return torch.cat(parts).unflatten(0, z.shape[:-1])
+
+
+def _unlike(frames: Tensor, order: Tensor, count: int) -> Tensor:
+    """The first in this order; one that looks like another before it only where there are no others."""
+    chosen: list[int] = []
+    alike: list[int] = []
+    for index in order.tolist():
+        near = (((frames[index].float() - frames[chosen].float()) / 255) ** 2).mean(dim=(1, 2, 3)) < ALIKE
+        (alike if near.any() else chosen).append(index)
+        if len(chosen) == count:
+            break
+    return torch.tensor((chosen + alike)[:count])
+
+
+def _telling(held: "Sequences", steps: int) -> tuple[int, int, int]:
+    """(row, begin, end) of the stretch that earns most or shows an end: something happens there."""
+    steps = max(1, min(steps, int(held.mask.sum(dim=1).max())))
+    earned = ((held.reward + held.done) * held.mask).unfold(1, steps, 1).sum(dim=-1)  # (B, T - steps + 1)
+    whole = held.mask.unfold(1, steps, 1).amin(dim=-1) > 0
+    best = int(earned.masked_fill(~whole, -torch.inf).argmax())
+    row, begin = divmod(best, earned.shape[1])
+    return row, begin, begin + steps
+
+
+@torch.no_grad()
+def _expected(memory: MDNRNN, z: Tensor, a: Tensor) -> Prediction:
+    """What M expected along a sequence z (T, Z), a (T, A)."""
+    device = memory.gates.weight.device
+    going_on = torch.zeros(1, len(z), device=device) if memory.previous_done else None
+    prediction, _ = memory(z[None].to(device), a[None].to(device), previous_done=going_on)
+    return Prediction._make(None if x is None else x[0].cpu() for x in prediction)
+
+
+def moments(expected: Prediction) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the mixture, each (..., Z)."""
+    pi = expected.logpi.exp()
+    mean = (pi * expected.mu).sum(dim=-1)
+    apart = (expected.mu - mean.unsqueeze(-1)) ** 2
+    return mean, (pi * (apart + (2 * expected.logsigma).exp())).sum(dim=-1).sqrt()
+
+
+def _compared(
+    label: str, note: str, begin: int, real: Tensor, guess: Tensor, spread: Tensor | None = None
+) -> np.ndarray:
+    band = None if spread is None else spread.numpy()
+    curves = [replace(EXPECTED, values=guess.numpy(), spread=band), replace(REAL, values=real.numpy())]
+    return panel(curves[::-1], label, note, first=begin + 1)
+
+
+def _error(guess: Tensor, real: Tensor) -> str:
+    return f"{float(((guess - real) ** 2).mean()):.3f}" if len(real) else "-"
+
+
+def _kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, exp(logvar)) || N(0, 1)) of each number."""
+    return 0.5 * (mu**2 + logvar.exp() - 1 - logvar)
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _put(place: Place, folder: str, pictures: dict[str, np.ndarray]) -> list[str]:
+    keys = {f"{folder}/{name}.png": picture for name, picture in pictures.items()}
+    for key, picture in keys.items():
+        place.put(key, png(picture))
+    return list(keys)

@@ -1,0 +1,140 @@
+"""Watching an agent, step by step: the game, what V sees of it, what M expects next, and what it dreams meanwhile."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.agents.trained import Trained
+from wm.dream.rules import rules_of
+from wm.dream.starts import Starts
+from wm.dream.world import World
+from wm.errors import Mistake
+from wm.models.memory import State
+from wm.seeds import derive
+from wm.visuals.pictures import decoded, moments
+
+AWAKE = 60  # steps of the real game after which M begins to dream: CarRacing zooms in until then
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One step: what there is to see, the largest picture first, and what has come of it."""
+
+    step: int
+    score: float  # so far
+    a: np.ndarray  # (A,), what C does now
+    views: tuple[tuple[str, np.ndarray], ...]  # name and picture (height, width, 3) uint8
+
+
+def real(agent: Trained, seed: int, steps: int = 0, every: int = 1, awake: int = AWAKE) -> Iterator[Scene]:
+    """An episode of the unmodified game, every so many steps.
+
+    After `awake` steps M falls asleep beside it: its dream begins with what the agent sees and remembers there, and
+    C drives in it, too, but nothing of the real game gets in any more.
+    """
+    game = agent.game
+    driver = agent.agent(seed=derive("watch", seed))
+    environment = game.make(exact=True)
+    try:
+        frame, _ = environment.reset(seed=seed)
+        score, expected, dream = 0.0, None, None
+        for step in range(steps or game.max_steps):
+            remembered = State(*(x.clone() for x in driver.state)) if driver.state else None
+            a = driver.act(frame[None], np.zeros(1, int))[0]  # (A,)
+            z = driver.z.clone()  # (1, Z)
+            if agent.memory is not None and step == awake:
+                memories = torch.cat(remembered, dim=1).numpy() if remembered else None  # (1, 2H)
+                here = Starts(z.numpy(), np.full(z.shape, -np.inf, np.float32), memories)  # nothing left to chance
+                dream = Asleep(agent, here, derive("watch", "dream", seed))
+            if step % every == 0:
+                imagined = {"V sees": z, "M expected": expected, "M dreams": dream.z if dream else None}
+                views = (("the game", _picture(environment, frame)), *_decoded(agent, imagined))
+                yield Scene(step, score, a, views)
+            if driver.state is not None and agent.memory is not None:
+                with torch.inference_mode():
+                    expected = moments(agent.memory.predict(driver.state.h))[0]  # (1, Z)
+            if dream is not None:
+                dream.step()
+            frame, reward, terminated, truncated, _ = environment.step(a)
+            score += float(reward)
+            if terminated or truncated:
+                break
+    finally:
+        environment.close()
+
+
+def dreamt(agent: Trained, seed: int, steps: int = 0, every: int = 1, tau: float | None = None) -> Iterator[Scene]:
+    """An episode of the dream, decoded by V; the score is what M predicts."""
+    if agent.memory is None:
+        raise Mistake("this agent has no M to dream with: watch it --in real")
+    if agent.starts is None:
+        raise Mistake("there are no first frames to dream from: encode the rollouts with `python -m jobs.encode`")
+    dream, score = Asleep(agent, agent.starts, derive("watch", "dream", seed), tau=tau), 0.0
+    for step in range(steps or agent.game.max_steps):
+        z = dream.z
+        reward = dream.step()
+        if step % every == 0:
+            yield Scene(step, score, dream.a, _decoded(agent, {f"dream, tau {dream.tau:g}": z}))
+        score += reward
+        if dream.over:
+            break
+
+
+class Asleep:
+    """One dream, in which C acts on what it dreams."""
+
+    def __init__(self, agent: Trained, starts: Starts, seed: int, tau: float | None = None):
+        assert agent.memory is not None
+        rules = replace(rules_of(agent.config), dropout=0.0)
+        rules = rules if tau is None else replace(rules, tau=tau)
+        self.world = World(agent.memory, starts, rules, agent.game.squash)
+        self.controller, self.rng, self.over = agent.controller, np.random.default_rng(seed), False
+        self.theta = self.controller.tensor(agent.theta)  # (1, N)
+        self.sleepers = self.world.sleepers(1)
+        state, self.tau = self.world.begin(self.rng)
+        self.sleepers.state[0] = torch.from_numpy(state)
+        self.sleepers.tau[0] = self.tau
+
+    @property
+    def z(self) -> Tensor:
+        """What is dreamt now. (1, Z)"""
+        return self.sleepers.z.clone()
+
+    @property
+    def a(self) -> np.ndarray:
+        """What was done in the last step. (A,)"""
+        return self.sleepers.a[0].numpy().copy()
+
+    @torch.inference_mode()
+    def step(self) -> float:
+        """The next moment, and what it is worth; once the dream is over nothing moves."""
+        if self.over:
+            return 0.0
+        s = self.sleepers
+        features = s.state[:, : self.controller.features_size].unsqueeze(1)  # (1, 1, F)
+        s.a.copy_(self.world.squash(self.controller.act(self.theta, features).squeeze(1)))
+        self.world.step(s, torch.from_numpy(self.world.noise(self.rng, 1)))
+        self.over = bool(s.done.item())
+        return float(s.reward.item())
+
+
+def _picture(environment: gymnasium.Env, frame: np.ndarray) -> np.ndarray:
+    """What the game shows to people, or what it shows to V where it has nothing more."""
+    try:
+        picture = environment.render()
+    except NotImplementedError:
+        return frame
+    return picture if isinstance(picture, np.ndarray) else frame
+
+
+def _decoded(agent: Trained, imagined: dict[str, Tensor | None]) -> tuple[tuple[str, np.ndarray], ...]:
+    if not agent.decodes:
+        raise Mistake("this agent came without V's decoder, so nobody can watch it: copy NAME-decoder.safetensors, too")
+    there = {name: z for name, z in imagined.items() if z is not None}
+    frames = decoded(agent.vision, torch.cat(list(there.values())))  # (B, 64, 64, 3)
+    frames = (frames.clamp(0, 1) * 255).round().byte()
+    return tuple((name, frame.numpy()) for name, frame in zip(there, frames, strict=True))
