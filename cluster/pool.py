@@ -21,7 +21,7 @@ from ray.exceptions import (
 
 from cluster import runtime, training
 from cluster.metrics import DriverMetrics, Stats
-from cluster.workers import Call, Item, Staff, brief
+from cluster.workers import Call, WorkerGroup, WorkItem, brief
 from wm.errors import Failure
 from wm.pool import Crew, Pool, Progress, Task, UnitFailed, Work
 
@@ -86,7 +86,7 @@ class RayPool(Pool):
             yield crew
         finally:
             self.open.remove(crew)
-            crew.staff.close()
+            crew.group.close()
 
     @property
     def gpus(self) -> int:
@@ -100,7 +100,7 @@ class RayPool(Pool):
 
     def close(self) -> None:
         for crew in self.open:
-            crew.staff.close()
+            crew.group.close()
 
 
 class _Crew:
@@ -108,9 +108,9 @@ class _Crew:
 
     def __init__(self, pool: RayPool, work: Work, gpu: bool):
         self.pool, self.stats = pool, pool.stats
-        self.staff = Staff(work, 0 if gpu else pool.limit, pool.options, pool.stats, gpu)
-        self.items: set[Item] = set()  # of this map, not answered yet
-        self.waiting: deque[Item] = deque()  # those that no worker has
+        self.group = WorkerGroup(work, 0 if gpu else pool.limit, pool.options, pool.stats, gpu)
+        self.items: set[WorkItem] = set()  # of this map, not answered yet
+        self.waiting: deque[WorkItem] = deque()  # those that no worker has
         self.times: list[float] = []  # of this map's units, sorted
         self.median: float | None = None  # of this map or, until there are some, the one before
         self.failure: Exception | None = None
@@ -126,7 +126,7 @@ class _Crew:
         try:
             while True:
                 self._draw(source)
-                self.staff.fit(len(self.items))
+                self.group.fit(len(self.items))
                 self._give()
                 yield from answers  # while the workers have something to do
                 if not self.items:
@@ -143,10 +143,10 @@ class _Crew:
             self.waiting.clear()
 
     def _draw(self, source: Iterator[Any]) -> None:
-        most = max(len(self.staff.able) * self._depth(), self.staff.room)
+        most = max(len(self.group.able) * self._depth(), self.group.room)
         while len(self.items) < most:
             try:
-                item = Item(next(source))
+                item = WorkItem(next(source))
             except StopIteration:
                 return
             self.items.add(item)
@@ -159,76 +159,76 @@ class _Crew:
     def _give(self) -> None:
         """The idle first; then, of short units, a second one each and so on."""
         depth = self._depth()
-        free = [hand for hand in self.staff.able if len(hand.calls) < depth] if self.waiting else []
+        free = [worker for worker in self.group.able if len(worker.calls) < depth] if self.waiting else []
         for load in range(depth):
-            for hand in [hand for hand in free if len(hand.calls) == load][: len(self.waiting)]:
-                self.staff.call(hand, "do", self.waiting.popleft())
+            for worker in [worker for worker in free if len(worker.calls) == load][: len(self.waiting)]:
+                self.group.call(worker, "do", self.waiting.popleft())
         if not self.waiting:
             self._give_again()
 
     def _give_again(self) -> None:
         """Idle workers may try what another is slow with, or won't finish since its node leaves."""
-        idle = [hand for hand in self.staff.able if not hand.calls]
+        idle = [worker for worker in self.group.able if not worker.calls]
         if not idle:
             return
         now, slow = time.monotonic(), max(SLOW * (self.median or float("inf")), SLOW_SECONDS)
         late = [
             call
-            for call in self.staff.calls.values()
+            for call in self.group.calls.values()
             if call.item
             and not call.item.done
             and call.item.copies == 1
-            and (call.hand.drained or (self.times and now - self._began(call) > slow))
+            and (call.worker.drained or (self.times and now - self._began(call) > slow))
         ]
-        for hand, call in zip(idle, sorted(late, key=self._began), strict=False):
+        for worker, call in zip(idle, sorted(late, key=self._began), strict=False):
             assert call.item
             log.info("%s is slow: given to another worker, too", call.item.unit)
             self.stats.reissued += 1
-            self.staff.call(hand, "do", call.item)
+            self.group.call(worker, "do", call.item)
 
     @staticmethod
     def _began(call: Call) -> float:
-        return call.hand.since if call.hand.calls[0] is call else call.sent
+        return call.worker.since if call.worker.calls[0] is call else call.sent
 
     def _gather(self) -> list[tuple[Any, Any]]:
         """Wait for an answer, a little; take all there are."""
-        refs = list(self.staff.calls)
+        refs = list(self.group.calls)
         if not refs:
             time.sleep(0.1)
             return []
-        idle = any(not hand.calls for hand in self.staff.able)
+        idle = any(not worker.calls for worker in self.group.able)
         ready, _ = ray.wait(refs, timeout=0.1 if idle else min(1.0, self.pool.silent_seconds / 4))
         if ready and len(refs) > 1:
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         answers = []
         for ref, answer in zip(ready, _fetch(ready), strict=True):
-            if ref not in self.staff.calls:  # it went with its worker, a moment ago
+            if ref not in self.group.calls:  # it went with its worker, a moment ago
                 continue
-            call = self.staff.calls[ref]
+            call = self.group.calls[ref]
             if isinstance(answer, GONE) or (isinstance(answer, Exception) and call.item is None):
                 self._lost(call, answer)
                 continue
-            self.staff.answered(ref)
+            self.group.answered(ref)
             if call.item is None:
                 self._prepared(call, answer)
             elif not call.item.done:
                 answers += self._settle(call.item, answer)
             if call.item:
-                call.hand.units += 1
-                if self.pool.recycle_units and call.hand.units >= self.pool.recycle_units:
-                    self.staff.recycle(call.hand)
+                call.worker.units += 1
+                if self.pool.recycle_units and call.worker.units >= self.pool.recycle_units:
+                    self.group.recycle(call.worker)
         if self.times:
             self.median = self.times[len(self.times) // 2]
         return answers
 
     def _prepared(self, call: Call, answer: Any) -> None:
         if call.kind == "hello":
-            call.hand.node, call.hand.pid = answer
+            call.worker.node, call.worker.pid = answer
         else:
-            self.staff.prepared(call.hand)
+            self.group.prepared(call.worker)
             self.stillborn = self.unstarted = 0
 
-    def _settle(self, item: Item, answer: Any) -> list[tuple[Any, Any]]:
+    def _settle(self, item: WorkItem, answer: Any) -> list[tuple[Any, Any]]:
         """What a unit came to: its result, another try, or the end."""
         if isinstance(answer, ObjectLostError | GetTimeoutError):  # its node went after it had answered
             self._requeue([item])
@@ -253,7 +253,7 @@ class _Crew:
             self._back(item)
         return []
 
-    def _back(self, item: Item) -> None:
+    def _back(self, item: WorkItem) -> None:
         if not item.done and not item.copies:
             self.waiting.appendleft(item)
 
@@ -262,34 +262,34 @@ class _Crew:
 
     def _lost(self, call: Call, error: Exception) -> None:
         """The worker is gone, or can't be reached: what it had goes back into the queue."""
-        hand = call.hand
-        first = hand.calls[0]
+        worker = call.worker
+        first = worker.calls[0]
         said = str(error)  # nothing else tells a lost node from a lost process
         node = "its node has died" in said or "never ran" in said or getattr(error, "preempted", False)
         if isinstance(error, ActorUnavailableError):
-            items = self.staff.drop_calls(hand)
-            self.staff.prepare(hand)
+            items = self.group.drop_calls(worker)
+            self.group.prepare(worker)
         else:
-            log.warning("lost worker %d: %s", hand.pid, brief(error))
+            log.warning("lost worker %d: %s", worker.pid, brief(error))
             self.stats.died += 1
-            items = self.staff.dismiss(hand)
+            items = self.group.dismiss(worker)
         self._requeue(items)
-        if node or hand.drained:
+        if node or worker.drained:
             return
         if first.item:
             self._blame(first.item, f"the last time: {brief(error)}")
-        elif not hand.ready:
+        elif not worker.ready:
             self.stillborn += 1
             if self.stillborn >= self.pool.deaths:
                 self._fail(Failure(f"{self.stillborn} workers died before they were ready: {brief(error)}"))
 
-    def _requeue(self, items: list[Item]) -> None:
+    def _requeue(self, items: list[WorkItem]) -> None:
         for item in reversed(items):
             if not item.done and not item.copies:
                 self.stats.requeued += 1
                 self._back(item)
 
-    def _blame(self, item: Item, why: str) -> None:
+    def _blame(self, item: WorkItem, why: str) -> None:
         item.deaths += 1
         if item.deaths >= self.pool.deaths and not item.done:
             self._fail(Failure(f"{item.unit} ended {item.deaths} workers (out of memory? a crash?); {why}"))
@@ -302,22 +302,22 @@ class _Crew:
         self.next_look = now + min(1.0, self.pool.silent_seconds / 4)
         self.pool.metrics.crew(self.stats, len(self.waiting), len(self.items) - len(self.waiting))
         unstarted = self.unstarted
-        for hand in [hand for hand in self.staff.hands if hand.calls]:
-            item = hand.calls[0].item
-            silence, patience = now - hand.since, self._patience(item)
+        for worker in [worker for worker in self.group.workers if worker.calls]:
+            item = worker.calls[0].item
+            silence, patience = now - worker.since, self._patience(item)
             if silence < patience:
                 continue
-            self._requeue(self.staff.dismiss(hand))
+            self._requeue(self.group.dismiss(worker))
             if not item:  # it hangs; or there is no machine for it yet, and asking again does no harm
                 log.warning("a worker has not started in %.0f s: another is asked for", silence)
                 self.unstarted = unstarted + 1
                 continue
-            log.warning("worker %d is silent for %.0f s over %s: killed", hand.pid, silence, item.unit)
+            log.warning("worker %d is silent for %.0f s over %s: killed", worker.pid, silence, item.unit)
             self.stats.hung += 1
             item.hangs += 1
             self._blame(item, f"the last one was silent for {silence:.0f} s")
 
-    def _patience(self, item: Item | None) -> float:
+    def _patience(self, item: WorkItem | None) -> float:
         """Longer each time, so that a unit which is only slow gets done in the end."""
         if item is None:
             return START_SECONDS * 2 ** min(self.unstarted, 6)

@@ -15,7 +15,7 @@ import ray._private.state
 import ray._private.worker
 import yaml
 
-from wm.errors import Mistake
+from wm.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +69,13 @@ def connect(address: str = "", num_cpus: int = 0, object_store_mb: int = 512) ->
         ray.init(address=address, **options)
     except Exception as error:  # Ray raises Exception itself where its start takes too long
         if address == "local" and "timed out" in str(error):
-            raise Mistake(
+            raise UserError(
                 f"Ray did not start in time ({_first_line(error)}): give the same command again when this machine is"
                 " less busy, or with --local, which does without Ray"
             ) from error
         if address == "local" or not isinstance(error, ConnectionError | RuntimeError | ValueError):
             raise
-        raise Mistake(f"can't join the Ray cluster at {address} ({_first_line(error)}): {CURE}") from error
+        raise UserError(f"can't join the Ray cluster at {address} ({_first_line(error)}): {CURE}") from error
 
 
 CURE = (
@@ -177,11 +177,11 @@ def _look(address: str) -> None:
         return
     host, _, port = address.removeprefix("http://").rpartition(":")
     if "://" in address or not host or not port.isdigit():
-        raise Mistake(f"{address} is not the address of a Ray cluster: {CURE}")
+        raise UserError(f"{address} is not the address of a Ray cluster: {CURE}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
-        raise Mistake(f"no Ray cluster answers at {address} ({error}): {CURE}") from None
+        raise UserError(f"no Ray cluster answers at {address} ({error}): {CURE}") from None
 
 
 def _first_line(error: BaseException) -> str:

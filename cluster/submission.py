@@ -26,9 +26,9 @@ import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from wm.errors import Failure, Mistake
+from wm.errors import Failure, UserError
 from wm.runs.provenance import circumstances
-from wm.runs.storage import Place, to_json
+from wm.runs.storage import Storage, to_json
 
 log = logging.getLogger(__name__)
 
@@ -66,17 +66,17 @@ class Submission:
         return ["python", "-m", f"jobs.{self.stage}", *self.words]
 
 
-def last(place: Place) -> Submission | None:
+def last(storage: Storage) -> Submission | None:
     """What was sent last for this run."""
-    keys = [key for key in place.sizes(FOLDER) if _number(key)]
-    data = place.get(keys[-1]) if keys else None
+    keys = [key for key in storage.sizes(FOLDER) if _number(key)]
+    data = storage.get(keys[-1]) if keys else None
     if data is None:
         return None
     try:
         return Submission(**json.loads(data))
     except (ValueError, TypeError):
-        raise Mistake(
-            f"{place.uri}/{keys[-1]} is no record of ours: remove it and give the same command again"
+        raise UserError(
+            f"{storage.uri}/{keys[-1]} is no record of ours: remove it and give the same command again"
         ) from None
 
 
@@ -90,9 +90,9 @@ def connect(address: str = "") -> JobSubmissionClient:
     address = (address or os.environ.get("RAY_API_SERVER_ADDRESS", "") or ADDRESS).rstrip("/")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Mistake(f"{address} is no job server: say --address http://HOST:8265, or set RAY_API_SERVER_ADDRESS")
+        raise UserError(f"{address} is no job server: say --address http://HOST:8265, or set RAY_API_SERVER_ADDRESS")
     if _open_to_anybody(address) and not _loopback(parts.hostname):
-        raise Mistake(
+        raise UserError(
             f"the cluster at {address} obeys anybody who can reach it, so nothing is sent there: {AUTHENTICATE}"
         )
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets it overrule whatever it is told
@@ -101,12 +101,12 @@ def connect(address: str = "") -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
     except AuthenticationError:
-        raise Mistake(
+        raise UserError(
             f"the cluster at {address} wants its token: set RAY_AUTH_MODE=token, and put what is in its nodes'"
             " ~/.ray/auth_token into yours, or into RAY_AUTH_TOKEN"
         ) from None
     except (RuntimeError, OSError) as error:
-        raise Mistake(f"the job server at {address} does not answer as it should ({_line(error)}): {_CURE}") from None
+        raise UserError(f"the job server at {address} does not answer as it should ({_line(error)}): {_CURE}") from None
 
 
 _CURE = "is the tunnel open (`ray dashboard ray_cluster.yaml`), the head up (`ray up ray_cluster.yaml`)?"
@@ -120,7 +120,7 @@ def _open_to_anybody(address: str) -> bool:
     except urllib.error.HTTPError:
         return False
     except OSError as error:
-        raise Mistake(f"no job server answers at {address} ({_line(error)}): {_CURE}") from None
+        raise UserError(f"no job server answers at {address} ({_line(error)}): {_CURE}") from None
 
 
 def _loopback(host: str) -> bool:
@@ -130,25 +130,25 @@ def _loopback(host: str) -> bool:
 
 
 def submit(
-    client: JobSubmissionClient, place: Place, stage: str, words: list[str], metadata: dict[str, str], code: bool
+    client: JobSubmissionClient, storage: Storage, stage: str, words: list[str], metadata: dict[str, str], code: bool
 ) -> Submission:
     """Record it in the run, then send it, with the code that is here or without."""
-    newest = max((_number(key) for key in place.sizes(FOLDER)), default=0)
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", place.uri.rpartition("/")[2]).strip("-") or "run"
+    newest = max((_number(key) for key in storage.sizes(FOLDER)), default=0)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", storage.uri.rpartition("/")[2]).strip("-") or "run"
     while True:
         newest += 1
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         one = Submission(f"{name}-{stage}-{newest}", newest, stage, words, at, code)
         key = f"{FOLDER}/{newest:04d}.json"
-        if not place.put_new(key, to_json(asdict(one))):
+        if not storage.put_new(key, to_json(asdict(one))):
             continue  # somebody else sends one at this moment
         try:
-            if _send(client, one, {"run": place.uri, "stage": stage, "attempt": str(newest), **metadata}):
+            if _send(client, one, {"run": storage.uri, "stage": stage, "attempt": str(newest), **metadata}):
                 return one
         except BaseException:
-            place.delete(key)
+            storage.delete(key)
             raise
-        place.delete(key)
+        storage.delete(key)
 
 
 def _send(client: JobSubmissionClient, one: Submission, metadata: dict[str, str]) -> bool:
@@ -166,7 +166,7 @@ def _send(client: JobSubmissionClient, one: Submission, metadata: dict[str, str]
             if "already exists" in str(error):
                 return False
             if "No available agent" not in str(error) or time.monotonic() > end:
-                raise Mistake(f"the cluster does not take the job: {_line(error)}") from None
+                raise UserError(f"the cluster does not take the job: {_line(error)}") from None
             time.sleep(POLL_SECONDS)
         else:
             return True

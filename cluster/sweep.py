@@ -12,9 +12,9 @@ from ray import tune
 
 from cluster.pool import RayPool
 from wm.config.schema import Config
-from wm.errors import Failure, Mistake
+from wm.errors import Failure, UserError
 from wm.experiments.sweep import Trial, run_trial
-from wm.pool import LocalPool, Pool, Progress, settle
+from wm.pool import LocalPool, Pool, Progress, set_threads
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, te
     def trainable(parameters: dict[str, Any]) -> None:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         trial = Trial(**parameters["trial"])
-        settle(config.threads)
+        set_threads(config.threads)
         pool: Pool = LocalPool(config.workers.retries) if cpus == 1 else _pool(config, cpus)
 
         def report(progress: Progress) -> None:
@@ -42,7 +42,7 @@ def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, te
 
         try:
             run_trial(trial, base, config, pool, report)
-        except Mistake as mistake:
+        except UserError as mistake:
             tune.report({"mistake": str(mistake)})  # trying again won't mend it
         finally:
             pool.close()
@@ -65,7 +65,7 @@ def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, te
         with contextlib.redirect_stdout(io.StringIO()):  # Tune greets there, where only the summary belongs
             results = tuner.fit()
     if watch.mistake:
-        raise Mistake(watch.mistake)
+        raise UserError(watch.mistake)
     if results.errors:
         raise Failure(f"{len(results.errors)} of {len(trials)} trials failed; the first: {results.errors[0]}")
 

@@ -12,7 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 from cluster import runtime
 from cluster.workers import brief, portable
 from wm.errors import Failure
-from wm.pool import Task, settle
+from wm.pool import Task, set_threads
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ WAIT_SECONDS = 30.0  # for a place, before it is worth a line
 def _run(task: Task) -> Iterator[tuple[str, Any]]:
     """("report", report) ..., and at last ("error", (error, traceback)) if it came to that."""
     try:
-        settle(task.threads)
+        set_threads(task.threads)
         for report in task.run():
             yield "report", report
     except Exception as error:

@@ -16,8 +16,8 @@ from ray.actor import ActorHandle
 
 from cluster import runtime
 from cluster.metrics import Stats, WorkerMetrics
-from wm.errors import Failure, Mistake
-from wm.pool import Work, settle
+from wm.errors import Failure, UserError
+from wm.pool import Work, set_threads
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Worker:
         start = time.perf_counter()
         try:
             kind, answer = "done", self._prepare()(unit)
-        except (Mistake, Failure) as error:
+        except (UserError, Failure) as error:
             kind, answer = "stop", portable(error)
         except Exception:
             self.do_unit = None  # whatever broke may have broken what was built, too
@@ -75,7 +75,7 @@ class Worker:
 
     def _prepare(self) -> Callable[[Any], Any]:
         if self.do_unit is None:
-            settle(self.work.threads)
+            set_threads(self.work.threads)
             self.do_unit = self.work.build()
         return self.do_unit
 
@@ -84,7 +84,7 @@ _Actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Worker)
 
 
 @dataclass(eq=False)
-class Item:
+class WorkItem:
     """A unit on its way: who answers first has done it."""
 
     unit: Any
@@ -99,14 +99,14 @@ class Item:
 class Call:
     """One call of a worker; `item` is None for those that get it ready."""
 
-    hand: "Hand"
+    worker: "WorkerHandle"
     kind: str  # hello, build, do
-    item: Item | None
+    item: WorkItem | None
     sent: float
 
 
 @dataclass(eq=False)
-class Hand:
+class WorkerHandle:
     """A worker as the driver sees it. It answers its calls in order, so it is busy with the first one."""
 
     actor: ActorHandle
@@ -121,7 +121,7 @@ class Hand:
     calls: deque[Call] = field(default_factory=deque)
 
 
-class Staff:
+class WorkerGroup:
     """As many workers as the cluster has room for and the units need, adapting as nodes come and go."""
 
     def __init__(self, work: Work, limit: int, options: dict[str, Any], stats: Stats, gpu: bool = False):
@@ -130,9 +130,9 @@ class Staff:
         if gpu:
             options = {**options, "num_gpus": 1, "num_cpus": 0}
         self.limit, self.options, self.stats = limit, options, stats
-        self.hands: set[Hand] = set()
-        self.leaving: set[Hand] = set()
-        self._able: list[Hand] | None = None  # looked at for every answer, so not gathered anew each time
+        self.workers: set[WorkerHandle] = set()
+        self.leaving: set[WorkerHandle] = set()
+        self._able: list[WorkerHandle] | None = None  # looked at for every answer, so not gathered anew each time
         self.calls: dict[ray.ObjectRef, Call] = {}  # everything not answered yet
         self.room = 1  # workers that the cluster has room for
         self.labelled = False
@@ -140,10 +140,10 @@ class Staff:
         self.next_poll, self.said = 0.0, time.monotonic()
 
     @property
-    def able(self) -> list[Hand]:
+    def able(self) -> list[WorkerHandle]:
         """Those that may be given units."""
         if self._able is None:
-            self._able = [hand for hand in self.hands if hand.ready and not hand.leaving]
+            self._able = [worker for worker in self.workers if worker.ready and not worker.leaving]
         return self._able
 
     def fit(self, needed: int) -> None:
@@ -153,78 +153,78 @@ class Staff:
             self._poll(now)
         if needed >= self.wanted or now >= self.wanted_until:
             self.wanted, self.wanted_until = needed, now + LINGER_SECONDS
-        staying = len(self.hands) - len(self.leaving)
+        staying = len(self.workers) - len(self.leaving)
         for _ in range(min(self.room, needed) - staying):
             self._hire()
         self._ask_for_less(staying - self.wanted)
-        for hand in [hand for hand in self.leaving if not hand.calls]:
-            self.dismiss(hand)
-        self.stats.workers = len(self.able) + sum(hand.ready for hand in self.leaving)
+        for worker in [worker for worker in self.leaving if not worker.calls]:
+            self.dismiss(worker)
+        self.stats.workers = len(self.able) + sum(worker.ready for worker in self.leaving)
         if self.stats.workers:
             self.said = now
         elif now - self.said > SILENCE_SECONDS:
             self.said = now
             log.warning("no worker yet: waiting for %d, the cluster has room for %d", needed, self.room)
 
-    def call(self, hand: Hand, kind: str, item: Item | None = None) -> None:
-        method = getattr(hand.actor, kind)
-        call = Call(hand, kind, item, time.monotonic())
+    def call(self, worker: WorkerHandle, kind: str, item: WorkItem | None = None) -> None:
+        method = getattr(worker.actor, kind)
+        call = Call(worker, kind, item, time.monotonic())
         self.calls[method.remote() if item is None else method.remote(item.unit)] = call
-        if not hand.calls:
-            hand.since = call.sent
-        hand.calls.append(call)
+        if not worker.calls:
+            worker.since = call.sent
+        worker.calls.append(call)
         if item:
             item.copies += 1
 
     def answered(self, ref: ray.ObjectRef) -> Call:
         call = self.calls.pop(ref)
-        call.hand.calls.remove(call)
-        call.hand.since = time.monotonic()
+        call.worker.calls.remove(call)
+        call.worker.since = time.monotonic()
         if call.item:
             call.item.copies -= 1
         return call
 
-    def drop_calls(self, hand: Hand) -> list[Item]:
+    def drop_calls(self, worker: WorkerHandle) -> list[WorkItem]:
         """Expect nothing more of what it was given: the items."""
-        for ref in [ref for ref, call in self.calls.items() if call.hand is hand]:
+        for ref in [ref for ref, call in self.calls.items() if call.worker is worker]:
             del self.calls[ref]
-        items = [call.item for call in hand.calls if call.item]
-        hand.calls.clear()
+        items = [call.item for call in worker.calls if call.item]
+        worker.calls.clear()
         for item in items:
             item.copies -= 1
         return items
 
-    def prepare(self, hand: Hand) -> None:
+    def prepare(self, worker: WorkerHandle) -> None:
         """Say hello and have it build: ready when both are answered."""
-        hand.ready, self._able = False, None
-        self.call(hand, "hello")
-        self.call(hand, "build")
+        worker.ready, self._able = False, None
+        self.call(worker, "hello")
+        self.call(worker, "build")
 
-    def prepared(self, hand: Hand) -> None:
-        hand.ready, self._able = True, None
+    def prepared(self, worker: WorkerHandle) -> None:
+        worker.ready, self._able = True, None
 
-    def let_go(self, hand: Hand) -> None:
+    def let_go(self, worker: WorkerHandle) -> None:
         """No more units: it is dismissed when it has answered its last call."""
-        hand.leaving, self._able = True, None
-        self.leaving.add(hand)
+        worker.leaving, self._able = True, None
+        self.leaving.add(worker)
 
-    def dismiss(self, hand: Hand) -> list[Item]:
-        ray.kill(hand.actor)
-        self.hands.discard(hand)
-        self.leaving.discard(hand)
+    def dismiss(self, worker: WorkerHandle) -> list[WorkItem]:
+        ray.kill(worker.actor)
+        self.workers.discard(worker)
+        self.leaving.discard(worker)
         self._able = None
-        return self.drop_calls(hand)
+        return self.drop_calls(worker)
 
     def close(self) -> None:
-        while self.hands:
-            self.dismiss(next(iter(self.hands)))
+        while self.workers:
+            self.dismiss(next(iter(self.workers)))
         self.stats.workers = 0
 
-    def recycle(self, hand: Hand) -> None:
+    def recycle(self, worker: WorkerHandle) -> None:
         """Let it go after its last call, unless many others are away at the moment."""
-        away = len(self.hands) - len(self.able)
-        if not hand.leaving and away <= len(self.hands) // 8:
-            self.let_go(hand)
+        away = len(self.workers) - len(self.able)
+        if not worker.leaving and away <= len(self.workers) // 8:
+            self.let_go(worker)
             self.stats.recycled += 1
 
     def _hire(self) -> None:
@@ -232,16 +232,16 @@ class Staff:
         options = {"enable_task_events": False, **self.options}
         if self.labelled:
             options.setdefault("label_selector", {runtime.ROLE: "train" if self.gpu else "rollout"})
-        hand = Hand(_Actor.options(**options).remote(self.work), labelled=self.labelled)
-        self.hands.add(hand)
+        worker = WorkerHandle(_Actor.options(**options).remote(self.work), labelled=self.labelled)
+        self.workers.add(worker)
         self.stats.hired += 1
-        self.prepare(hand)
+        self.prepare(worker)
 
     def _ask_for_less(self, surplus: int) -> None:
         """The autoscaler starts a machine for whoever waits for one: there should be work for it when it comes."""
         if surplus > 0:
-            for hand in [hand for hand in self.hands if not hand.node][:surplus]:
-                self.dismiss(hand)
+            for worker in [worker for worker in self.workers if not worker.node][:surplus]:
+                self.dismiss(worker)
 
     def _poll(self, now: float) -> None:
         alive = runtime.nodes()
@@ -256,13 +256,13 @@ class Staff:
         self.labelled = planned > 0 or any(node.role == role for node in places)
         self.room = self.limit or max(1, planned, there)
         leaving = {node.id for node in alive if node.draining}
-        for hand in self.hands:
-            if hand.node in leaving and not hand.drained:
-                log.info("node %s is leaving: no new units for its worker", hand.node[:8])
-                self.let_go(hand)
-                hand.drained = True
-        surplus = len(self.hands) - len(self.leaving) - self.room
-        for hand in [hand for hand in self.hands if not hand.node]:
-            if surplus > 0 or hand.labelled != self.labelled:  # nobody will make room for it where it asked
-                self.dismiss(hand)
+        for worker in self.workers:
+            if worker.node in leaving and not worker.drained:
+                log.info("node %s is leaving: no new units for its worker", worker.node[:8])
+                self.let_go(worker)
+                worker.drained = True
+        surplus = len(self.workers) - len(self.leaving) - self.room
+        for worker in [worker for worker in self.workers if not worker.node]:
+            if surplus > 0 or worker.labelled != self.labelled:  # nobody will make room for it where it asked
+                self.dismiss(worker)
                 surplus -= 1

@@ -11,8 +11,8 @@ import tyro
 
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
-from wm.errors import Mistake
-from wm.runs.run import must_open, open_run
+from wm.errors import UserError
+from wm.runs.run import open_existing, open_run
 
 # What one would say, but the field can't be called: --in dream, --rounds 3.
 SHORT = {("evolve", "in"): "where", ("rounds", "rounds"): "count"}
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Where:
+class RunOptions:
     """What every job that works on a run can be told."""
 
     run: str
@@ -38,13 +38,13 @@ class Where:
 
 @dataclass(frozen=True)
 class Arguments:
-    where: Annotated[Where, tyro.conf.arg(name="")]
+    where: Annotated[RunOptions, tyro.conf.arg(name="")]
     config: Annotated[Config, tyro.conf.arg(name="")]
 
 
 def parse(
     job: str, doc: str, argv: Sequence[str], section: str | None = None, fallback: Config | None = None
-) -> tuple[str, Where, Config]:
+) -> tuple[str, RunOptions, Config]:
     """The preset's name, where to work, and the config.
 
     The defaults of the flags are the run's own config where it exists, else the preset's, its base's, `fallback`. In a
@@ -56,7 +56,7 @@ def parse(
         _known(preset)
     words = [_with_section(word, section) for word in words]
     preset, config = _default(job, preset, value_of(words, "--run"), value_of(words, "--base"), fallback)
-    default = Arguments(where=Where(run=tyro.MISSING), config=config)
+    default = Arguments(where=RunOptions(run=tyro.MISSING), config=config)
     arguments = _parsed(f"{job} [{'|'.join(PRESETS)}]", doc, words, default)
     return preset, arguments.where, arguments.config
 
@@ -76,7 +76,7 @@ def _parsed(command: str, doc: str, words: Sequence[str], default: T) -> T:
     except SystemExit as end:
         if not end.code:  # --help
             raise
-        raise Mistake(_in_one_line(complaint.getvalue())) from None
+        raise UserError(_in_one_line(complaint.getvalue())) from None
 
 
 def _in_one_line(box: str) -> str:
@@ -90,7 +90,7 @@ def _in_one_line(box: str) -> str:
 
 def _known(preset: str) -> Config:
     if preset not in PRESETS:
-        raise Mistake(f"no preset {preset!r}: say one of {', '.join(PRESETS)}")
+        raise UserError(f"no preset {preset!r}: say one of {', '.join(PRESETS)}")
     return PRESETS[preset]
 
 
@@ -100,19 +100,19 @@ def _default(
     run = open_run(uri) if uri else None
     if run is not None:
         if preset not in (None, run.preset):
-            raise Mistake(
+            raise UserError(
                 f"{uri} was started with the preset {run.preset}, not {preset}: leave it out, or start another run"
             )
         return run.preset, run.config
     if preset is None:
         if base is not None:
-            other = must_open(base)
+            other = open_existing(base)
             return other.preset, other.config
         if fallback is not None:
             return "", fallback
         if uri is None:
             return "", PRESETS["car-racing-small"]  # for --help; the parser itself asks for --run
-        raise Mistake(
+        raise UserError(
             f"no run in {uri}: start one with `python -m jobs.{job} PRESET --run {uri}`; presets: {', '.join(PRESETS)}"
         )
     return preset, PRESETS[preset]

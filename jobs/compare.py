@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.runner import guard
-from wm.pool import settle
+from wm.pool import set_threads
 from wm.report.compare_data import fresh_drives, groups
 from wm.report.compare_page import comparison
 from wm.runs import storage as places
-from wm.runs.run import must_open
+from wm.runs.run import open_existing
 from wm.runs.storage import to_json
 
 PAGE, NUMBERS = "compare.html", "compare.json"
@@ -20,8 +20,8 @@ PAGE, NUMBERS = "compare.html", "compare.json"
 
 def compare(uris: Sequence[str], to: str) -> dict[str, Any]:
     """The page and its numbers, written into the folder or bucket `to`; the runs are left as they are."""
-    start, runs = time.monotonic(), [must_open(uri) for uri in uris]
-    settle(runs[0].config.threads)
+    start, runs = time.monotonic(), [open_existing(uri) for uri in uris]
+    set_threads(runs[0].config.threads)
     found = groups(runs)
     drives = fresh_drives(found[0].first)
     numbers = [group.numbers(drives) for group in found]
@@ -29,10 +29,10 @@ def compare(uris: Sequence[str], to: str) -> dict[str, Any]:
         {"name": group.name, "runs": [one.run.uri for one in group.runs], "measures": measured, "curve": group.curve()}
         for group, measured in zip(found, numbers, strict=True)
     ]
-    place = places.at(to)
-    place.put(PAGE, comparison(found, numbers).encode())
-    place.put(NUMBERS, to_json({"groups": rows}))
-    where, seconds = f"{place.uri.rstrip('/')}/{PAGE}", round(time.monotonic() - start, 1)
+    storage = places.at(to)
+    storage.put(PAGE, comparison(found, numbers).encode())
+    storage.put(NUMBERS, to_json({"groups": rows}))
+    where, seconds = f"{storage.uri.rstrip('/')}/{PAGE}", round(time.monotonic() - start, 1)
     print(f"compared: {where} ({seconds} s); open it in a browser", file=sys.stderr, flush=True)
     return {"job": "compare", "page": where, "seconds": seconds, "groups": rows}
 

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 
 from wm.formatting import number
 from wm.pool import Progress
-from wm.runs.cost import spent
+from wm.runs.cost import cost_of
 from wm.runs.run import Manifest
 
 log = logging.getLogger("jobs")
@@ -72,7 +72,7 @@ class Display:
 
 def show_spent(manifests: Sequence[Manifest], uri: str) -> None:
     """What each stage took, at the end of a job, and where to go from there."""
-    rows = [spent(manifest) for manifest in manifests]
+    rows = [cost_of(manifest) for manifest in manifests]
     print(f"{'stage':8} {'time':>8} {'steps':>14} {'':10} CPU hours  GPU hours", file=sys.stderr)
     for row in rows:
         cpu = "-" if row.cpu_hours is None else f"{row.cpu_hours:.3g}"

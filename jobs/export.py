@@ -12,16 +12,16 @@ from typing import Any
 from jobs.runner import guard
 from wm.agents.card import card_of, markdown, scored
 from wm.agents.trained import export, of_run
-from wm.errors import Mistake
-from wm.runs.run import Manifest, must_open
+from wm.errors import UserError
+from wm.runs.run import Manifest, open_existing
 from wm.runs.storage import sha256
 
 
 def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
     path = Path(to)
     if path.suffix != ".safetensors":
-        raise Mistake(f"--to {to} is no name for an agent: say {path.with_suffix('.safetensors')}")
-    run = must_open(uri)
+        raise UserError(f"--to {to} is no name for an agent: say {path.with_suffix('.safetensors')}")
+    run = open_existing(uri)
     card = card_of(run)
     agent, decoder = export(replace(of_run(run), card=card), half)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
         files[path.with_name(f"{path.stem}-decoder.safetensors")] = decoder
     for file, data in files.items():
         if file.exists() and file.read_bytes() != data:
-            raise Mistake(f"{file} is there already and holds something else: remove it, or export --to another name")
+            raise UserError(f"{file} is there already and holds something else: remove it, or export --to another name")
     text = markdown(path.stem, card)
     if scores:
         text += f"\n## Score\n\n{scored(_score(scores, agent, path), path.stem)}"
@@ -46,9 +46,11 @@ def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
 
 def _score(uri: str, agent: bytes, path: Path) -> Manifest:
     """What `jobs.score --agent` has kept in this run, of this very file."""
-    made = must_open(uri).stage("score", of=sha256(agent)).manifest()
+    made = open_existing(uri).stage("score", of=sha256(agent)).manifest()
     if made is None:
-        raise Mistake(f"{uri} has no score of {path} as it would be written: run `python -m jobs.score --agent {path}`")
+        raise UserError(
+            f"{uri} has no score of {path} as it would be written: run `python -m jobs.score --agent {path}`"
+        )
     return made
 
 

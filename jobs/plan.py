@@ -18,7 +18,7 @@ from rich.table import Table
 from jobs.command_line import configured
 from jobs.display import clock
 from jobs.runner import guard
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.experiments.plan import Estimate, Rates, estimate, estimate_rounds, rates_of
 
 ASSUMED = (
@@ -29,11 +29,11 @@ ASSUMED = (
 
 def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     if arguments.cpus < 1 or arguments.gpus < 0:
-        raise Mistake(
+        raise UserError(
             f"--cpus {arguments.cpus} --gpus {arguments.gpus} is no cluster: say 1 or more CPUs, 0 or more GPUs"
         )
     if arguments.rounds < 0:
-        raise Mistake(f"--rounds {arguments.rounds} is no number of rounds: say 1 or more, or leave it out")
+        raise UserError(f"--rounds {arguments.rounds} is no number of rounds: say 1 or more, or leave it out")
     config = configured("plan", __doc__ or "", arguments.preset, rest)
     rates = _rates(arguments.bench)
     if arguments.rounds:
@@ -94,7 +94,9 @@ def _rates(path: str | None) -> Rates:
         found = json.loads(Path(path).read_text().splitlines()[-1])["figures"]
         return rates_of({row["what"]: row["figure"] for row in found})
     except (OSError, ValueError, KeyError, IndexError, TypeError):
-        raise Mistake(f"{path} is not what jobs.bench printed: make it with `python -m jobs.bench > {path}`") from None
+        raise UserError(
+            f"{path} is not what jobs.bench printed: make it with `python -m jobs.bench > {path}`"
+        ) from None
 
 
 def _said(bench: str | None, gpus: int) -> str:

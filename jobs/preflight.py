@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from cluster.aws import plan as files
 from cluster.aws.account import Account
 from jobs.runner import guard
-from wm.errors import Mistake
+from wm.errors import UserError
 
 Check = tuple[str, Callable[[], str]]
 
@@ -16,7 +16,7 @@ Check = tuple[str, Callable[[], str]]
 def preflight(path: str) -> dict[str, object]:
     """Every check is made, whatever the others come to; only without credentials AWS can't be asked."""
     if find_spec("boto3") is None:
-        raise Mistake("boto3 is missing: pip install 'world-models-ray[aws]'")
+        raise UserError("boto3 is missing: pip install 'world-models-ray[aws]'")
     plan = files.read(path)
     checks = _all([("file", lambda: files.valid_for_ray(plan))])
     if "file" in checks["failed"]:
@@ -47,7 +47,7 @@ def _all(checks: list[Check], before: dict[str, dict[str, str]] | None = None) -
         try:
             found["ok"][name] = check()
             print(f"ok    {name}: {found['ok'][name]}", file=sys.stderr)
-        except Mistake as mistake:
+        except UserError as mistake:
             found["failed"][name] = str(mistake)
             print(f"FAIL  {name}: {mistake}", file=sys.stderr)
     return found

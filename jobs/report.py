@@ -7,19 +7,19 @@ import time
 from typing import Any
 
 from jobs.runner import guard
-from wm.pool import settle
+from wm.pool import set_threads
 from wm.report.run_page import run_report
-from wm.runs.run import must_open
+from wm.runs.run import open_existing
 
 NAME = "report.html"
 
 
 def report(uri: str) -> dict[str, Any]:
     """Written into the run, finished or not; made anew each time."""
-    start, run = time.monotonic(), must_open(uri)
-    settle(run.config.threads)
+    start, run = time.monotonic(), open_existing(uri)
+    set_threads(run.config.threads)
     data = run_report(run).encode()
-    run.place.put(NAME, data)
+    run.storage.put(NAME, data)
     seconds = round(time.monotonic() - start, 1)
     where = f"{run.uri.rstrip('/')}/{NAME}"
     print(f"report: {where} ({len(data) / 1e6:.1f} MB, {seconds} s); open it in a browser", file=sys.stderr, flush=True)

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jobs.command_line import Where, parse
+from jobs.command_line import RunOptions, parse
 from jobs.display import Display, show_spent
 from wm.config.schema import Config
-from wm.errors import Failure, Mistake
-from wm.experiments.disk_space import Lookout
-from wm.pool import LocalPool, Pool, Progress, settle
+from wm.errors import Failure, UserError
+from wm.experiments.disk_space import DiskSpaceCheck
+from wm.pool import LocalPool, Pool, Progress, set_threads
 from wm.runs.lease import Lease, hold
 from wm.runs.run import Manifest, Run, start_run
 
@@ -46,9 +46,9 @@ def stage_job(
         preset, where, config = parse(name, doc or "", sys.argv[1:] if words is None else words, section, fallback)
         run = start_run(where.run, preset, config, where.base)
         start = time.monotonic()
-        with Display(config.workers.log_seconds, count(config)) as display, hold(run.place, where.take_over) as lease:
+        with Display(config.workers.log_seconds, count(config)) as display, hold(run.storage, where.take_over) as lease:
             pool = open_pool(where, config)
-            run.tell = Watch(run, config, lease, display, pool).tell
+            run.tell = ProgressHub(run, config, lease, display, pool).tell
             run.cpus = pool.workers * max(1, config.threads)
             try:
                 manifests = stages(config, run, pool)
@@ -60,11 +60,11 @@ def stage_job(
     sys.exit(guard(job))
 
 
-class Watch:
+class ProgressHub:
     """What happens whenever a stage says how far it is."""
 
     def __init__(self, run: Run, config: Config, lease: Lease, display: Display, pool: Pool):
-        self.lookout = Lookout(config, run.place)
+        self.lookout = DiskSpaceCheck(config, run.storage)
         self.lease, self.display, self.pool = lease, display, pool
 
     def tell(self, progress: Progress) -> None:
@@ -74,8 +74,8 @@ class Watch:
         self.pool.tell(progress)
 
 
-def open_pool(where: Where, config: Config) -> Pool:
-    settle(config.threads)
+def open_pool(where: RunOptions, config: Config) -> Pool:
+    set_threads(config.threads)
     pool: Pool
     if where.local:
         pool = LocalPool(config.workers.retries)
@@ -107,7 +107,7 @@ def guard(job: Callable[[], dict[str, Any]]) -> int:
     try:
         print(json.dumps(job()), flush=True)
         return 0
-    except Mistake as mistake:
+    except UserError as mistake:
         return _say(2, str(mistake))
     except Failure as failure:
         return _say(1, f"failed: {failure}\nWhat is complete is kept; the same command goes on from there.")
@@ -120,13 +120,13 @@ def guard(job: Callable[[], dict[str, Any]]) -> int:
         return _say(130, f"interrupted; what is complete is kept. Go on with: {shlex.join(command)}")
 
 
-def exit_on_mistake(prepare: Callable[..., Any]) -> Callable[..., Any]:
+def exit_on_user_error(prepare: Callable[..., Any]) -> Callable[..., Any]:
     """For what comes before a job: a mistake ends it as it ends a job."""
 
     def careful(*arguments: Any) -> Any:
         try:
             return prepare(*arguments)
-        except Mistake as mistake:
+        except UserError as mistake:
             sys.exit(_say(2, str(mistake)))
 
     return careful

@@ -7,13 +7,13 @@ import sys
 from dataclasses import replace
 
 from jobs.command_line import value_of, without
-from jobs.runner import exit_on_mistake, stage_job
+from jobs.runner import exit_on_user_error, stage_job
 from wm.agents.trained import Trained, load_trained
 from wm.config.schema import Score
 from wm.stages.score import score, score_of
 
 
-@exit_on_mistake
+@exit_on_user_error
 def prepare(words: list[str]) -> tuple[Trained | None, list[str]]:
     """The agent, if one is named, and the other words.
 

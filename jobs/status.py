@@ -10,15 +10,15 @@ from rich.table import Table
 from jobs.runner import guard
 from wm.experiments.rounds import PREPARING, begun, iterated, polished_so_far, row_of
 from wm.formatting import number
-from wm.runs.run import Run, must_open
-from wm.runs.status import Station, survey
+from wm.runs.run import Run, open_existing
+from wm.runs.status import StageStatus, stage_statuses
 
 
 def status(uri: str) -> dict[str, Any]:
-    run = must_open(uri)
+    run = open_existing(uri)
     if parts := begun(run):
         return rounds(run, parts)
-    stations = survey(run)
+    stations = stage_statuses(run)
     table = Table(
         title=f"{run.uri} · {run.preset}{f' · base {run.base.uri}' if run.base else ''}", title_justify="left"
     )
@@ -41,7 +41,7 @@ def status(uri: str) -> dict[str, Any]:
                 "extent": station.manifest.extent if station.manifest else 0,
                 "wanted": station.wanted,
                 "bytes": station.bytes,
-                "from": station.manifest.place.uri if station.manifest else None,
+                "from": station.manifest.storage.uri if station.manifest else None,
             }
             for station in stations
         },
@@ -55,7 +55,7 @@ def rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
         table.add_column(column)
     found = []
     for part in [*parts, *polished_so_far(parts)]:
-        row, stations = row_of(part), survey(part)[: len(PREPARING)]
+        row, stations = row_of(part), stage_statuses(part)[: len(PREPARING)]
         waiting = next((station for station in stations if not station.complete), None)
         state = f"{waiting.stage}: {_state(waiting)}" if waiting else "complete" if row else "to be measured"
         shown = [f"{row['env_steps']:,}", f"{row['validation']:,.1f}"] if row else ["", ""]
@@ -69,7 +69,7 @@ def rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
     return {"job": "status", "run": run.uri, "next": following, "rounds": found}
 
 
-def _state(station: Station) -> str:
+def _state(station: StageStatus) -> str:
     complete = station.manifest.extent if station.manifest else 0
     if station.begun > complete:
         kept = f"; {complete:,} complete" if complete else ""
@@ -79,7 +79,7 @@ def _state(station: Station) -> str:
     return f"{complete:,} of {station.wanted:,} {station.unit}"
 
 
-def _result(station: Station) -> str:
+def _result(station: StageStatus) -> str:
     if station.manifest is None:
         return ""
     metrics = station.manifest.metrics

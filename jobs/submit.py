@@ -17,11 +17,11 @@ from cluster import submission
 from cluster.submission import Submission
 from jobs.command_line import parse
 from jobs.runner import guard
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.runs import storage as places
 from wm.runs.provenance import circumstances
 from wm.runs.run import open_run
-from wm.runs.storage import Folder, Place
+from wm.runs.storage import Folder, Storage
 
 # Each stage's job, and the section whose name its flags may leave out.
 SECTIONS = {
@@ -39,25 +39,25 @@ ENDS = {"SUCCEEDED": 0, "STOPPED": 130}
 
 def submit(stage: str, words: list[str], address: str, watch: bool, code: bool) -> dict[str, Any]:
     if stage not in SECTIONS:
-        raise Mistake(f"no stage {stage!r}: say one of {', '.join(SECTIONS)}")
+        raise UserError(f"no stage {stage!r}: say one of {', '.join(SECTIONS)}")
     preset, where, config = parse(stage, __doc__ or "", words, SECTIONS[stage])
     if where.local or where.address:
-        raise Mistake("a job that is sent works on the cluster it is sent to: leave --local out")
+        raise UserError("a job that is sent works on the cluster it is sent to: leave --local out")
     config.check()
     words = [_whole(word, before) for before, word in zip(["", *words], words, strict=False)]
-    place = places.at(where.run)
-    if isinstance(place, Folder):
+    storage = places.at(where.run)
+    if isinstance(storage, Folder):
         logging.warning(
-            "%s is a folder: every node has to have the same one there; else say s3://bucket/prefix", place.uri
+            "%s is a folder: every node has to have the same one there; else say s3://bucket/prefix", storage.uri
         )
-    return _send(submission.connect(address), place, stage, words, preset, watch, code)
+    return _send(submission.connect(address), storage, stage, words, preset, watch, code)
 
 
 def resume(uri: str, address: str, watch: bool) -> dict[str, Any]:
-    place = places.at(uri)
-    before = submission.last(place)
+    storage = places.at(uri)
+    before = submission.last(storage)
     if before is None:
-        raise Mistake(f"nothing was sent for {uri} yet: `python -m jobs.submit STAGE PRESET --run {uri}`")
+        raise UserError(f"nothing was sent for {uri} yet: `python -m jobs.submit STAGE PRESET --run {uri}`")
     client = submission.connect(address)
     status = submission.status(client, before.id)
     if status == "SUCCEEDED":
@@ -65,10 +65,10 @@ def resume(uri: str, address: str, watch: bool) -> dict[str, Any]:
         return _summary(before, status.value, "")
     if status is not None and not status.is_terminal():
         print(f"{before.id} is still at it", file=sys.stderr)
-        return _watch(client, before, place, watch)
+        return _watch(client, before, storage, watch)
     print(f"{before.id} {_fate(status)}: sent again", file=sys.stderr)
     run = open_run(uri)
-    return _send(client, place, before.stage, before.words, run.preset if run else "", watch, before.code)
+    return _send(client, storage, before.stage, before.words, run.preset if run else "", watch, before.code)
 
 
 def _fate(status: Any) -> str:
@@ -76,17 +76,17 @@ def _fate(status: Any) -> str:
 
 
 def _send(
-    client: Any, place: Place, stage: str, words: list[str], preset: str, watch: bool, code: bool
+    client: Any, storage: Storage, stage: str, words: list[str], preset: str, watch: bool, code: bool
 ) -> dict[str, Any]:
     metadata = {"preset": preset, "code": circumstances()["code"] if code else "the image's"}
-    sent = submission.submit(client, place, stage, words, metadata, code)
+    sent = submission.submit(client, storage, stage, words, metadata, code)
     print(f"sent as {sent.id}", file=sys.stderr)
-    return _watch(client, sent, place, watch)
+    return _watch(client, sent, storage, watch)
 
 
-def _watch(client: Any, sent: Submission, place: Place, watch: bool) -> dict[str, Any]:
+def _watch(client: Any, sent: Submission, storage: Storage, watch: bool) -> dict[str, Any]:
     if not watch:
-        print(_back(sent, place), file=sys.stderr)
+        print(_back(sent, storage), file=sys.stderr)
         return _summary(sent, "SENT", "")
     text: list[str] = [""]
 
@@ -97,7 +97,7 @@ def _watch(client: Any, sent: Submission, place: Place, watch: bool) -> dict[str
     try:
         details = submission.follow(client, sent.id, say)
     except KeyboardInterrupt:
-        raise Left(f"\n{sent.id} goes on without us. {_back(sent, place)}") from None
+        raise Left(f"\n{sent.id} goes on without us. {_back(sent, storage)}") from None
     return _summary(sent, details.status.value, text[0], details.driver_exit_code)
 
 
@@ -105,9 +105,9 @@ class Left(Exception):
     """Somebody no longer watches; not an interrupted job."""
 
 
-def _back(sent: Submission, place: Place) -> str:
+def _back(sent: Submission, storage: Storage) -> str:
     return (
-        f"Come back with: python -m jobs.submit --resume --run {place.uri}\n"
+        f"Come back with: python -m jobs.submit --resume --run {storage.uri}\n"
         f"or: ray job logs --follow {sent.id}; end it with: ray job stop {sent.id}"
     )
 
@@ -132,8 +132,8 @@ def _whole(word: str, before: str) -> str:
     flag, equals, value = word.partition("=") if word.startswith(("--run=", "--base=")) else ("", "", word)
     if not (flag or before in ("--run", "--base")):
         return word
-    place = places.at(value)
-    return f"{flag}{equals}{place.uri}" if isinstance(place, Folder) else word
+    storage = places.at(value)
+    return f"{flag}{equals}{storage.uri}" if isinstance(storage, Folder) else word
 
 
 def main(argv: list[str]) -> int:

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from jobs.command_line import Where, parse
+from jobs.command_line import RunOptions, parse
 from jobs.display import Display
 from jobs.runner import _interrupt, guard, open_pool
 from wm.config.schema import Config
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.experiments.sweep import FOLDER, Trial, check_base, outcome, run_trial, trials_of
 from wm.pool import Progress
 from wm.report.temperature import comma_separated, data, markdown, plot, rows_of
 from wm.runs import storage as places
 from wm.runs.lease import hold
-from wm.runs.run import must_open
+from wm.runs.run import open_existing
 from wm.runs.storage import to_json
 
 DOC = f"""{__doc__}
@@ -35,13 +35,13 @@ DOC = f"""{__doc__}
 def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, _interrupt)
     _, where, config = parse("sweep", DOC, words)
-    base = must_open(where.run)
+    base = open_existing(where.run)
     trials = trials_of(options.tau, options.seeds)
     if options.cpus_each < 1:
-        raise Mistake(f"--cpus-each {options.cpus_each}: say 1 or more")
+        raise UserError(f"--cpus-each {options.cpus_each}: say 1 or more")
     check_base(base, config)
-    start, place = time.monotonic(), places.at(f"{base.uri}/{FOLDER}")
-    with Display(config.workers.log_seconds, 2 * len(trials)) as display, hold(place, where.take_over) as lease:
+    start, storage = time.monotonic(), places.at(f"{base.uri}/{FOLDER}")
+    with Display(config.workers.log_seconds, 2 * len(trials)) as display, hold(storage, where.take_over) as lease:
 
         def tell(progress: Progress) -> None:
             lease.check()
@@ -53,11 +53,11 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         found = [one for trial in trials if (one := outcome(trial, base.uri, config))]
         rows = rows_of(found)
         table = markdown(rows, config.game)
-        place.put("table.md", table.encode())
-        place.put("table.csv", comma_separated(found).encode())
-        place.put("table.json", to_json(data(rows, config.game)))
-        place.put("table.svg", plot(rows, config.game).encode())
-    print(f"{table}\n{place.uri}/table.md, .csv, .json, .svg; tensorboard --logdir {place.uri}", file=sys.stderr)
+        storage.put("table.md", table.encode())
+        storage.put("table.csv", comma_separated(found).encode())
+        storage.put("table.json", to_json(data(rows, config.game)))
+        storage.put("table.svg", plot(rows, config.game).encode())
+    print(f"{table}\n{storage.uri}/table.md, .csv, .json, .svg; tensorboard --logdir {storage.uri}", file=sys.stderr)
     return {
         "job": "sweep",
         "run": base.uri,
@@ -68,7 +68,7 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
 
 
 def _run(
-    trials: list[Trial], base: str, config: Config, where: Where, cpus: int, tell: Callable[[Progress], None]
+    trials: list[Trial], base: str, config: Config, where: RunOptions, cpus: int, tell: Callable[[Progress], None]
 ) -> None:
     pool = open_pool(where, config)
     try:

@@ -14,12 +14,12 @@ import numpy as np
 
 from jobs.display import Display
 from jobs.runner import guard
-from wm.agents.so_far import agent_so_far
+from wm.agents.so_far import best_agent
 from wm.agents.trained import Trained, load_trained
-from wm.errors import Mistake
-from wm.pool import Progress, settle
-from wm.runs.run import must_open
-from wm.runs.storage import Place, at
+from wm.errors import UserError
+from wm.pool import Progress, set_threads
+from wm.runs.run import open_existing
+from wm.runs.storage import Storage, at
 from wm.visuals.film import SUFFIXES, beside, encoded, films
 from wm.visuals.replay import Scene, dreamt, real
 
@@ -50,18 +50,18 @@ def watch(agent: Trained, where: str, seed: int, steps: int, every: int, tau: fl
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
     check(arguments)
-    run = must_open(arguments.run) if arguments.run else None
-    agent = agent_so_far(run) if run else load_trained(arguments.agent)
-    settle(agent.config.threads)
+    run = open_existing(arguments.run) if arguments.run else None
+    agent = best_agent(run) if run else load_trained(arguments.agent)
+    set_threads(agent.config.threads)
     seed = agent.config.score.seed if arguments.seed is None else arguments.seed
     name = arguments.to or f"{arguments.where}-{seed}.mp4"
     suffix = name.rpartition(".")[2].lower()
     if suffix not in SUFFIXES:
-        raise Mistake(f"no film can be written as {name}: let --to end in .{', .'.join(SUFFIXES)}")
-    place, key = _goal(run.place if run else at("runs"), arguments.to, name)
+        raise UserError(f"no film can be written as {name}: let --to end in .{', .'.join(SUFFIXES)}")
+    storage, key = _goal(run.storage if run else at("runs"), arguments.to, name)
     data = watch(agent, arguments.where, seed, arguments.steps, arguments.every, arguments.tau, suffix)
-    place.put(key, data)
-    film = f"{place.uri.rstrip('/')}/{key}"
+    storage.put(key, data)
+    film = f"{storage.uri.rstrip('/')}/{key}"
     print(f"film: {film} ({len(data) / 1e6:.1f} MB)", file=sys.stderr, flush=True)
     return {
         "job": "watch",
@@ -73,25 +73,25 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _goal(place: Place, to: str | None, name: str) -> tuple[Place, str]:
+def _goal(storage: Storage, to: str | None, name: str) -> tuple[Storage, str]:
     """Into the films of the run, or where the user says."""
     if to is None:
-        return place, f"films/{name}"
+        return storage, f"films/{name}"
     path = Path(to)
     if not path.parent.is_dir():
-        raise Mistake(f"no folder {path.parent}: make it, or leave --to out to write into the run")
+        raise UserError(f"no folder {path.parent}: make it, or leave --to out to write into the run")
     return at(str(path.parent.resolve())), path.name
 
 
 def check(arguments: argparse.Namespace) -> None:
     if arguments.seed is not None and not 0 <= arguments.seed < 2**29:
-        raise Mistake(f"--seed {arguments.seed} is no test episode: say 0 to {2**29 - 1}")
+        raise UserError(f"--seed {arguments.seed} is no test episode: say 0 to {2**29 - 1}")
     if arguments.steps < 0 or arguments.every < 1:
-        raise Mistake("--steps can't be negative (0 is the whole episode), and --every has to be 1 or more")
+        raise UserError("--steps can't be negative (0 is the whole episode), and --every has to be 1 or more")
     if arguments.tau is not None and not arguments.tau > 0:
-        raise Mistake(f"--tau {arguments.tau} has to be above 0")
+        raise UserError(f"--tau {arguments.tau} has to be above 0")
     if arguments.tau is not None and arguments.where == "real":
-        raise Mistake("--tau is the dream's temperature: say --in dream or --in both as well")
+        raise UserError("--tau is the dream's temperature: say --in dream or --in both as well")
 
 
 if __name__ == "__main__":

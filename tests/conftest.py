@@ -13,7 +13,7 @@ from filelock import FileLock
 from processes import Job, type_in
 
 from wm.pool import LocalPool
-from wm.runs.run import Run, must_open
+from wm.runs.run import Run, open_existing
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a laptop's own Ray, on loopback
 
@@ -77,7 +77,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, *words: str) -> Run:
             assert made.returncode == 0, made.stderr
             (uri / "stdout").write_text(made.stdout)
             (uri / "stderr").write_text(made.stderr)
-    return must_open(str(uri))
+    return open_existing(str(uri))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The two kinds of failure that are not a bug of ours."""
 
 
-class Mistake(Exception):
+class UserError(Exception):
     """Something only the user can put right: the message is one line that names the cure. Exit code 2."""
 
 

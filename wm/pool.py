@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
-from wm.errors import Failure, Mistake
+from wm.errors import Failure, UserError
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Pool(ABC):
     def device(self, wanted: str) -> str:
         """cpu or cuda, for a config that may say auto."""
         if wanted == "cuda" and not self.gpus:
-            raise Mistake(
+            raise UserError(
                 "the config asks for cuda, but there is no GPU here: say --vision.device cpu (memory's and evolve's"
                 " alike), or auto where that is known"
             )
@@ -111,7 +111,7 @@ class UnitFailed(Failure):
         self.unit = unit
 
 
-def settle(threads: int) -> None:
+def set_threads(threads: int) -> None:
     """Make this process compute the way the config says, on any machine.
 
     Libraries otherwise take a thread a core, and sums are then added in another order.
@@ -164,7 +164,7 @@ class LocalPool(Pool):
         yield _LocalCrew(work, self.retries)
 
     def stream(self, task: Task) -> Iterator[Any]:
-        settle(task.threads)
+        set_threads(task.threads)
         yield from task.run()
 
 
@@ -175,7 +175,7 @@ class _LocalCrew:
 
     def map(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for unit in units:
-            settle(self.work.threads)  # the stage itself may have computed in between
+            set_threads(self.work.threads)  # the stage itself may have computed in between
             yield unit, self._attempt(unit)
 
     def _attempt(self, unit: Any) -> Any:
@@ -185,7 +185,7 @@ class _LocalCrew:
             try:
                 self.do = self.do or self.work.build()
                 return self.do(unit)
-            except Mistake:
+            except UserError:
                 raise
             except Exception:
                 self.do = None  # whatever broke may have broken what was built, too

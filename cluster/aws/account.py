@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from cluster.aws.plan import NodeType, Plan
-from wm.errors import Mistake
+from wm.errors import UserError
 
 STACK = "the stack of cluster/aws/prerequisites.yaml makes it (docs/aws.md, step 2)"
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden")
@@ -49,7 +49,7 @@ class Account:
         try:
             return boto3.Session(region_name=self.plan.region)
         except ProfileNotFound as error:
-            raise Mistake(f"{error}: set AWS_PROFILE to one that `aws configure list-profiles` lists") from None
+            raise UserError(f"{error}: set AWS_PROFILE to one that `aws configure list-profiles` lists") from None
 
     @cached_property
     def ec2(self) -> Any:
@@ -63,7 +63,7 @@ class Account:
         name = self.plan.region
         for region in ask(self.ec2.describe_regions, AllRegions=True)["Regions"]:
             if region["RegionName"] == name and region.get("OptInStatus") == "not-opted-in":
-                raise Mistake(f"the region {name} is switched off in this account: switch it on, or take another")
+                raise UserError(f"the region {name} is switched off in this account: switch it on, or take another")
         return f"account {self.number}"
 
     def key_pair(self) -> str:
@@ -81,19 +81,21 @@ class Account:
         for group, rule in rules:
             world = [r["CidrIp"] for r in rule["IpRanges"]] + [r["CidrIpv6"] for r in rule.get("Ipv6Ranges", [])]
             if any(cidr.endswith("/0") for cidr in world):
-                raise Mistake(f"{group} is open to the world: let in your own address only, as the stack's group does")
+                raise UserError(
+                    f"{group} is open to the world: let in your own address only, as the stack's group does"
+                )
         if not any(pair["GroupId"] == group for group, rule in rules for pair in rule["UserIdGroupPairs"]):
-            raise Mistake(f"{', '.join(ids)} keeps its own nodes from talking to each other: {STACK}")
+            raise UserError(f"{', '.join(ids)} keeps its own nodes from talking to each other: {STACK}")
         self._subnets({group["VpcId"] for group in groups})
         return ", ".join(ids)
 
     def _subnets(self, networks: set[str]) -> None:
         if len(networks) != 1:
-            raise Mistake(f"the security groups lie in different networks ({', '.join(sorted(networks))}): take one")
+            raise UserError(f"the security groups lie in different networks ({', '.join(sorted(networks))}): take one")
         asked = [{"Name": "vpc-id", "Values": list(networks)}]
         subnets = ask(self.ec2.describe_subnets, Filters=asked)["Subnets"]
         if not any(subnet["MapPublicIpOnLaunch"] for subnet in subnets):
-            raise Mistake(
+            raise UserError(
                 f"no subnet of {networks.pop()} gives its nodes public addresses: make the stack in another VPC"
             )
 
@@ -103,12 +105,14 @@ class Account:
             with absent(f"no instance profile {name or '(none set)'}: {STACK}"):
                 profile = ask(iam.get_instance_profile, InstanceProfileName=name)["InstanceProfile"]
             if not profile["Roles"]:
-                raise Mistake(f"the instance profile {name} has no role: {STACK}")
+                raise UserError(f"the instance profile {name} has no role: {STACK}")
             roles[name] = profile["Roles"][0]["RoleName"]
         heads = {roles[kind.profile] for kind in self.plan.node_types if kind.head}
         shared = heads & {roles[kind.profile] for kind in self.plan.node_types if not kind.head}
         if shared:
-            raise Mistake(f"workers have the head's role {shared.pop()}, which may start machines: give them their own")
+            raise UserError(
+                f"workers have the head's role {shared.pop()}, which may start machines: give them their own"
+            )
         return ", ".join(roles)
 
     def machine_image(self) -> str:
@@ -117,7 +121,7 @@ class Account:
             with absent(f"no machine image {ami} in {self.plan.region}: the comment above machine_image finds one"):
                 images = ask(self.ec2.describe_images, ImageIds=[ami])["Images"]
             if not images or images[0]["State"] != "available":
-                raise Mistake(
+                raise UserError(
                     f"no machine image {ami} in {self.plan.region}: the comment above machine_image finds one"
                 )
             self._fits(images[0])
@@ -127,7 +131,7 @@ class Account:
     def _fits(self, image: dict[str, Any]) -> None:
         ami, root = image["ImageId"], image["RootDeviceName"]
         if image["Architecture"] != "x86_64":
-            raise Mistake(
+            raise UserError(
                 f"{ami} is for {image['Architecture']}, the node types are x86_64: take another machine image"
             )
         own = max(
@@ -138,11 +142,11 @@ class Account:
                 continue
             size = kind.disk(root)
             if not size:
-                raise Mistake(
+                raise UserError(
                     f"{ami} has its root on {root}: give {kind.name} a BlockDeviceMappings entry of that name"
                 )
             if size < own:
-                raise Mistake(f"{ami} needs {own} GB: set {kind.name}'s VolumeSize to {own + 40} or more")
+                raise UserError(f"{ami} needs {own} GB: set {kind.name}'s VolumeSize to {own + 40} or more")
 
     def instance_types(self) -> str:
         wanted = sorted({one for kind in self.plan.node_types for one in kind.instance_types})
@@ -151,7 +155,7 @@ class Account:
         found = {one["InstanceType"] for page in ask(lambda: list(pages)) for one in page["InstanceTypeOfferings"]}
         missing = [name for name in wanted if name not in found]
         if missing:
-            raise Mistake(
+            raise UserError(
                 f"{self.plan.region} has no {', '.join(missing)}: take out what needs them, or another region"
             )
         return ", ".join(wanted)
@@ -171,7 +175,7 @@ class Account:
             one = max(cpus[kind.instance_types[0]] for kind in members)
             most = sum(cpus[kind.instance_types[0]] * (1 if kind.head else kind.most) for kind in members)
             if has < one:
-                raise Mistake(
+                raise UserError(
                     f"the quota `{title}` is {has} vCPUs, one {members[0].instance_types[0]} takes {one}: `aws "
                     f"service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} "
                     f"--desired-value {most} "
@@ -196,7 +200,7 @@ class Account:
                 continue
             number, _, _, region = host.split(".")[:4]
             if (number, region) != (self.number, self.plan.region):
-                raise Mistake(
+                raise UserError(
                     f"{image} is of account {number} in {region}, you are {self.number} in {self.plan.region}"
                 )
             with absent(f"{image} has not been pushed: build and push it (docs/aws.md, step 4)"):
@@ -208,11 +212,11 @@ class Account:
         """There, near, writable, and true to put-if-absent, on which the safety of runs rests."""
         name, s3 = self.plan.bucket, self.client("s3")
         if not name:
-            raise Mistake("the file names no bucket: set metadata.bucket to s3://...")
+            raise UserError("the file names no bucket: set metadata.bucket to s3://...")
         with absent(f"no bucket {name}: {STACK}"):
             where = ask(s3.get_bucket_location, Bucket=name)["LocationConstraint"] or "us-east-1"
         if where != self.plan.region:
-            raise Mistake(
+            raise UserError(
                 f"the bucket {name} is in {where}, the cluster in {self.plan.region}: traffic would cost; move one"
             )
         key = f".preflight-{secrets.token_hex(8)}"
@@ -224,7 +228,9 @@ class Account:
         finally:
             with suppress(s3.exceptions.ClientError):
                 s3.delete_object(Bucket=name, Key=key)
-        raise Mistake(f"{name} overwrites what must be put only if absent (If-None-Match): take a bucket of S3 itself")
+        raise UserError(
+            f"{name} overwrites what must be put only if absent (If-None-Match): take a bucket of S3 itself"
+        )
 
 
 def _family(instance_type: str) -> str:
@@ -245,7 +251,7 @@ class absent:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, _NotThere):
-            raise Mistake(self.message) from None
+            raise UserError(self.message) from None
 
 
 class _NotThere(Exception):
@@ -260,17 +266,19 @@ def ask(call: Callable[..., Any], **arguments: Any) -> Any:
     try:
         return call(**arguments)
     except NoCredentialsError:
-        raise Mistake("no AWS credentials: `aws configure`, `aws sso login`, or set AWS_PROFILE") from None
+        raise UserError("no AWS credentials: `aws configure`, `aws sso login`, or set AWS_PROFILE") from None
     except ClientError as error:
         code, what = error.response["Error"]["Code"], error.operation_name
         if code in EXPIRED:
-            raise Mistake(f"AWS does not accept the credentials ({code}): `aws sso login` or `aws configure`") from None
+            raise UserError(
+                f"AWS does not accept the credentials ({code}): `aws sso login` or `aws configure`"
+            ) from None
         if code in DENIED:
-            raise Mistake(f"your credentials don't allow {what}: have it allowed for the one who runs this") from None
+            raise UserError(f"your credentials don't allow {what}: have it allowed for the one who runs this") from None
         if any(word in code for word in ABSENT):
             raise _NotThere from None
-        raise Mistake(f"AWS refuses {what} ({code}): {error.response['Error'].get('Message', '')}") from None
+        raise UserError(f"AWS refuses {what} ({code}): {error.response['Error'].get('Message', '')}") from None
     except (BotoCoreError, ResponseParserError) as error:
-        raise Mistake(
+        raise UserError(
             f"can't reach AWS ({error}): check the network, and AWS_ENDPOINT_URL if you have set it"
         ) from None

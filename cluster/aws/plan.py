@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from wm.errors import Mistake
+from wm.errors import UserError
 
 UNFILLED = ("ami-00000000000000000", "sg-00000000000000000", "000000000000")  # as the file comes
 OUR_PROVIDER = "cluster.aws.nodes.Nodes"
@@ -91,14 +91,14 @@ def read(path: str) -> Plan:
     try:
         config = yaml.safe_load(Path(path).expanduser().read_text())
     except OSError as error:
-        raise Mistake(f"can't read {path} ({error.strerror}): name the cluster's file, ray_cluster.yaml") from None
+        raise UserError(f"can't read {path} ({error.strerror}): name the cluster's file, ray_cluster.yaml") from None
     except yaml.YAMLError as error:
-        raise Mistake(f"{path} is no YAML ({_one_line(error)}): put that line right") from None
+        raise UserError(f"{path} is no YAML ({_one_line(error)}): put that line right") from None
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
-        raise Mistake(f"{path} is no cluster of Ray's: start again from the ray_cluster.yaml of this project")
+        raise UserError(f"{path} is no cluster of Ray's: start again from the ray_cluster.yaml of this project")
     provider = config["provider"]
     if (provider.get("type") != "aws" and provider.get("module") != OUR_PROVIDER) or not provider.get("region"):
-        raise Mistake(f"{path} is not about AWS: set provider.module to {OUR_PROVIDER}, and provider.region")
+        raise UserError(f"{path} is not about AWS: set provider.module to {OUR_PROVIDER}, and provider.region")
     return Plan(path, config)
 
 
@@ -106,12 +106,12 @@ def valid_for_ray(plan: Plan) -> str:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     if plan.config["provider"].get("module") == OUR_PROVIDER and not _installed():
-        raise Mistake("`ray up` would not find this project's provider: pip install -e '.[aws]'")
+        raise UserError("`ray up` would not find this project's provider: pip install -e '.[aws]'")
     logging.getLogger("ray.autoscaler").setLevel(logging.ERROR)
     try:
         validate_config(prepare_config(copy.deepcopy(plan.config)))
     except Exception as error:
-        raise Mistake(f"Ray refuses the file ({_one_line(error)}): put that entry right") from None
+        raise UserError(f"Ray refuses the file ({_one_line(error)}): put that entry right") from None
     return f"{len(plan.node_types)} node types"
 
 
@@ -119,13 +119,13 @@ def filled(plan: Plan) -> str:
     """No line is as it came, and what is said twice is the same twice."""
     left = sorted({word for word in UNFILLED if word in str(plan.config)})
     if left:
-        raise Mistake(
+        raise UserError(
             f"{', '.join(left)} is a place holder: put the block that the stack prints between the lines "
             f"`yours: begin` and `yours: end` of {plan.path} (docs/aws.md, step 3)"
         )
     option = f"AWS_REGION={plan.region}"
     if not any(option in word for word in plan.config.get("docker", {}).get("run_options", [])):
-        raise Mistake(f"the containers are not told the region: set region_option to `-e {option}`")
+        raise UserError(f"the containers are not told the region: set region_option to `-e {option}`")
     return "every line of yours is set"
 
 
@@ -134,7 +134,7 @@ def region(plan: Plan) -> str:
 
     known = boto3.Session().get_available_regions("ec2")
     if plan.region not in known:
-        raise Mistake(f"there is no region {plan.region}: set it to one of {', '.join(known)}")
+        raise UserError(f"there is no region {plan.region}: set it to one of {', '.join(known)}")
     return plan.region
 
 
@@ -149,18 +149,18 @@ def valid_for_ec2(plan: Plan) -> str:
         report = ParamValidator().validate({**own, "MinCount": 1, "MaxCount": 1}, shape)
         if report.has_errors():
             wrong = _one_line(report.generate_report())
-            raise Mistake(f"EC2 would refuse {kind.name}.node_config ({wrong}): put that entry right")
+            raise UserError(f"EC2 would refuse {kind.name}.node_config ({wrong}): put that entry right")
         if "SecurityGroupIds" not in kind.config:
-            raise Mistake(f"{kind.name} has no SecurityGroupIds: Ray would make a group that is open to the world")
+            raise UserError(f"{kind.name} has no SecurityGroupIds: Ray would make a group that is open to the world")
         if kind.config.get("MetadataOptions", {}).get("HttpTokens") != "required":
-            raise Mistake(f"{kind.name} takes IMDSv1: set MetadataOptions.HttpTokens to required")
+            raise UserError(f"{kind.name} takes IMDSv1: set MetadataOptions.HttpTokens to required")
     return ", ".join(f"{kind.name}: {' or '.join(kind.instance_types)}" for kind in plan.node_types)
 
 
 def key_file(plan: Plan) -> str:
     _private(plan.key_file, "the key file", "`aws ec2 create-key-pair` makes a pair (docs/aws.md, step 1)")
     if b"PRIVATE KEY" not in plan.key_file.read_bytes():
-        raise Mistake(f"{plan.key_file} holds no private key: set key_file to the .pem that came with the key pair")
+        raise UserError(f"{plan.key_file} holds no private key: set key_file to the .pem that came with the key pair")
     return str(plan.key_file)
 
 
@@ -168,11 +168,11 @@ def token(plan: Plan) -> str:
     path = Path(TOKEN).expanduser()
     _private(path, "the token", f"`ray get-auth-token --generate && chmod 600 {TOKEN}` makes one")
     if not path.read_text().strip():
-        raise Mistake(f"{path} is empty: `ray get-auth-token --generate` makes a token")
+        raise UserError(f"{path} is empty: `ray get-auth-token --generate` makes a token")
     if TOKEN not in plan.config.get("file_mounts", {}):
-        raise Mistake(f"the nodes don't get the token: add `{TOKEN}: {TOKEN}` to file_mounts")
+        raise UserError(f"the nodes don't get the token: add `{TOKEN}: {TOKEN}` to file_mounts")
     if not any("RAY_AUTH_MODE=token" in word for word in plan.config.get("docker", {}).get("run_options", [])):
-        raise Mistake("the nodes don't ask for the token: add `-e RAY_AUTH_MODE=token` to docker.run_options")
+        raise UserError("the nodes don't ask for the token: add `-e RAY_AUTH_MODE=token` to docker.run_options")
     return str(path)
 
 
@@ -185,12 +185,12 @@ def _installed() -> bool:
 
 def _private(path: Path, what: str, cure: str) -> None:
     if not path.is_file():
-        raise Mistake(f"{what} {path} is missing: {cure}")
+        raise UserError(f"{what} {path} is missing: {cure}")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        raise Mistake(f"others may read {what} {path} (mode {mode:o}): chmod 600 {path}")
+        raise UserError(f"others may read {what} {path} (mode {mode:o}): chmod 600 {path}")
     if not os.access(path, os.R_OK):
-        raise Mistake(f"{what} {path} can't be read: chmod 600 {path}, as its owner")
+        raise UserError(f"{what} {path} can't be read: chmod 600 {path}, as its owner")
 
 
 def _one_line(error: object) -> str:

@@ -15,7 +15,7 @@ from wm.dream.rules import Rules
 from wm.dream.starts import Starts
 from wm.dream.world import World
 from wm.envs import load
-from wm.evolution.evaluation import Evaluating, Games
+from wm.evolution.evaluation import EvaluateWork, GameUnit
 from wm.models.build import controller_of, untrained_memory
 from wm.models.controller import Controller
 from wm.models.memory import MDNRNN, sample
@@ -39,13 +39,13 @@ def real(seconds: float) -> list[Row]:
         theirs = None
         for each in (4, 16, 32, 64):
             config = replace(config, evolve=replace(config.evolve, unit_episodes=each))
-            work = Evaluating(config, vision, memory).build()
+            work = EvaluateWork(config, vision, memory).build()
             owner = tuple(range(min(each, len(thetas)))) * max(1, each // len(thetas))
             numbers = iter(range(1_000_000))
 
             def ours(work: Callable = work, owner: tuple = owner, numbers: object = numbers, each: int = each) -> int:
                 seeds = tuple(range(each))
-                unit = Games("bench", thetas, owner, seeds, steps=500, patience=0, noise=1)
+                unit = GameUnit("bench", thetas, owner, seeds, steps=500, patience=0, noise=1)
                 return sum(episode.steps for episode in work(unit))
 
             if each == 32:
@@ -96,14 +96,14 @@ def _dreaming(preset: str, seconds: float) -> list[Row]:
         return int(dream.rollout(thetas, seed=1, episodes=16)[1].sum())
 
     theta, state, z = controller.tensor(thetas[:1]), memory.initial(1), torch.zeros(1, size)
-    going_on = torch.zeros(1) if memory.previous_done else None
+    not_done = torch.zeros(1) if memory.previous_done else None
 
     @torch.inference_mode()
     def plain() -> int:
         nonlocal state, z
         for _ in range(100):
             a = squash(controller.act(theta, controller.features(z, state.h, state.c)[None])[0])
-            state = memory.advance(z, a, state, going_on)
+            state = memory.advance(z, a, state, not_done)
             z = sample(memory.predict(state.h), 1.0, torch.rand(1, size), torch.randn(1, size))
         return 100
 

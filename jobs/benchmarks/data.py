@@ -13,7 +13,7 @@ from wm.config.schema import Config
 from wm.envs import load
 from wm.runs.shards import DataSet, File, FrameStream, Shard
 from wm.runs.storage import Folder
-from wm.stages.collect import Collecting
+from wm.stages.collect import CollectWork
 
 
 def _config() -> Config:
@@ -24,7 +24,7 @@ def _config() -> Config:
 def collecting(seconds: float) -> list[Row]:
     config = _config()
     with tempfile.TemporaryDirectory() as folder, one_core():
-        work = Collecting(config, folder, "collect").build()
+        work = CollectWork(config, folder, "collect").build()
         units, records = iter(range(1_000_000)), []
 
         def ours() -> int:
@@ -55,7 +55,7 @@ def collecting(seconds: float) -> list[Row]:
 def reading(seconds: float) -> list[Row]:
     config = _config()
     with tempfile.TemporaryDirectory() as folder:
-        work = Collecting(config, folder, "collect").build()
+        work = CollectWork(config, folder, "collect").build()
         records = [work(unit) for unit in range(5)]
         shards = [
             Shard(record["key"], record["sha256"], record["bytes"], tuple(record["lengths"])) for record in records

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wm.pool import settle
+from wm.pool import set_threads
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _rate_of(make: Callable[..., Callable[[], int]], arguments: tuple[Any, ...],
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
     """This thread and those it starts stay on one core, where the system lets us choose."""
-    settle(1)
+    set_threads(1)
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

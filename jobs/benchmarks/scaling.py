@@ -14,7 +14,7 @@ import numpy as np
 from jobs.benchmarks.measure import Row
 from wm.envs.rollout import Played
 from wm.evolution.cma_es import Evolution
-from wm.evolution.evaluation import Games
+from wm.evolution.evaluation import GameUnit
 
 POPULATION, EPISODES, SIZE = 64, 16, 867
 MEASURED = (8, 32)  # workers; each has a process, but nothing to compute
@@ -29,11 +29,11 @@ class Empty:
 
     threads: int = 0
 
-    def build(self) -> Callable[[Games], list[Played]]:
+    def build(self) -> Callable[[GameUnit], list[Played]]:
         return lambda unit: [Played(seed, STEPS, 900.0, False) for seed in unit.seeds]
 
 
-def units(workers: int) -> list[Games]:
+def units(workers: int) -> list[GameUnit]:
     """A generation, one unit a worker."""
     thetas = np.zeros((POPULATION, SIZE))
     each = max(1, POPULATION * EPISODES // workers)
@@ -41,7 +41,7 @@ def units(workers: int) -> list[Games]:
     for first in range(0, POPULATION * EPISODES, each):
         candidates = [pair // EPISODES for pair in range(first, first + each)]
         made.append(
-            Games(
+            GameUnit(
                 name=f"generation 1, games from {first}",
                 thetas=thetas[candidates[0] : candidates[-1] + 1],
                 owner=tuple(candidate - candidates[0] for candidate in candidates),

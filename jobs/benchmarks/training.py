@@ -16,11 +16,11 @@ from jobs.benchmarks.measure import Row, elsewhere, one_core, rate, rates
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.models.vision import VAE
-from wm.pool import settle
+from wm.pool import set_threads
 from wm.runs.shards import DataSet, File, Shard
 from wm.runs.storage import Folder
-from wm.stages.collect import Collecting
-from wm.stages.latents import Encoding
+from wm.stages.collect import CollectWork
+from wm.stages.latents import Encode
 from wm.stages.vision import VisionLearner
 from wm.training.learner import Learner
 from wm.training.memory import MemoryLearner
@@ -34,7 +34,7 @@ def rollouts() -> Iterator[tuple[Config, DataSet, str]]:
     config = PRESETS["car-racing-small"]
     config = replace(config, collect=replace(config.collect, unit_episodes=EPISODES, steps=500))
     with tempfile.TemporaryDirectory() as folder:
-        yield config, _data(folder, Collecting(config, folder, "collect").build()(0)), folder
+        yield config, _data(folder, CollectWork(config, folder, "collect").build()(0)), folder
 
 
 def _data(folder: str, record: dict[str, Any]) -> DataSet:
@@ -44,7 +44,7 @@ def _data(folder: str, record: dict[str, Any]) -> DataSet:
 
 def vision(seconds: float) -> list[Row]:
     with rollouts() as (config, data, folder):
-        settle(config.vision.threads)
+        set_threads(config.vision.threads)
         learner = VisionLearner(config, data, "cpu")
         ours = _updates(learner, config.vision.batch)
         files = _npz(data, folder)
@@ -131,7 +131,7 @@ def encoding(seconds: float) -> list[Row]:
     with rollouts() as (config, data, folder), one_core():
         model = VAE(config.vision.z).eval()
         frames = torch.from_numpy(data.read(0, ["frame"])["frame"])
-        work = Encoding(config, folder, "latents", model, data).build()
+        work = Encode(config, folder, "latents", model, data).build()
         total = int(data.lengths.sum())
         plain_model = VAE(config.vision.z).eval()
         for parameter in plain_model.parameters():  # channels first, as a network is when nobody says otherwise
@@ -153,8 +153,8 @@ def encoding(seconds: float) -> list[Row]:
 
 def memory(seconds: float) -> list[Row]:
     with rollouts() as (config, data, folder):
-        settle(config.memory.threads)
-        latents = _data(folder, Encoding(config, folder, "latents", VAE(config.vision.z).eval(), data).build()(0))
+        set_threads(config.memory.threads)
+        latents = _data(folder, Encode(config, folder, "latents", VAE(config.vision.z).eval(), data).build()(0))
         learner = MemoryLearner(config, latents, "cpu")
         steps = config.memory.batch * config.memory.sequence
         mine, theirs = rates([_updates(learner, steps), _plain_memory()], 3 * seconds)

@@ -19,7 +19,7 @@ from cluster.pool import RayPool
 from wm.config.presets import PRESETS
 from wm.pipeline import STAGES
 from wm.pool import LocalPool, Progress
-from wm.runs.run import Run, must_open, start_run
+from wm.runs.run import Run, open_existing, start_run
 from wm.stages.collect import collect
 from wm.stages.evolve import evolve
 
@@ -29,7 +29,7 @@ ROLLOUT = {runtime.ROLE: "rollout"}
 def taken_further(uri: str | Path, generations: int) -> Run:
     """The run, with so many generations wanted."""
 
-    run = must_open(str(uri))
+    run = open_existing(str(uri))
     config = replace(run.config, evolve=replace(run.config.evolve, generations=generations))
     return start_run(str(uri), run.preset, config)
 
@@ -130,14 +130,14 @@ def test_a_hundred_random_kills_of_workers_nodes_and_the_driver(
         files = list(tmp_path.glob("together/evolve/*/metrics.jsonl"))
         return files[0].read_text().count("\n") if files else 0
 
-    def going_on() -> bool:
+    def not_done() -> bool:
         time.sleep(0.05)
         if not driver.running and driver.wait() == 0:
             return False
         assert driver.running, driver.stderr
         return True
 
-    while going_on():
+    while not_done():
         if sum(kills.values()) == wanted or generation() <= sum(kills.values()):
             continue
         time.sleep(luck.uniform(0, 1))  # anywhere in a generation

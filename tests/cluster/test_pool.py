@@ -12,7 +12,7 @@ import ray
 
 from cluster import runtime
 from cluster.pool import RayPool
-from wm.errors import Failure, Mistake
+from wm.errors import Failure, UserError
 from wm.pool import LocalPool, UnitFailed
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
@@ -112,7 +112,7 @@ def test_a_unit_that_raises_is_tried_again_and_then_named_with_its_traceback(do,
     assert "in always" in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", [Mistake, Failure])
+@pytest.mark.parametrize("kind", [UserError, Failure])
 def test_mistakes_and_failures_come_through_as_they_are(do, tmp_path, kind):
     def stop(unit):
         with (tmp_path / "tries").open("a") as file:
@@ -232,7 +232,7 @@ def test_a_task_that_always_dies_is_given_up(tmp_path):
         list(RayPool(deaths=2).stream(Dies(tmp_path, 1)))
 
 
-@pytest.mark.parametrize("error", [Mistake("say --that"), Failure("diverged"), ZeroDivisionError("division")])
+@pytest.mark.parametrize("error", [UserError("say --that"), Failure("diverged"), ZeroDivisionError("division")])
 def test_errors_of_a_task_keep_their_type(tmp_path, error):
     reports = []
     with pytest.raises(type(error), match=str(error)):
@@ -253,7 +253,7 @@ def test_nobody_at_the_address_is_a_mistake_that_names_the_cure():
     code = "from cluster import runtime; runtime.connect({!r})"
     for address in ("127.0.0.1:1", "ray://somewhere:10001", "nonsense"):
         run = subprocess.run([sys.executable, "-c", code.format(address)], capture_output=True, text=True, timeout=60)
-        assert "Mistake" in run.stderr
+        assert "UserError" in run.stderr
         assert "unset RAY_ADDRESS" in run.stderr
 
 

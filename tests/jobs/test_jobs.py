@@ -11,9 +11,9 @@ from processes import Job, type_in
 from jobs.command_line import parse
 from jobs.display import clock, describe
 from wm.config.presets import PRESETS
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.pool import Progress
-from wm.runs.run import Run, must_open
+from wm.runs.run import Run, open_existing
 
 STAGES = ["collect", "vision", "latents", "memory", "evolve", "score"]
 
@@ -42,12 +42,12 @@ def test_progress_goes_to_stderr(tiny: Run) -> None:
 
 
 def test_given_again_a_finished_pipeline_does_nothing(tiny: Run, job: Callable[..., Job]) -> None:
-    before = tiny.place.sizes()
+    before = tiny.storage.sizes()
     again = job("pipeline", "--run", tiny.uri, "--local")
     assert again.wait() == 0, again.stderr
     first = json.loads(Path(tiny.uri, "stdout").read_text())
     assert again.summary["stages"] == first["stages"]
-    assert tiny.place.sizes() == before
+    assert tiny.storage.sizes() == before
 
 
 def test_status_says_that_all_is_complete(tiny: Run, job: Callable[..., Job]) -> None:
@@ -94,7 +94,7 @@ def test_a_mistake_names_its_cure(words: str, message: str, tiny: Run, tmp_path:
     names = {"RUN": tmp_path / "run", "NOWHERE": tmp_path / "nowhere", "FILE": tmp_path / "file", "TINY": tiny.uri}
     for name, path in names.items():
         words, message = words.replace(name, str(path)), message.replace(name, str(path))
-    before = tiny.place.sizes()
+    before = tiny.storage.sizes()
     name, *rest = words.split()
     mistaken = job(name, *rest)
     assert mistaken.wait() == 2
@@ -102,7 +102,7 @@ def test_a_mistake_names_its_cure(words: str, message: str, tiny: Run, tmp_path:
     assert mistaken.stderr.count("\n") == 1
     assert "Traceback" not in mistaken.stderr
     assert mistaken.stdout == ""
-    assert tiny.place.sizes() == before
+    assert tiny.storage.sizes() == before
     assert name == "train_memory" or not (tmp_path / "run").exists()  # nothing was written
 
 
@@ -138,7 +138,7 @@ def test_of_two_jobs_that_start_one_run_one_wins(tmp_path: Path, job: Callable[.
     both = [job("collect", "tiny", "--run", uri, "--seed", seed, "--local") for seed in (3, 4)]
     codes = {seed: one.wait() for seed, one in zip((3, 4), both, strict=True)}
     assert sorted(codes.values()) == [0, 2]
-    winner = must_open(str(uri)).config.seed
+    winner = open_existing(str(uri)).config.seed
     assert codes[winner] == 0
     loser = both[0] if winner == 4 else both[1]
     assert f"this run was frozen with --seed {winner}, not {7 - winner}" in loser.stderr
@@ -168,7 +168,7 @@ def test_a_runs_own_config_is_the_default(tiny: Run) -> None:
     derived = ["--run", tiny.uri + "-derived", "--base", tiny.uri, "--episodes", "5"]
     preset, _, config = parse("evolve", "", derived, "evolve")
     assert (preset, config) == ("tiny", replace(tiny.config, evolve=replace(tiny.config.evolve, episodes=5)))
-    with pytest.raises(Mistake, match="was started with the preset tiny"):
+    with pytest.raises(UserError, match="was started with the preset tiny"):
         parse("evolve", "", ["demo", "--run", tiny.uri], "evolve")
 
 

@@ -11,8 +11,8 @@ from processes import Job
 from rays import Rays
 
 from wm.runs import storage as places
-from wm.runs.run import Run, must_open
-from wm.runs.status import survey
+from wm.runs.run import Run, open_existing
+from wm.runs.status import stage_statuses
 
 TOKEN = "c" * 64
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -38,17 +38,17 @@ def test_a_new_head_takes_up_what_the_lost_one_left(
     tiny: Run, start: Callable[[], Rays], s3: Callable[[str], str], job: Callable[..., Job]
 ) -> None:
     uri = s3("lost")
-    place = places.at(uri)
+    storage = places.at(uri)
     first = start()
     # All these nodes share one folder for code that is sent, which no real ones do: they would take it from each other.
     sent = job("submit", "pipeline", "tiny", "--run", uri, "--address", first.jobs, "--no-code")
     # In the middle of the evolution: a generation is there, the last one is not.
-    sent.until(lambda: any("evolve/" in key and "step-0000000001" in key for key in place.sizes()))
-    [holder] = [json.loads(place.get(key) or b"") for key in place.sizes("lease")]
+    sent.until(lambda: any("evolve/" in key and "step-0000000001" in key for key in storage.sizes()))
+    [holder] = [json.loads(storage.get(key) or b"") for key in storage.sizes("lease")]
     first.end("lose")
     if Path(f"/proc/{holder['pid']}").exists():  # the driver was on that machine, too
         os.kill(holder["pid"], signal.SIGKILL)
-    assert not survey(must_open(uri))[-1].complete
+    assert not stage_statuses(open_existing(uri))[-1].complete
     assert sent.wait() == 1
     assert "if the head is lost, so is the job, but not the run" in sent.stderr
 
@@ -62,10 +62,10 @@ def test_a_new_head_takes_up_what_the_lost_one_left(
     assert "goes on from generation" in again.stderr
 
     stages = again.summary["summary"]["stages"]
-    undisturbed = {station.stage: station.manifest for station in survey(tiny)}
+    undisturbed = {station.stage: station.manifest for station in stage_statuses(tiny)}
     for stage, manifest in undisturbed.items():
         assert manifest is not None
         assert stages[stage]["digest"] == manifest.digest
     assert stages["evolve"]["theta_sha256"] == undisturbed["evolve"].metrics["theta_sha256"]  # type: ignore[union-attr]
     assert stages["score"]["score"] == undisturbed["score"].metrics["score"]  # type: ignore[union-attr]
-    assert not place.sizes("lease")
+    assert not storage.sizes("lease")

@@ -7,7 +7,7 @@ import pytest
 from processes import Job
 
 from wm.runs.datasets import data_set
-from wm.runs.run import Run, must_open
+from wm.runs.run import Run, open_existing
 
 ROUNDS = 50
 
@@ -30,9 +30,9 @@ def test_of_two_jobs_at_once_one_works(
         assert codes == [0, 2 if late else 0], [one.stderr for one in both]
         assert sum("0/2 shards" in one.stderr for one in both) == 1
         told += len(late)
-        made = must_open(uri).stage("collect").complete(4)
+        made = open_existing(uri).stage("collect").complete(4)
         assert made is not None
         assert made.digest == expected.digest
         data_set(made, "collect").verify()
-        assert not must_open(uri).place.sizes("lease")
+        assert not open_existing(uri).storage.sizes("lease")
     assert told > ROUNDS // 2

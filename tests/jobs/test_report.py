@@ -11,13 +11,13 @@ import pytest
 from processes import Job
 
 from jobs.display import show_spent
-from wm.experiments.sweep import Outcome, Trial
+from wm.experiments.sweep import Trial, TrialResult
 from wm.report import score_section as results
 from wm.report.provenance import changed, duration
 from wm.report.run_page import run_report
 from wm.report.temperature import data, rows_of
-from wm.runs.run import Run, must_open
-from wm.runs.status import survey
+from wm.runs.run import Run, open_existing
+from wm.runs.status import stage_statuses
 
 PARTS = ("In the game", "Beside others", "Score against generation", "Score against steps", "Reconstructions")
 PARTS += ("What single numbers stand for", "Dreams at several temperatures", "M&#x27;s loss", "Where the time went")
@@ -60,7 +60,7 @@ def test_of_a_half_finished_run_what_is_missing_is_said_with_its_command(
     copy: Callable[..., Path], without: tuple[str, ...], says: str
 ) -> None:
     uri = copy(*without)
-    shown = run_report(must_open(str(uri)))
+    shown = run_report(open_existing(str(uri)))
     assert f"python -m {says} --run {uri}" in shown
     lines = re.findall(r'<p class="missing">(.*?)</p>', shown)
     assert lines
@@ -71,7 +71,7 @@ def test_an_evolution_under_way_is_shown_with_its_best_so_far(copy: Callable[...
     uri = copy("score")
     for manifest in (uri / "evolve").rglob("manifest-*"):
         manifest.unlink()
-    shown = run_report(must_open(str(uri)))
+    shown = run_report(open_existing(str(uri)))
     assert "validation so far" in shown
     assert 'class="film"' in shown
     assert "Score against generation" in shown
@@ -81,7 +81,7 @@ def test_lost_rollouts_cost_the_pictures_that_need_them_and_nothing_else(copy: C
     uri = copy()
     for shard in (uri / "collect").glob("*.parquet"):
         shard.unlink()
-    shown = run_report(must_open(str(uri)))
+    shown = run_report(open_existing(str(uri)))
     assert "Reconstructions" not in shown
     assert "Dreams at several temperatures" in shown
     assert f"jobs.collect --run {uri}" in shown
@@ -89,17 +89,17 @@ def test_lost_rollouts_cost_the_pictures_that_need_them_and_nothing_else(copy: C
 
 def test_a_sweep_of_temperatures_is_shown_with_the_gap(cartpole: Run, tmp_path: Path) -> None:
     uri = Path(shutil.copytree(cartpole.uri, tmp_path / "swept"))
-    alone = run_report(must_open(str(uri)))
+    alone = run_report(open_existing(str(uri)))
     assert "Whether the end comes when M expects it" in alone
     assert "Evolved in dreams" not in alone  # nobody has published any of this game
     outcomes = [
-        Outcome(Trial(tau, seed), str(uri), 2, 9.0, (90.0 - tau, 5.0, 8), (20.0 + 10 * seed, 4.0, 8))
+        TrialResult(Trial(tau, seed), str(uri), 2, 9.0, (90.0 - tau, 5.0, 8), (20.0 + 10 * seed, 4.0, 8))
         for tau in (0.1, 1.0)
         for seed in (1, 2)
     ]
     (uri / "sweep").mkdir()
     (uri / "sweep/table.json").write_text(json.dumps(data(rows_of(outcomes), "gym:CartPole-v1")))
-    shown = run_report(must_open(str(uri)))
+    shown = run_report(open_existing(str(uri)))
     assert "Evolved in dreams" in shown
     assert "35 ± " in shown  # the mean of both seeds
     assert "+55" in shown  # what the dream promised too much at tau 0.1
@@ -114,7 +114,7 @@ def test_names_and_values_are_escaped(copy: Callable[..., Path]) -> None:
     frozen["preset"] = "<script>alert(2)</script>"
     frozen["config"]["evolve"]["init"] = "</td><script>alert(3)</script>"
     (hostile / "config.json").write_text(json.dumps(frozen))
-    shown = run_report(must_open(str(hostile)))
+    shown = run_report(open_existing(str(hostile)))
     assert "<script" not in shown
     assert "<img src=x" not in shown
     assert "&lt;script&gt;alert(2)" in shown
@@ -151,7 +151,7 @@ def test_durations() -> None:
 
 
 def test_at_its_end_a_job_says_what_each_stage_took(tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    show_spent([station.manifest for station in survey(tiny) if station.manifest], tiny.uri)
+    show_spent([station.manifest for station in stage_statuses(tiny) if station.manifest], tiny.uri)
     head, *rows, last = capsys.readouterr().err.splitlines()
     assert head.split() == ["stage", "time", "steps", "CPU", "hours", "GPU", "hours"]
     assert [row.split()[0] for row in rows] == ["collect", "vision", "latents", "memory", "evolve", "score"]

@@ -18,9 +18,9 @@ from rays import Rays
 from cluster import submission
 from jobs.runner import stage_job
 from jobs.submit import SECTIONS, _whole
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.runs import storage as places
-from wm.runs.run import must_open
+from wm.runs.run import open_existing
 
 TOKEN, WRONG = "a" * 64, "b" * 64
 
@@ -58,7 +58,7 @@ def test_a_stage_is_sent_and_watched_to_its_end(
     said = sent.summary
     assert (said["job"], said["submission"], said["status"]) == ("submit", f"{name}-collect-1", "SUCCEEDED")
     assert said["summary"]["stages"]["collect"]["extent"] == 2
-    assert must_open(uri).stage("collect").complete(2)
+    assert open_existing(uri).stage("collect").complete(2)
     record = json.loads(places.at(uri).get("submissions/0001.json") or b"")
     assert (record["stage"], record["words"]) == ("collect", ["tiny", "--run", uri, "--episodes", "2"])
     assert not places.at(uri).sizes("lease")
@@ -118,7 +118,7 @@ def test_rays_own_command_does_as_well(rays: Rays, with_token: None, s3: Callabl
     words += ["--submission-id", "plain-1", "--", "python", "-m", "jobs.collect", "tiny", "--run", uri]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert must_open(uri).stage("collect").complete(4)
+    assert open_existing(uri).stage("collect").complete(4)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_cluster_beyond_loopback_that_obeys_anybody_is_refused(
     for host, near in (("127.0.0.1", True), ("localhost", True), ("::1", True), ("10.0.0.7", False), ("head", False)):
         assert submission._loopback(host) is near
     monkeypatch.setattr(submission, "_loopback", lambda host: False)
-    with pytest.raises(Mistake, match=r"obeys anybody .* RAY_AUTH_MODE=token"):
+    with pytest.raises(UserError, match=r"obeys anybody .* RAY_AUTH_MODE=token"):
         submission.connect(open_server)
 
 

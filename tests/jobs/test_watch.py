@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from processes import Job
 
-from wm.agents.so_far import agent_so_far
-from wm.errors import Mistake
+from wm.agents.so_far import best_agent
+from wm.errors import UserError
 from wm.runs.run import Run
 from wm.visuals.film import beside, encoded
 from wm.visuals.replay import dreamt, real
@@ -91,7 +91,7 @@ def test_without_an_agent_the_missing_job_is_named(copy: Callable[..., Path], jo
 
 
 def test_the_dream_beside_the_game_begins_with_what_is_seen_there(tiny: Run) -> None:
-    scenes = list(real(agent_so_far(tiny), seed=0, steps=8, awake=4))
+    scenes = list(real(best_agent(tiny), seed=0, steps=8, awake=4))
     names = [[name for name, _ in scene.views] for scene in scenes]
     assert names[0] == ["the game", "V sees"]
     assert names[3] == ["the game", "V sees", "M expected"]
@@ -106,7 +106,7 @@ def test_what_is_watched_is_what_is_scored(tiny: Run) -> None:
     """The same agent on the same track: watching it changes nothing."""
     from wm.envs.rollout import play
 
-    agent = agent_so_far(tiny)
+    agent = best_agent(tiny)
     scenes = list(real(agent, seed=5, steps=20))
     played: list[float] = []
     driver = agent.agent()
@@ -115,12 +115,12 @@ def test_what_is_watched_is_what_is_scored(tiny: Run) -> None:
 
 
 def test_the_same_dream_again(tiny: Run) -> None:
-    agent = agent_so_far(tiny)
+    agent = best_agent(tiny)
     one, again, other = (list(dreamt(agent, seed, 5)) for seed in (1, 1, 2))
     assert np.array_equal(one[4].views[0][1], again[4].views[0][1])
     assert not np.array_equal(one[4].views[0][1], other[4].views[0][1])
 
 
 def test_an_unknown_kind_of_film_is_refused() -> None:
-    with pytest.raises(Mistake, match="webp"):
+    with pytest.raises(UserError, match="webp"):
         encoded([np.zeros((8, 8, 3), np.uint8)], "avi", 25)

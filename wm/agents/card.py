@@ -8,8 +8,8 @@ from wm.agents.unpack import card_with
 from wm.config.fields import of_kind
 from wm.config.schema import Config
 from wm.formatting import number
-from wm.runs.run import Manifest, Run, must_open
-from wm.runs.status import survey
+from wm.runs.run import Manifest, Run, open_existing
+from wm.runs.status import stage_statuses
 
 KEPT = (
     *("frames", "steps", "generation", "best_generation", "env_steps", "best_validation"),
@@ -59,7 +59,7 @@ def _stages(run: Run) -> list[tuple[Run, list[Manifest]]]:
     """What each run of the lineage has made that none before it had; of those that only lent V or M, no C."""
     found, seen = [], set[str]()
     for one, lent in lineage(run):
-        made = [station.manifest for station in survey(one) if not (lent and station.stage == "evolve")]
+        made = [station.manifest for station in stage_statuses(one) if not (lent and station.stage == "evolve")]
         new = [manifest for manifest in made if manifest and manifest.digest not in seen]
         seen |= {manifest.digest for manifest in new}
         found.append((one, new))
@@ -81,7 +81,7 @@ def lineage(run: Run) -> list[tuple[Run, bool]]:
         for uri, lends in origins.items():
             known = uri in found and found[uri][1] <= lends
             if uri and not known and uri not in on_the_way:
-                visit(must_open(uri), lends, on_the_way | {uri})
+                visit(open_existing(uri), lends, on_the_way | {uri})
         found[one.uri] = one, lent
 
     visit(run, False, frozenset({run.uri}))
@@ -155,9 +155,9 @@ def markdown(name: str, card: dict[str, Any]) -> str:
     if all(made.get("cpus") for made in all_made(card)):
         took += f", **{core_hours:.1f} core-hours** (that is, times the cores of the machine, busy or not)"
     lines = [f"# {name}", "", f"Environment steps, all rounds and rollouts included: **{steps:,}**.", f"{took}.", ""]
-    for place, part in enumerate(card["runs"], 1):
+    for storage, part in enumerate(card["runs"], 1):
         lines += [
-            f"## {place}. {part.get('name', 'a run')}, of preset {part['preset']}",
+            f"## {storage}. {part.get('name', 'a run')}, of preset {part['preset']}",
             "",
             "| stage | set, where it isn't the default | what came of it | wall time | code |",
             "|---|---|---|---|---|",

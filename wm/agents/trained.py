@@ -21,7 +21,7 @@ from wm.dream.rules import rules_of
 from wm.dream.starts import Starts, first_frames, latents_of
 from wm.dream.world import World
 from wm.envs import Game, load
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.models.agent import Agent
 from wm.models.build import controller_of, untrained_memory, untrained_vision
 from wm.models.controller import Controller
@@ -73,7 +73,7 @@ class Trained:
     def world(self, **changes: Any) -> World:
         """Its whole dreams, as long as the game; `changes` are those of `wm.dream.Rules`: steps, tau, ..."""
         if self.memory is None or self.starts is None:
-            raise Mistake("this agent has no M, so it can't dream")
+            raise UserError("this agent has no M, so it can't dream")
         rules = dataclasses.replace(rules_of(self.config), **{"steps": self.game.max_steps} | changes)
         return World(self.memory, self.starts, rules, self.game.squash)
 
@@ -84,7 +84,7 @@ def of_run(run: Run) -> Trained:
     stage, _, vision, memory = parts(config, run)
     made = stage.manifest()
     if made is None:
-        raise Mistake(f"no complete evolve in {run.uri}: run `python -m jobs.evolve --run {run.uri}`")
+        raise UserError(f"no complete evolve in {run.uri}: run `python -m jobs.evolve --run {run.uri}`")
     starts = first_frames(latents_of(config, run)) if memory else None
     decodes = has_decoder(run.need("vision", config.vision.steps, "train_vision"))
     return Trained(config, vision, memory, load_theta(made), starts, {}, "evolve", made.digest, decodes)
@@ -140,7 +140,7 @@ def load_trained(name: str) -> Trained:
         data = path.read_bytes()
     except OSError:
         known = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if not file.stem.endswith("-decoder"))
-        raise Mistake(
+        raise UserError(
             f"no agent {name}: say one of {', '.join(known) or '(none comes with this version)'}, or the"
             " FILE.safetensors that jobs.export wrote"
         ) from None
@@ -148,9 +148,9 @@ def load_trained(name: str) -> Trained:
         tensors, info = unpack(data)
         config = fields.from_dict(_lasting(info["config"]), Config)
     except (ValueError, KeyError, TypeError):
-        raise Mistake(f"{path} is no agent of ours: export it again with jobs.export") from None
+        raise UserError(f"{path} is no agent of ours: export it again with jobs.export") from None
     except Exception as error:  # safetensors has an exception of its own for files that aren't whole
-        raise Mistake(f"{path} can't be read ({error}): export it again with jobs.export") from None
+        raise UserError(f"{path} can't be read ({error}): export it again with jobs.export") from None
     beside = path.with_name(f"{path.stem}-decoder.safetensors")
     decoder = unpack(beside.read_bytes())[0] if beside.exists() else {}
     vision = untrained_vision(config.vision.kind, config.vision.z)

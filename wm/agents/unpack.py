@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from wm.agents.trained import Trained
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.runs.checkpoints import pack
 from wm.runs.run import Manifest, Run, open_run, start_run
 from wm.runs.storage import at, sha256, to_json
@@ -21,10 +21,10 @@ CAME_WITH = "agent.json"  # beside the config: the agent's digest and card
 def unpack(trained: Trained, uri: str) -> Run:
     """The run in that place, begun if need be."""
     came_with = to_json({"digest": trained.digest, "card": trained.card})
-    place = at(uri)
-    if open_run(uri) is not None and place.get(CAME_WITH) != came_with:
-        raise Mistake(f"{uri} holds another run: unpack the agent into a place of its own")
-    place.put(CAME_WITH, came_with)
+    storage = at(uri)
+    if open_run(uri) is not None and storage.get(CAME_WITH) != came_with:
+        raise UserError(f"{uri} holds another run: unpack the agent into a place of its own")
+    storage.put(CAME_WITH, came_with)
     known = trained.card.get("runs", [])
     run = start_run(uri, known[-1]["preset"] if known else "", trained.config)
     metrics = {made["stage"]: made["metrics"] for one in known for made in one["made"]}  # the last of each counts
@@ -37,7 +37,7 @@ def unpack(trained: Trained, uri: str) -> Run:
         if tensors is not None:
             data = pack(tensors, {})
             key = stage.key(f"agent-{sha256(data)[:12]}.safetensors")
-            run.place.commit(key, data)
+            run.storage.commit(key, data)
             named |= {role: key, "files": {key: sha256(data)}}
         found = stage.complete(extent)
         return found or stage.commit(extent, inputs=inputs, content=named, metrics=metrics.get(name, {}))
@@ -65,5 +65,5 @@ def card_with(manifest: Manifest) -> dict[str, Any] | None:
     """The card of the agent that this came with, if it came with one."""
     if "agent" not in manifest.inputs:
         return None
-    found: dict[str, Any] = json.loads(manifest.place.get(CAME_WITH) or b"{}")
+    found: dict[str, Any] = json.loads(manifest.storage.get(CAME_WITH) or b"{}")
     return {"env_steps": 0, "runs": []} | found.get("card", {})

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any, TypeVar, get_type_hints
 
-from wm.errors import Mistake
+from wm.errors import UserError
 
 C = TypeVar("C")
 
@@ -31,7 +31,7 @@ def positive(section: Any, prefix: str, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         if not value > 0:  # also refuses NaN
-            raise Mistake(f"--{flag(prefix, name)} {value} has to be above 0")
+            raise UserError(f"--{flag(prefix, name)} {value} has to be above 0")
 
 
 def flag(*path: str) -> str:
@@ -65,12 +65,12 @@ def grown(frozen: C, wanted: C, done: Callable[[], dict[str, int]] = dict) -> C:
     for path, (kind, value) in before.items():
         new = after[path][1]
         if kind == "bits" and new != value:
-            raise Mistake(
+            raise UserError(
                 f"this run was frozen with --{flag(*path)} {value}, not {new}: leave the flag out, or start another run"
                 " (--base takes over what this one made)"
             )
         if kind == "extent" and new < value and new < (least := min(value, done().get(flag(*path), value))):
-            raise Mistake(
+            raise UserError(
                 f"--{flag(*path)} {new} is less than this run has come to: say {least} or more, or start another run"
                 " (--base takes over what this one made)"
             )
@@ -90,7 +90,7 @@ def from_dict(values: dict[str, Any], kind: Any) -> Any:
     hints = get_type_hints(kind)
     odd = sorted(values.keys() - hints.keys())
     if odd:
-        raise Mistake(
+        raise UserError(
             f"the run's config has other fields than this version knows ({', '.join(odd)}): use its own version"
         )
     return kind(

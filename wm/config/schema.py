@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wm.config.fields import bits, extent, flag, free, of_kind, positive
-from wm.errors import Mistake
+from wm.errors import UserError
 
 FORMAT = 1  # of everything in a run; another number is another format, never guessed at
 
@@ -39,12 +39,12 @@ class Collect:
     def check(self) -> None:
         positive(self, "collect", "episodes", "steps", "unit_episodes")
         if not (self.action_noise >= 0 and self.weight_noise >= 0 and self.curiosity >= 0):
-            raise Mistake("--collect.action-noise, --collect.weight-noise and --collect.curiosity can't be negative")
+            raise UserError("--collect.action-noise, --collect.weight-noise and --collect.curiosity can't be negative")
         if self.patience < 0:
-            raise Mistake(f"--collect.patience {self.patience} is negative: say 0 to play whole episodes")
+            raise UserError(f"--collect.patience {self.patience} is negative: say 0 to play whole episodes")
         if self.episodes % self.unit_episodes:
             nearest = -(-self.episodes // self.unit_episodes) * self.unit_episodes
-            raise Mistake(
+            raise UserError(
                 f"--collect.episodes {self.episodes} is no multiple of --collect.unit-episodes"
                 f" {self.unit_episodes} (one shard): say {nearest}"
             )
@@ -95,9 +95,9 @@ class Training:
             "checkpoint_seconds",
         )
         if self.held_out < 2:
-            raise Mistake(f"--{name}.held-out {self.held_out} leaves nothing to train on: say 2 or more")
+            raise UserError(f"--{name}.held-out {self.held_out} leaves nothing to train on: say 2 or more")
         if self.seed < 0 or self.patience < 0:
-            raise Mistake(f"--{name}.seed and --{name}.patience can't be negative")
+            raise UserError(f"--{name}.seed and --{name}.patience can't be negative")
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,11 @@ class Vision(Training):
         super().check()
         positive(self, "vision", "z", "kl_weight", "gamma", "gan_ramp")
         if self.frozen and not self.init:
-            raise Mistake("--vision.frozen needs the run whose V to take over: say --vision.init URI")
+            raise UserError("--vision.frozen needs the run whose V to take over: say --vision.init URI")
         if self.gan_layer not in range(1, 5):
-            raise Mistake(f"--vision.gan-layer {self.gan_layer} is no layer of the discriminator: say 1, 2, 3 or 4")
+            raise UserError(f"--vision.gan-layer {self.gan_layer} is no layer of the discriminator: say 1, 2, 3 or 4")
         if self.kind == "vaegan" and self.patience:
-            raise Mistake(
+            raise UserError(
                 "--vision.patience waits for a loss to fall, and a VAE-GAN has none that says how good it is: leave it"
                 " out"
             )
@@ -181,11 +181,11 @@ class Memory(Training):
         super().check()
         positive(self, "memory", "hidden", "mixtures", "sequence", "clip", "reward_weight", "done_weight")
         if not 0 <= self.dropout < 1:
-            raise Mistake(f"--memory.dropout {self.dropout} is no share: say 0 or more and less than 1")
+            raise UserError(f"--memory.dropout {self.dropout} is no share: say 0 or more and less than 1")
         if not self.reward_clip >= 0:
-            raise Mistake(f"--memory.reward-clip {self.reward_clip} can't be negative")
+            raise UserError(f"--memory.reward-clip {self.reward_clip} can't be negative")
         if not 0 <= self.own <= 0.5:
-            raise Mistake(f"--memory.own {self.own} is out of range: say 0 to 0.5")
+            raise UserError(f"--memory.own {self.own} is out of range: say 0 to 0.5")
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Controller:
 
     def check(self) -> None:
         if self.layer < 0:
-            raise Mistake(f"--controller.layer {self.layer} is negative: say 0 for a linear C")
+            raise UserError(f"--controller.layer {self.layer} is negative: say 0 for a linear C")
 
 
 @dataclass(frozen=True)
@@ -276,37 +276,39 @@ class Evolve:
         positive(self, "evolve", "generations", "episodes", "unit_episodes", "sigma0", "validate_every")
         positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
         if self.population < 4:
-            raise Mistake(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
+            raise UserError(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
         if self.patience < 0 or self.steps < 0 or self.seed < 0 or self.init_sigma < 0:
-            raise Mistake("--evolve.patience, steps, seed and init-sigma can't be negative")
+            raise UserError("--evolve.patience, steps, seed and init-sigma can't be negative")
         if self.components < 0 or self.cut < 0 or self.hardness < 0:
-            raise Mistake("--evolve.components, cut and hardness can't be negative: say 0 for none")
+            raise UserError("--evolve.components, cut and hardness can't be negative: say 0 for none")
         if not 0 <= self.again < 1:
-            raise Mistake(f"--evolve.again {self.again} is no share: say 0 or more and less than 1")
+            raise UserError(f"--evolve.again {self.again} is no share: say 0 or more and less than 1")
         if self.again and self.where == "dream":
-            raise Mistake("no dream can be met again: leave --evolve.again out, or say --evolve.where real")
+            raise UserError("no dream can be met again: leave --evolve.again out, or say --evolve.where real")
         if self.components and not self.init:
-            raise Mistake(
+            raise UserError(
                 "components are of what a C sees that drives: name its run by --evolve.init, or leave them out"
             )
         if self.components and self.scaled:
-            raise Mistake("components are of one size already: leave --evolve.scaled out, or --evolve.components")
+            raise UserError("components are of one size already: leave --evolve.scaled out, or --evolve.components")
         if self.init_sigma and not self.init:
-            raise Mistake("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
+            raise UserError("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
         if self.refit and not self.init:
-            raise Mistake("--evolve.refit fits another run's C: name it by --evolve.init, or leave --evolve.refit out")
+            raise UserError(
+                "--evolve.refit fits another run's C: name it by --evolve.init, or leave --evolve.refit out"
+            )
         if not 0 < self.sigma_decay <= 1:
-            raise Mistake(f"--evolve.sigma-decay {self.sigma_decay} is out of range: say more than 0 and 1 at most")
+            raise UserError(f"--evolve.sigma-decay {self.sigma_decay} is out of range: say more than 0 and 1 at most")
         if not 0 < self.mean_rate <= 1:
-            raise Mistake(f"--evolve.mean-rate {self.mean_rate} is out of range: say more than 0 and 1 at most")
+            raise UserError(f"--evolve.mean-rate {self.mean_rate} is out of range: say more than 0 and 1 at most")
         if self.tau_high and not self.tau_high >= self.tau:
-            raise Mistake(
+            raise UserError(
                 f"--evolve.tau-high {self.tau_high} is below --evolve.tau {self.tau}: leave it out, or raise it"
             )
         if self.device == "cuda" and self.where == "real":
-            raise Mistake("--evolve.device cuda is for dreams alone: say --evolve.where dream, too, or leave it out")
+            raise UserError("--evolve.device cuda is for dreams alone: say --evolve.where dream, too, or leave it out")
         if not 0 <= self.dream_dropout < 1:
-            raise Mistake(f"--evolve.dream-dropout {self.dream_dropout} is no share: say 0 or more and less than 1")
+            raise UserError(f"--evolve.dream-dropout {self.dream_dropout} is no share: say 0 or more and less than 1")
 
 
 @dataclass(frozen=True)
@@ -323,7 +325,7 @@ class Score:
     def check(self) -> None:
         positive(self, "score", "episodes", "unit_episodes")
         if self.seed < 0 or self.seed + self.episodes > 2**29:
-            raise Mistake(f"--score.seed {self.seed} is out of range: say 0 or more")
+            raise UserError(f"--score.seed {self.seed} is out of range: say 0 or more")
 
 
 @dataclass(frozen=True)
@@ -359,9 +361,9 @@ class Rounds:
         positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
         for name in ("vision_steps", "memory_learning_rate", "sigma", "env_steps"):
             if getattr(self, name) < 0:
-                raise Mistake(f"--{flag('rounds', name)} can't be negative: say 0 or more")
+                raise UserError(f"--{flag('rounds', name)} can't be negative: say 0 or more")
         if (self.sigma or self.refit) and self.fresh:
-            raise Mistake("--rounds.sigma and refit are for a C that goes on: leave them out, or --rounds.fresh")
+            raise UserError("--rounds.sigma and refit are for a C that goes on: leave them out, or --rounds.fresh")
 
 
 @dataclass(frozen=True)
@@ -386,7 +388,7 @@ class Polish:
     def check(self) -> None:
         positive(self, "polish", "components", "sigma")
         if self.generations < 0:
-            raise Mistake(f"--polish.generations {self.generations} can't be negative: say 0 for none")
+            raise UserError(f"--polish.generations {self.generations} can't be negative: say 0 for none")
 
 
 @dataclass(frozen=True)
@@ -407,7 +409,7 @@ class Workers:
     def check(self) -> None:
         positive(self, "workers", "retries", "unit_seconds", "recycle_units", "log_seconds")
         if self.count < 0:
-            raise Mistake(f"--workers.count {self.count} is negative: say 0 for every CPU, or how many workers")
+            raise UserError(f"--workers.count {self.count} is negative: say 0 for every CPU, or how many workers")
 
 
 @dataclass(frozen=True)
@@ -438,30 +440,30 @@ class Config:
         kinds = load(self.game).explorations
         positive(self, "", "threads")
         if not 1 <= self.seed < 2**31:
-            raise Mistake(f"--seed {self.seed} is out of range: say 1 to {2**31 - 1}")
+            raise UserError(f"--seed {self.seed} is out of range: say 1 to {2**31 - 1}")
         if self.collect.policy not in kinds:
-            raise Mistake(
+            raise UserError(
                 f"{self.game} has no random policy {self.collect.policy!r}: say --collect.policy {' or '.join(kinds)}"
             )
         if self.latents.mirrored and not load(self.game).mirror:
-            raise Mistake(f"{self.game} is another game in a mirror: leave --latents.mirrored out")
+            raise UserError(f"{self.game} is another game in a mirror: leave --latents.mirrored out")
         if self.evolve.dream_lap and not load(self.game).lap:
-            raise Mistake(f"{self.game} has no laps: leave --evolve.dream-lap out")
+            raise UserError(f"{self.game} has no laps: leave --evolve.dream-lap out")
         for section in dataclasses.fields(self):
             value = getattr(self, section.name)
             if dataclasses.is_dataclass(value):
                 value.check()  # type: ignore[union-attr]
         if self.evolve.where == "dream" and self.evolve.dream_done != "never" and not self.memory.done:
-            raise Mistake(
+            raise UserError(
                 f"--evolve.dream-done {self.evolve.dream_done} needs an M that predicts the end: say --memory.done, or"
                 " --evolve.dream-done never"
             )
         if self.evolve.scaled and self.controller.inputs == "z":
-            raise Mistake("z is of one size: leave --evolve.scaled out, or let C see more by --controller.inputs zh")
+            raise UserError("z is of one size: leave --evolve.scaled out, or let C see more by --controller.inputs zh")
         if self.evolve.components and self.controller.layer:
-            raise Mistake("--evolve.components move a linear C: leave them out, or say --controller.layer 0")
+            raise UserError("--evolve.components move a linear C: leave them out, or say --controller.layer 0")
         if self.evolve.refit and self.controller.layer:
-            raise Mistake(
+            raise UserError(
                 "only a linear C can be fitted: leave --evolve.refit out, in rounds say --rounds.no-refit, or say"
                 " --controller.layer 0"
             )

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wm.dream.world import LINE, Sleepers, World
+from wm.dream.world import LINE, DreamBatch, World
 from wm.models.agent import room
 from wm.models.controller import Controller
 
 CHUNK = 16  # steps between two looks at who is still alive; also how much noise is drawn at once
 
 
-class Players(Sleepers):
+class Players(DreamBatch):
     """Sleepers with their C and their score; row B dreams episode `episode[B]` for the place `row[B]` in the result."""
 
     def __init__(self, batch: int, episodes: int, world: World, controller: Controller):

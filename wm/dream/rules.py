@@ -5,7 +5,7 @@ from typing import Literal
 
 from wm.config.schema import Config
 from wm.envs import load
-from wm.errors import Mistake
+from wm.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Rules:
     def taus(self) -> tuple[float, float]:
         low, high = self.tau if isinstance(self.tau, tuple) else (self.tau, self.tau)
         if not 0 < low <= high:
-            raise Mistake(f"temperature {self.tau} has to be above 0, and a range has to rise")
+            raise UserError(f"temperature {self.tau} has to be above 0, and a range has to rise")
         return low, high
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from wm.config.schema import Config
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.models.memory import MDNRNN
 from wm.runs.checkpoints import unpack
 from wm.runs.datasets import data_set
@@ -26,7 +26,7 @@ class Starts:
         assert mu.shape == logvar.shape, (mu.shape, logvar.shape)
         assert memories is None or len(memories) == len(mu), (memories.shape, mu.shape)
         if len(mu) == 0:
-            raise Mistake("a dream needs at least one stored first frame to begin with")
+            raise UserError("a dream needs at least one stored first frame to begin with")
         self.mu, self.sigma = mu.astype(np.float32), np.exp(0.5 * logvar).astype(np.float32)
         self.memories = None if memories is None else memories.astype(np.float32)
 
@@ -59,7 +59,7 @@ def sizes_of(config: Config, run: Run, memory: MDNRNN) -> np.ndarray:
 def _steps(latents: Manifest, what_for: str) -> DataSet:
     """All steps, which a run made of an agent's file has none of."""
     if not latents.content["shards"]:
-        raise Mistake(f"{latents.place.uri} came without rollouts {what_for}")
+        raise UserError(f"{latents.storage.uri} came without rollouts {what_for}")
     return data_set(latents, "encode")
 
 
@@ -92,8 +92,8 @@ def amid(data: DataSet, memory: MDNRNN, count: int, rng: np.random.Generator, la
         for frame in frames[episodes == episode]:
             step = int(frame - ends[episode] + data.lengths[episode])
             if step > at:
-                going_on = torch.zeros(1, step - at) if memory.previous_done else None
-                _, state = memory(z[:, at:step], a[:, at:step], state, going_on)
+                not_done = torch.zeros(1, step - at) if memory.previous_done else None
+                _, state = memory(z[:, at:step], a[:, at:step], state, not_done)
             at = step
             mu.append(found["mu"][step])
             logvar.append(found["logvar"][step])

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from wm.dream.rules import Rules
 from wm.dream.starts import Starts
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.models.memory import MDNRNN, choose
 
 LINE = 16  # floats in a cache line
 
 
-class Sleepers:
+class DreamBatch:
     """B dreams that step together: their state, and room for all that a step computes."""
 
     def __init__(self, batch: int, memory: MDNRNN, device: torch.device):
@@ -56,9 +56,9 @@ class World:
     ):
         *mixture, reward, done, _ = memory.outputs
         if rules.reward == "head" and not reward:
-            raise Mistake("this M predicts no reward: dream for survival, or train an M with the reward head")
+            raise UserError("this M predicts no reward: dream for survival, or train an M with the reward head")
         if rules.done != "never" and not done:
-            raise Mistake("this M predicts no end: let dreams end never but at the cap, or train an M with done")
+            raise UserError("this M predicts no end: let dreams end never but at the cap, or train an M with done")
         self.memory, self.starts, self.rules, self.squash = memory, starts, rules, squash
         self.device, self.dtype = torch.device(device), dtype
         self.mixture, self.reward_heads = sum(mixture), reward
@@ -79,8 +79,8 @@ class World:
     def _pack(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         return bias.to(self.device, self.dtype), weight.t().contiguous().to(self.device, self.dtype)
 
-    def sleepers(self, batch: int) -> Sleepers:
-        return Sleepers(batch, self.memory, self.device)
+    def sleepers(self, batch: int) -> DreamBatch:
+        return DreamBatch(batch, self.memory, self.device)
 
     def noise(self, rng: np.random.Generator, steps: int) -> np.ndarray:
         """What `step` needs of randomness, for so many steps of one episode. (steps, W)"""
@@ -95,7 +95,7 @@ class World:
         state[: self.memory.z], state[self.memory.z :] = z, memories
         return state, float(rng.uniform(low, high))
 
-    def step(self, s: Sleepers, noise: Tensor) -> None:
+    def step(self, s: DreamBatch, noise: Tensor) -> None:
         """From z, a, h, c to what comes next, in place; noise is (B, W)."""
         uniform, others, normal = noise.split(self.widths, dim=1)
         _affine(s.seen, self.gates, s.gates)

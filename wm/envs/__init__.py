@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from torch import Tensor
 
-from wm.errors import Mistake
+from wm.errors import UserError
 
 FRAME = (64, 64, 3)  # height, width, RGB: what V sees, whatever the game
 
@@ -69,6 +69,6 @@ def load(name: str) -> Game:
 
         return any_game(name)
     if name not in GAMES:
-        raise Mistake(f"no game {name!r}: say --game {' or '.join(GAMES)}, or gym:ID for an environment of gymnasium")
+        raise UserError(f"no game {name!r}: say --game {' or '.join(GAMES)}, or gym:ID for an environment of gymnasium")
     module, attribute = GAMES[name].split(":")
     return getattr(import_module(module), attribute)()

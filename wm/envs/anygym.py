@@ -19,7 +19,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from wm.envs import FRAME, Game
-from wm.errors import Mistake
+from wm.errors import UserError
 
 MAX_STEPS = 1000  # where the environment has no limit of its own
 HELD = 10  # steps for which a random policy keeps going, at most
@@ -47,7 +47,9 @@ class AnyGame(Game):
             self.actions = int(np.prod(space.shape))
             self.low, self.high = (torch.tensor(x.reshape(-1), dtype=torch.float32) for x in (space.low, space.high))
         else:
-            raise Mistake(f"{name} takes actions in {space}, not in a Discrete or bounded Box: wrap it so that it does")
+            raise UserError(
+                f"{name} takes actions in {space}, not in a Discrete or bounded Box: wrap it so that it does"
+            )
         env.close()
 
     def make(self, exact: bool = False) -> gymnasium.Env:
@@ -114,13 +116,13 @@ def _make(name: str) -> gymnasium.Env:
         env = gymnasium.make(id_, render_mode="rgb_array", **options)  # it draws only when asked to
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Mistake(
+        raise UserError(
             f"can't make {name} ({said}): say --game gym:ID with an id that gymnasium knows and can draw,"
             " or gym:MODULE:ID where a module registers it"
         ) from None
     modes = env.metadata.get("render_modes") or []
     if not _is_picture(env.observation_space) and "rgb_array" not in modes:
-        raise Mistake(f"{name} has no pictures: its observation is none, and it does not render to rgb_array")
+        raise UserError(f"{name} has no pictures: its observation is none, and it does not render to rgb_array")
     return env
 
 

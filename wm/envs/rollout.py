@@ -25,7 +25,7 @@ class Played:
     terminated: bool  # the game ended it; else a limit did
 
 
-class Scripted:
+class ScriptedPolicy:
     """Actions fixed beforehand, one script an episode."""
 
     def __init__(self, scripts: np.ndarray):
@@ -85,7 +85,7 @@ def play(
     ]
 
 
-class Fleet:
+class EnvironmentCache:
     """Environments that are built once and reused, as many as a unit needs."""
 
     def __init__(self, make: Callable[[], Any]):

@@ -5,7 +5,7 @@ import numpy as np
 from wm.config.schema import Config
 from wm.envs import load
 from wm.envs.rollout import play
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.models.agent import Agent
 from wm.models.build import controller_of
 from wm.models.memory import MDNRNN
@@ -43,5 +43,5 @@ def components_of(seen: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     mean = seen.mean(axis=0)
     _, deviations, components = np.linalg.svd((seen - mean) / np.sqrt(len(seen)), full_matrices=False)
     if count > (deviations > 1e-6).sum():
-        raise Mistake(f"what C sees has no {count} principal components: say fewer --evolve.components")
+        raise UserError(f"what C sees has no {count} principal components: say fewer --evolve.components")
     return mean, components[:count] / deviations[:count, None]

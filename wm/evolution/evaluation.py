@@ -12,7 +12,7 @@ from wm.dream.rules import rules_of
 from wm.dream.starts import Starts
 from wm.dream.world import World
 from wm.envs import load
-from wm.envs.rollout import Fleet, Played, play
+from wm.envs.rollout import EnvironmentCache, Played, play
 from wm.models.agent import Agent
 from wm.models.build import controller_of
 from wm.models.memory import MDNRNN
@@ -20,7 +20,7 @@ from wm.models.vision import Vision
 
 
 @dataclass(frozen=True)
-class Games:
+class GameUnit:
     """Episodes to play side by side, each by one of the candidates."""
 
     name: str
@@ -37,7 +37,7 @@ class Games:
 
 
 @dataclass(frozen=True)
-class Dreams:
+class DreamUnit:
     """Candidates to dream the same episodes, all in one batch."""
 
     name: str
@@ -51,7 +51,7 @@ class Dreams:
 
 
 @dataclass(frozen=True)
-class Evaluating:
+class EvaluateWork:
     """Let candidates for C play with this V and M: on the fast drawing or in the unmodified game, or in the dream."""
 
     config: Config
@@ -65,23 +65,23 @@ class Evaluating:
     def threads(self) -> int:
         return self.config.threads
 
-    def build(self) -> Callable[[Games | Dreams], Any]:
+    def build(self) -> Callable[[GameUnit | DreamUnit], Any]:
         play, dream = self._player(), self._dreamer() if self.starts else None
 
-        def do(unit: Games | Dreams) -> Any:
-            if isinstance(unit, Games):
+        def do(unit: GameUnit | DreamUnit) -> Any:
+            if isinstance(unit, GameUnit):
                 return play(unit)
             assert dream is not None, "no first frames to dream from"
             return dream.rollout(unit.thetas, unit.seed, unit.episodes)
 
         return do
 
-    def _player(self) -> Callable[[Games], list[Played]]:
+    def _player(self) -> Callable[[GameUnit], list[Played]]:
         game, controller = load(self.config.game), controller_of(self.config)
-        fleet = Fleet(lambda: game.make(exact=self.exact))
+        fleet = EnvironmentCache(lambda: game.make(exact=self.exact))
         latent = self.config.controller.latent
 
-        def do(unit: Games) -> list[Played]:
+        def do(unit: GameUnit) -> list[Played]:
             agent = Agent(
                 self.vision,
                 self.memory,

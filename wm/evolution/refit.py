@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.models.controller import Controller
 from wm.models.memory import MDNRNN
 from wm.models.vision import Vision
@@ -36,10 +36,10 @@ class Seeing:
         if self.memory is None or self.controller.inputs == "z":
             return z.double()
         state, features = self.memory.initial(1), list[Tensor]()
-        going_on = torch.zeros(1) if self.memory.previous_done else None
+        not_done = torch.zeros(1) if self.memory.previous_done else None
         for see, do in zip(z[:, None], actions[:, None], strict=True):
             features.append(self.controller.features(see, *state))
-            state = self.memory.advance(see, do, state, going_on)
+            state = self.memory.advance(see, do, state, not_done)
         return torch.cat(features).double()
 
 
@@ -48,7 +48,7 @@ def refitted(theta: np.ndarray, before: Seeing, now: Seeing, data: DataSet) -> n
     """This C of `before` as one of `now`, by its actions in the last of these rollouts. (N,)"""
     assert not now.controller.layer, "checked with the config"
     if not len(data.lengths):
-        raise Mistake("there are no rollouts to fit C on: collect some, or leave --evolve.refit out")
+        raise UserError("there are no rollouts to fit C on: collect some, or leave --evolve.refit out")
     seen, did = list[Tensor](), list[Tensor]()
     for episode in range(max(0, len(data.lengths) - EPISODES), len(data.lengths)):
         found = data.read(episode, ["frame", "action"])

@@ -22,7 +22,7 @@ SPEED = 5.0  # units a second, the width of a bin
 
 
 @dataclass(frozen=True)
-class Eyes:
+class LatentGrid:
     """A V, and the directions in which its z differs most, each scaled to a deviation of 1."""
 
     vision: Vision
@@ -30,12 +30,12 @@ class Eyes:
     axes: np.ndarray  # (Z, AXES)
 
     @staticmethod
-    def of(vision: Vision, latents: Manifest) -> "Eyes":
+    def of(vision: Vision, latents: Manifest) -> "LatentGrid":
         """As these latents of its own vary."""
         data = data_set(latents, "encode")
         mu = np.concatenate([data.read(number, ["mu"])["mu"][::EVERY] for number in chosen(data)]).astype(float)
         values, vectors = np.linalg.eigh(np.cov(mu.T))  # rising
-        return Eyes(vision, mu.mean(axis=0), vectors[:, -AXES:] / np.sqrt(np.maximum(values[-AXES:], 1e-12)))
+        return LatentGrid(vision, mu.mean(axis=0), vectors[:, -AXES:] / np.sqrt(np.maximum(values[-AXES:], 1e-12)))
 
     @torch.inference_mode()
     def cells(self, frames: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ class Eyes:
         return np.floor((torch.cat(parts).numpy().astype(float) - self.mean) @ self.axes).astype(int)
 
 
-def coverage(made: Manifest, game: Game, eyes: Eyes) -> dict[str, float]:
+def coverage(made: Manifest, game: Game, eyes: LatentGrid) -> dict[str, float]:
     """Of a round's own rollouts: distinct cells of z, and what the game tells of tiles and speeds."""
     data = data_set(made, "collect")
     seeds = [episode["seed"] for record in made.content["shards"] for episode in record["episodes"]]

@@ -8,12 +8,12 @@ import torch
 from wm.config.fields import of_kind
 from wm.config.schema import Config
 from wm.envs import FRAME, load
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.formatting import size
 from wm.models.build import controller_of, untrained_memory, untrained_vision
 from wm.pool import Progress
 from wm.runs.checkpoints import KEPT
-from wm.runs.storage import Place
+from wm.runs.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -24,32 +24,32 @@ WEIGHTS = 4.0  # bytes
 EPISODE = 200.0  # bytes that a score's record has
 
 
-class Lookout:
+class DiskSpaceCheck:
     """Looks for room whenever a stage begins, once for each."""
 
-    def __init__(self, config: Config, place: Place):
-        self.config, self.place = config, place
+    def __init__(self, config: Config, storage: Storage):
+        self.config, self.storage = config, storage
         self.begun: set[str] = set()
 
     def tell(self, progress: Progress) -> None:
         if progress.stage not in self.begun and progress.done < progress.total:
             self.begun.add(progress.stage)
-            look_for_room(self.config, self.place, progress)
+            check_disk_space(self.config, self.storage, progress)
 
 
-def look_for_room(config: Config, place: Place, progress: Progress) -> None:
+def check_disk_space(config: Config, storage: Storage, progress: Progress) -> None:
     """Say what the stage that begins needs of what there is; a Mistake if that is clearly too little."""
     estimate = ESTIMATES.get(progress.stage)
     if estimate is None:
         return
-    needed, free = estimate(config) * _missing(progress), place.free()
+    needed, free = estimate(config) * _missing(progress), storage.free()
     if free is None:
-        log.info("%s needs about %s in %s", progress.stage, size(needed), place.uri)
+        log.info("%s needs about %s in %s", progress.stage, size(needed), storage.uri)
         return
-    log.info("%s needs about %s; %s are free in %s", progress.stage, size(needed), size(free), place.uri)
+    log.info("%s needs about %s; %s are free in %s", progress.stage, size(needed), size(free), storage.uri)
     if needed > 2 * free:
-        raise Mistake(
-            f"{progress.stage} needs about {size(needed)}, but {place.uri} has room for {size(free)}:"
+        raise UserError(
+            f"{progress.stage} needs about {size(needed)}, but {storage.uri} has room for {size(free)}:"
             " make room, or start the run somewhere else, or a smaller one"
         )
     if needed > free:

@@ -18,13 +18,13 @@ import torch
 
 from wm.agents.artifacts import load_vision, parts
 from wm.agents.card import env_steps
-from wm.agents.so_far import agent_so_far
+from wm.agents.so_far import best_agent
 from wm.agents.trained import Trained
 from wm.config.schema import Config, Polish, Rounds
 from wm.dream.population import Dream
 from wm.envs import load
-from wm.experiments.coverage import Eyes, coverage
-from wm.experiments.disk_space import Lookout
+from wm.experiments.coverage import LatentGrid, coverage
+from wm.experiments.disk_space import DiskSpaceCheck
 from wm.experiments.vision_metrics import standardised
 from wm.models.memory import nll
 from wm.models.vision import draw
@@ -33,7 +33,7 @@ from wm.pool import Pool, Progress
 from wm.runs.datasets import rollouts
 from wm.runs.run import Manifest, Run, open_run, start_run
 from wm.runs.shards import DataSet
-from wm.runs.status import survey
+from wm.runs.status import stage_statuses
 from wm.runs.storage import to_json
 from wm.seeds import derive
 from wm.stages.score import score
@@ -60,7 +60,7 @@ def iterate(config: Config, run: Run, pool: Pool) -> list[Manifest]:
             stage(part.config, part, pool)
         parts.append(part)
         table.append(_row(run, part, number, polished))
-        run.place.put("rounds.json", to_json(table))
+        run.storage.put("rounds.json", to_json(table))
 
     for number in range(config.rounds.count):
         complete(a_round(config, run, number), number)
@@ -88,7 +88,7 @@ def polished(config: Config, run: Run, built: Run) -> Run:
 
 
 def _part_of(run: Run, part: Run, name: str) -> Run:
-    part.tell = _named(run.tell, name, Lookout(part.config, part.place))
+    part.tell = _named(run.tell, name, DiskSpaceCheck(part.config, part.storage))
     part.cpus = run.cpus
     return part
 
@@ -120,7 +120,7 @@ def iterated(run: Run) -> bool:
             return False
         parts, rows = [*parts, last], [*rows, row]
         best = best_of(rows)
-    return all(station.complete for station in survey(parts[best]))
+    return all(station.complete for station in stage_statuses(parts[best]))
 
 
 def best_of(table: Sequence[dict[str, Any]]) -> int:
@@ -130,7 +130,7 @@ def best_of(table: Sequence[dict[str, Any]]) -> int:
 
 def row_of(part: Run) -> dict[str, Any]:
     """What was found of a complete round."""
-    return json.loads(part.place.get("round.json") or b"{}")
+    return json.loads(part.storage.get("round.json") or b"{}")
 
 
 def round_config(config: Config, uri: str, number: int) -> Config:
@@ -193,7 +193,7 @@ def polished_config(config: Config, built: Config, uri: str) -> Config:
     )
 
 
-def _named(tell: Callable[[Progress], None], name: str, lookout: Lookout) -> Callable[[Progress], None]:
+def _named(tell: Callable[[Progress], None], name: str, lookout: DiskSpaceCheck) -> Callable[[Progress], None]:
     def told(progress: Progress) -> None:
         lookout.tell(progress)
         tell(replace(progress, stage=f"{name} {progress.stage}"))
@@ -205,8 +205,8 @@ def enough(rounds: Rounds, table: Sequence[dict[str, Any]]) -> bool:
     """Whether the last of these rows is good or dear enough to stop there."""
     last = table[-1]
     reached = rounds.target and last["validation"] >= rounds.target
-    spent = rounds.env_steps and last["env_steps"] >= rounds.env_steps
-    return bool(reached or spent)
+    cost_of = rounds.env_steps and last["env_steps"] >= rounds.env_steps
+    return bool(reached or cost_of)
 
 
 def _row(run: Run, part: Run, number: int, polished: bool) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def _row(run: Run, part: Run, number: int, polished: bool) -> dict[str, Any]:
     known, made = row_of(part), {"evolve": evolved.digest, "generations": evolved.extent}
     if known.items() >= made.items():
         return known
-    trained = agent_so_far(part)
+    trained = best_agent(part)
     collected = part.need("collect", part.config.collect.episodes, "collect")
     data = rollouts(collected)
     held = dict(_held(data, part.config))
@@ -234,8 +234,8 @@ def _row(run: Run, part: Run, number: int, polished: bool) -> dict[str, Any]:
     }
     if number in held:  # what the first round's M would make of this round's driving
         first = begun(run)[0]
-        row["nll_before"] = held_out_nll(agent_so_far(first), data, held[number]) if number else row["nll"]["round-000"]
-    part.place.put("round.json", to_json(row))
+        row["nll_before"] = held_out_nll(best_agent(first), data, held[number]) if number else row["nll"]["round-000"]
+    part.storage.put("round.json", to_json(row))
     return row
 
 
@@ -247,18 +247,18 @@ def dreamt(trained: Trained) -> dict[str, float]:
     return {"mean": float(returns.mean()), "se": float(returns.std(ddof=1) / np.sqrt(DREAMS))}
 
 
-def _first_eyes(run: Run) -> Eyes:
+def _first_eyes(run: Run) -> LatentGrid:
     """The first round's: coverage counts in the same cells in all rounds."""
     part = begun(run)[0]
     made = part.need("vision", part.config.vision.steps, "train_vision")
     latents = part.need("latents", part.config.collect.episodes, "encode", of=made.digest)
-    return Eyes.of(load_vision(made), latents)
+    return LatentGrid.of(load_vision(made), latents)
 
 
 def _held(data: DataSet, config: Config) -> list[tuple[int, np.ndarray]]:
     """Held-out episodes by the round that they were collected in."""
-    rounds = {uri: number for number, uri in enumerate(dict.fromkeys(file.place.uri for file in data.files))}
-    number_of = np.array([rounds[file.place.uri] for file, _ in data.episodes])
+    rounds = {uri: number for number, uri in enumerate(dict.fromkeys(file.storage.uri for file in data.files))}
+    number_of = np.array([rounds[file.storage.uri] for file, _ in data.episodes])
     _, test = split(len(data.lengths), config.memory.held_out)
     found = [(number, test[number_of[test] == number][:HELD]) for number in rounds.values()]
     return [(number, episodes) for number, episodes in found if len(episodes)]
@@ -276,8 +276,8 @@ def held_out_nll(trained: Trained, data: DataSet, episodes: np.ndarray) -> dict[
         generator = torch.Generator().manual_seed(derive("held out", int(episode)) % 2**63)
         z = draw(mu, logvar, torch.randn(mu.shape, generator=generator))
         a = torch.from_numpy(found["action"].copy())
-        going_on = torch.zeros(1, len(z)) if trained.memory.previous_done else None
-        prediction, _ = trained.memory(z[None], a[None], previous_done=going_on)
+        not_done = torch.zeros(1, len(z)) if trained.memory.previous_done else None
+        prediction, _ = trained.memory(z[None], a[None], previous_done=not_done)
         values.append(float(nll(prediction, torch.roll(z, -1, dims=0)[None])[0, :-1].mean()))
         seen.append((mu, logvar))
     mu, logvar = (torch.cat(part) for part in zip(*seen, strict=True))

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 from wm.agents.artifacts import parts
 from wm.config.schema import Config
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.pool import Pool, Progress
 from wm.runs.lease import hold
-from wm.runs.run import Manifest, Run, must_open, open_run, start_run
-from wm.runs.status import survey
+from wm.runs.run import Manifest, Run, open_existing, open_run, start_run
+from wm.runs.status import stage_statuses
 from wm.stages.evolve import evolve
 from wm.stages.score import score
 
@@ -37,7 +37,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """A trial that is complete: the same C in the dream that it was evolved in and in the real game."""
 
     trial: Trial
@@ -51,26 +51,26 @@ class Outcome:
 def trials_of(taus: Sequence[float], seeds: int) -> list[Trial]:
     """All pairs; the first seed of each tau comes first, so that a whole table stands early."""
     if seeds < 1:
-        raise Mistake(f"--seeds {seeds} leaves nothing to do: say 1 or more")
+        raise UserError(f"--seeds {seeds} leaves nothing to do: say 1 or more")
     for tau in taus:
         if not tau > 0:
-            raise Mistake(f"--tau {tau} has to be above 0")
+            raise UserError(f"--tau {tau} has to be above 0")
     return [Trial(tau, seed) for seed in range(1, seeds + 1) for tau in dict.fromkeys(taus)]
 
 
 def check_base(base: Run, config: Config) -> None:
     """A trial makes no V and no M: the Mistake that names the job which does, if they are missing."""
-    run = Run(base.place, Trial(1.0, 1).config(config), base.preset, base.base)
+    run = Run(base.storage, Trial(1.0, 1).config(config), base.preset, base.base)
     parts(run.config, run)
 
 
 def run_trial(
     trial: Trial, base: str, config: Config, pool: Pool, tell: Callable[[Progress], None] = lambda progress: None
-) -> Outcome:
+) -> TrialResult:
     """Evolve in the dream, score in both. Whatever of it is there already is not done again."""
-    origin = must_open(base)
+    origin = open_existing(base)
     run = start_run(trial.uri(origin.uri), origin.preset, trial.config(config), base=origin.uri)
-    with hold(run.place) as lease:
+    with hold(run.storage) as lease:
 
         def watched(progress: Progress) -> None:
             lease.check()
@@ -81,21 +81,21 @@ def run_trial(
     return _outcome(trial, run, made, played)
 
 
-def outcome(trial: Trial, base: str, config: Config) -> Outcome | None:
+def outcome(trial: Trial, base: str, config: Config) -> TrialResult | None:
     """What a trial came to, once it is complete."""
     run = open_run(trial.uri(base))
     if run is None:
         return None
-    found = {station.stage: station.manifest for station in survey(run)}
+    found = {station.stage: station.manifest for station in stage_statuses(run)}
     made, played = found["evolve"], found["score"]
     if not made or made.extent < config.evolve.generations or not played or played.extent < config.score.episodes:
         return None
     return _outcome(trial, run, made, played)
 
 
-def _outcome(trial: Trial, run: Run, made: Manifest, played: Manifest) -> Outcome:
+def _outcome(trial: Trial, run: Run, made: Manifest, played: Manifest) -> TrialResult:
     metrics = played.metrics
-    return Outcome(
+    return TrialResult(
         trial,
         run.uri,
         made.extent,

@@ -90,8 +90,8 @@ class Agent:
         self.z[kept], self.logvar[kept], self.a[kept] = z[:live], logvar[:live], a[:live]
         self.features[kept] = features[:live]
         if self.memory is not None and self.state is not None and h is not None and c is not None:
-            going_on = torch.zeros(len(rows), device=self.device) if self.memory.previous_done else None
-            state = self.memory.advance(z, a, State(h, c), going_on)
+            not_done = torch.zeros(len(rows), device=self.device) if self.memory.previous_done else None
+            state = self.memory.advance(z, a, State(h, c), not_done)
             for whole, part in zip(self.state, state, strict=True):
                 whole[kept] = part[:live]
         return a[:live].cpu().numpy()

@@ -15,7 +15,7 @@ from wm.models.vision import draw
 from wm.seeds import derive
 
 
-class Curious(Agent):
+class CuriousAgent(Agent):
     """An agent that notices how surprised its M is, beside how surprised it usually is: its held-out NLL."""
 
     def __init__(self, *parts: Any, weight: float, usual: float, seed: int = 0, **more: Any):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Encoding = Callable[[Tensor], tuple[Tensor, Tensor]]  # frames (B, 64, 64, 3) -> mu and logvar, each (B, Z)
+Encode = Callable[[Tensor], tuple[Tensor, Tensor]]  # frames (B, 64, 64, 3) -> mu and logvar, each (B, Z)
 Layer = Callable[[Tensor], Tensor]
 
 LOGVAR = (-10.0, 10.0)  # exp of it can neither vanish nor overflow
@@ -25,7 +25,7 @@ class Vision(nn.Module, ABC):
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 frames (B, 64, 64, 3) -> mu and logvar, each (B, Z) and fp32."""
 
-    def encoding(self) -> Encoding:
+    def encoding(self) -> Encode:
         """`encode` for who calls it often on a CPU, while no weight changes: the same, sooner."""
         return self.encode
 
@@ -82,7 +82,7 @@ class VAE(Vision):
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         return self._encode(_pixels(frames))
 
-    def encoding(self) -> Encoding:
+    def encoding(self) -> Encode:
         if not torch.backends.mkldnn.is_available():
             return self.encode
         layers, size = list[Layer](), 64

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from wm.config.fields import of_kind
 from wm.envs import load
-from wm.envs.rollout import Scripted, play
-from wm.errors import Mistake
+from wm.envs.rollout import ScriptedPolicy, play
+from wm.errors import UserError
 from wm.experiments import vision_metrics as measures
-from wm.report.run_view import Findings
+from wm.report.run_view import RunView
 from wm.runs.datasets import data_set
 from wm.runs.run import Run
 from wm.runs.shards import DataSet
@@ -40,7 +40,7 @@ class Group:
     """Runs that differ in the seed of their evolution alone, and so share V and M."""
 
     def __init__(self, runs: Sequence[Run]):
-        self.runs = [Findings(run) for run in runs]
+        self.runs = [RunView(run) for run in runs]
         self.first = self.runs[0]
         self.name = ""  # what sets it apart, see `apart`
 
@@ -125,7 +125,7 @@ def groups(runs: Sequence[Run]) -> list[Group]:
         run.config.check()
         key = repr(_fields(run))
         if any(other.uri == run.uri for other in together.get(key, [])):
-            raise Mistake(f"{run.uri} is named twice: name each run once")
+            raise UserError(f"{run.uri} is named twice: name each run once")
         together.setdefault(key, []).append(run)
     found = [Group(members) for members in together.values()]
     _refuse_other_frames(found)
@@ -157,20 +157,20 @@ def _refuse_other_frames(found: Sequence[Group]) -> None:
         for run in group.runs:
             same = run.need("collect").digest == first.need("collect").digest
             if not same or run.config.vision.held_out != first.config.vision.held_out:
-                raise Mistake(
+                raise UserError(
                     f"{run.run.uri} and {first.run.uri} hold out other frames: compare runs with the same rollouts"
                     " (--base) and the same --vision.held-out"
                 )
 
 
-def fresh_drives(found: Findings, count: int = DRIVES, steps: int = DRIVE_STEPS) -> Drives:
+def fresh_drives(found: RunView, count: int = DRIVES, steps: int = DRIVE_STEPS) -> Drives:
     """Random driving that no training has seen; one episode in three is kept from the probes' fit."""
     game, policy = load(found.config.game), found.config.collect.policy
     steps = min(steps, game.max_steps)
     environments = [game.make() for _ in range(count)]
     scripts = [game.explore(policy, steps, generator("compare", number)) for number in range(count)]
     seeds = [training_episode("compare", number) for number in range(count)]
-    watched = _Watched(Scripted(np.stack(scripts)), lambda episode: game.state(environments[episode]))
+    watched = _Watched(ScriptedPolicy(np.stack(scripts)), lambda episode: game.state(environments[episode]))
     play(environments, seeds, watched, steps)
     for environment in environments:
         environment.close()
@@ -182,7 +182,7 @@ def fresh_drives(found: Findings, count: int = DRIVES, steps: int = DRIVE_STEPS)
 class _Watched:
     """A policy; what it was shown is kept, with what the simulator knew at that moment."""
 
-    def __init__(self, policy: Scripted, state: Any):
+    def __init__(self, policy: ScriptedPolicy, state: Any):
         self.policy, self.state, self.step = policy, state, 0
         self.frames: list[np.ndarray] = []
         self.known: list[dict[str, float]] = []

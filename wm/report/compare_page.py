@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.report.charts import Bar, Colour, Series, bars, lines
 from wm.report.compare_data import Group
 from wm.report.model_section import tile
@@ -130,7 +130,7 @@ def _dreams(group: Group) -> Html:
     found = group.first
     try:
         shown = Strips(found.memory, found.vision, found.held, (TAU,))
-    except Mistake as mistake:
+    except UserError as mistake:
         return missing(f"{group.name}: {mistake}")
     rows = []
     for label, frames in zip(shown.labels, shown.frames, strict=True):

@@ -7,11 +7,11 @@ from typing import Any
 from wm.agents.card import all_made, env_steps, lineage
 from wm.agents.unpack import card_with
 from wm.runs.run import Run
-from wm.runs.status import survey
+from wm.runs.status import stage_statuses
 
 
 @dataclass(frozen=True)
-class Validated:
+class CurvePoint:
     """The distribution's mean on the validation episodes."""
 
     steps: int
@@ -19,22 +19,22 @@ class Validated:
     error: float
 
 
-def curve(run: Run) -> list[Validated]:
+def curve(run: Run) -> list[CurvePoint]:
     """Of all runs whose C learned in the real game and became this one's, in their order."""
-    found: list[Validated] = []
+    found: list[CurvePoint] = []
     for one, lent in lineage(run):
         if lent or one.config.evolve.where == "dream":
             continue
-        evolve = next(station for station in survey(one) if station.stage == "evolve")
+        evolve = next(station for station in stage_statuses(one) if station.stage == "evolve")
         before = env_steps(one) - int(evolve.manifest.metrics.get("env_steps", 0) if evolve.manifest else 0)
         rows = [row for row in evolve.rows(one) if "validation" in row]
-        found += [Validated(before + row["env_steps"], row["validation"], row["validation_se"]) for row in rows]
+        found += [CurvePoint(before + row["env_steps"], row["validation"], row["validation_se"]) for row in rows]
         if evolve.manifest and (card := card_with(evolve.manifest)):
             found += _told(card)
     return found
 
 
-def _told(card: dict[str, Any]) -> Iterator[Validated]:
+def _told(card: dict[str, Any]) -> Iterator[CurvePoint]:
     """What an agent's file tells of the runs that it came of: the best validation of each, after all its steps."""
     steps = 0
     for made in all_made(card):
@@ -43,4 +43,4 @@ def _told(card: dict[str, Any]) -> Iterator[Validated]:
             steps += metrics["frames"]
         elif made["stage"] == "evolve" and made["config"]["evolve.where"] == "real":
             steps += metrics["env_steps"]
-            yield Validated(steps, metrics["best_validation"], metrics.get("best_validation_se", 0.0))
+            yield CurvePoint(steps, metrics["best_validation"], metrics.get("best_validation_se", 0.0))

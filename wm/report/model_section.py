@@ -6,7 +6,7 @@ from torch import Tensor
 
 from wm.report.charts import Bar, Series, bars, lines
 from wm.report.page import Html, columns, facts, figure, image, strip, table, tag
-from wm.report.run_view import Findings
+from wm.report.run_view import RunView
 from wm.visuals.pictures import TAUS, Strips, Traversed, examples
 
 BEATEN = {  # what the manifests measure M beside
@@ -16,7 +16,7 @@ BEATEN = {  # what the manifests measure M beside
 }
 
 
-def reconstructions(found: Findings) -> Html:
+def reconstructions(found: RunView) -> Html:
     """Frames above what V makes of them."""
     seen, groups = found.seen, []
     for name, chosen in examples(seen):
@@ -28,7 +28,7 @@ def reconstructions(found: Findings) -> Html:
     return figure("Reconstructions.", "the frame, and below it what V makes of it", *groups)
 
 
-def traversal(found: Findings) -> Html:
+def traversal(found: RunView) -> Html:
     """One number of z changed at a time."""
     seen = found.seen
     shown = Traversed(found.vision, seen)
@@ -46,7 +46,7 @@ def traversal(found: Findings) -> Html:
     return figure("What single numbers stand for.", note, tag("div", rows, class_="columns"))
 
 
-def vision_curves(found: Findings) -> Html:
+def vision_curves(found: RunView) -> Html:
     rows = found.rows("vision")
     section = found.config.vision
     series = [
@@ -63,7 +63,7 @@ def vision_curves(found: Findings) -> Html:
     )
 
 
-def filmstrips(found: Findings) -> Html:
+def filmstrips(found: RunView) -> Html:
     """Reality above dreams at several temperatures, all from one start and with the same actions."""
     memory, vision = found.memory, found.vision
     taus = sorted({*TAUS, found.config.evolve.tau})
@@ -75,7 +75,7 @@ def filmstrips(found: Findings) -> Html:
     return figure("Dreams at several temperatures.", shown.about, *rows)
 
 
-def memory_curves(found: Findings) -> Html:
+def memory_curves(found: RunView) -> Html:
     rows, made, section = found.rows("memory"), found.manifest("memory"), found.config.memory
     series = [
         Series("training", _curve(rows, "nll"), "other", quiet=True),
@@ -88,7 +88,7 @@ def memory_curves(found: Findings) -> Html:
     return figure("M's loss.", note, lines(series, "updates", "nats a dimension", level=level))
 
 
-def memory_numbers(found: Findings) -> Html:
+def memory_numbers(found: RunView) -> Html:
     metrics = found.need("memory").metrics
     rows = [
         Bar(says, metrics[name], f"{metrics[name]:.3f}", strong=name == "held_out_nll")
@@ -105,7 +105,7 @@ def memory_numbers(found: Findings) -> Html:
     return figure("What M has to beat.", note, *parts, facts(pairs) if pairs else None)
 
 
-def calibration(found: Findings) -> Html | None:
+def calibration(found: RunView) -> Html | None:
     """How often an episode ended where M said it would, if this M says so at all."""
     bins = found.need("memory").metrics.get("done_reliability")
     if not bins:

@@ -6,14 +6,14 @@ from typing import Any
 from wm.config.fields import of_kind
 from wm.config.presets import PRESETS
 from wm.report.page import Html, commands, facts, folded, joined, missing, table, tag
-from wm.report.run_view import Findings
-from wm.runs.cost import spent
+from wm.report.run_view import RunView
+from wm.runs.cost import cost_of
 from wm.runs.provenance import circumstances
 
 
-def time(found: Findings) -> Html:
+def time(found: RunView) -> Html:
     """A row a stage, with its share of all that was spent."""
-    made = [spent(station.manifest) for station in found.stations.values() if station.manifest is not None]
+    made = [cost_of(station.manifest) for station in found.stations.values() if station.manifest is not None]
     if not made:
         found.need("collect")
     total, rows = sum(one.seconds for one in made) or 1.0, []
@@ -45,7 +45,7 @@ def time(found: Findings) -> Html:
     return joined([shown, tag("p", tag("small", note)), lines])
 
 
-def again(found: Findings) -> Html:
+def again(found: RunView) -> Html:
     """Commands, versions, the config."""
     config, run = found.config, found.run
     words = ["python", "-m", "jobs.pipeline", run.preset, "--run", run.uri]
@@ -113,5 +113,5 @@ def _hours(hours: float | None) -> str:
     return "-" if hours is None else f"{hours:.2g}"
 
 
-def _uri(found: Findings) -> str:
+def _uri(found: RunView) -> str:
     return shlex.quote(found.run.uri)

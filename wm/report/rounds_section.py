@@ -9,7 +9,7 @@ from wm.report.charts import Series, lines
 from wm.report.page import Html, columns, commands, figure, joined, missing, section, table
 from wm.report.provenance import changed
 from wm.runs.run import Run
-from wm.runs.status import survey
+from wm.runs.status import stage_statuses
 
 Row = dict[str, Any]
 COVERED = {  # what is known of a round's rollouts, where the game tells it
@@ -155,7 +155,7 @@ def _under_way(rounds: Rounds) -> Html | None:
     part = next((part for part in rounds.parts if part not in rounds.complete), None)
     if part is None:
         return None
-    done = sum(station.complete for station in survey(part)[: len(PREPARING)])
+    done = sum(station.complete for station in stage_statuses(part)[: len(PREPARING)])
     name = part.uri.rpartition("/")[2]
     command = f"python -m jobs.iterate --run {shlex.quote(rounds.run.uri)}"
     return joined([missing(f"of {name} {done} of {len(PREPARING)} stages are complete: `{command}` goes on")])

@@ -4,25 +4,25 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.report import model_section as models
 from wm.report import provenance as making
 from wm.report import score_section as results
 from wm.report.page import Html, columns, missing, page, section, tag
 from wm.report.rounds_section import Rounds, shown
-from wm.report.run_view import Findings
+from wm.report.run_view import RunView
 from wm.report.temperature_section import temperatures
 from wm.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-Part = Callable[[Findings], Any]
+Part = Callable[[RunView], Any]
 
 
 def run_report(run: Run) -> str:
     """The whole page; where a run has rounds, they come first, then what there is to say of the best one."""
     rounds = Rounds(run)
-    found = Findings(rounds.best if rounds.parts else run)
+    found = RunView(rounds.best if rounds.parts else run)
     name = run.uri.rstrip("/").rpartition("/")[2]
     done = sum(station.complete for station in found.stations.values())
     state = "complete" if done == len(found.stations) else f"{done} of {len(found.stations)} stages complete"
@@ -68,10 +68,10 @@ def run_report(run: Run) -> str:
     )
 
 
-def _part(part: Part, found: Findings) -> Html:
+def _part(part: Part, found: RunView) -> Html:
     """What is missing or damaged is said in one line, and the rest of the report stands."""
     try:
         return part(found)
-    except Mistake as mistake:
+    except UserError as mistake:
         log.info("report: %s", mistake)
         return missing(str(mistake))

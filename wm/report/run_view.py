@@ -7,16 +7,16 @@ import numpy as np
 import torch
 
 from wm.agents.artifacts import load_memory, load_vision
-from wm.agents.so_far import agent_so_far, need
+from wm.agents.so_far import best_agent, need
 from wm.agents.trained import Trained
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.models.memory import MDNRNN
 from wm.models.vision import Vision
 from wm.report.published import PUBLISHED, Published
 from wm.runs.datasets import data_set, rollouts
 from wm.runs.run import Manifest, Run
 from wm.runs.shards import DataSet
-from wm.runs.status import Station, survey
+from wm.runs.status import StageStatus, stage_statuses
 from wm.training.learner import split
 from wm.training.sequences import Sequences
 from wm.visuals.pictures import Seen
@@ -25,12 +25,12 @@ FRAMES, EPISODES = 192, 16  # held-out frames that V is shown, from so many epis
 SEQUENCES, STEPS = 4, 400  # held-out sequences that M is shown, and their length
 
 
-class Findings:
+class RunView:
     """A run, looked at once: a job that goes on meanwhile doesn't mix two states of it."""
 
     def __init__(self, run: Run):
         self.run, self.config = run, run.config.check()
-        self.stations: dict[str, Station] = {station.stage: station for station in survey(run)}
+        self.stations: dict[str, StageStatus] = {station.stage: station for station in stage_statuses(run)}
 
     @property
     def published(self) -> Published | None:
@@ -47,12 +47,12 @@ class Findings:
         rows = self.stations[stage].rows(self.run)
         if not rows:
             self.need(stage)
-            raise Mistake(f"the curves of {stage} are not in {self.run.uri} any more")
+            raise UserError(f"the curves of {stage} are not in {self.run.uri} any more")
         return rows
 
     @cached_property
     def agent(self) -> Trained:
-        return agent_so_far(self.run)
+        return best_agent(self.run)
 
     @cached_property
     def seen(self) -> Seen:

@@ -4,11 +4,11 @@ import numpy as np
 
 from wm.agents.card import env_steps
 from wm.config.schema import Evolve
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.report.charts import Bar, Series, bars, histogram, lines
 from wm.report.learning_curve import curve
 from wm.report.page import Html, data_uri, facts, figure, image, joined, tag
-from wm.report.run_view import Findings
+from wm.report.run_view import RunView
 from wm.seeds import test_episode
 from wm.visuals.drawing import png
 from wm.visuals.film import encoded, films
@@ -17,7 +17,7 @@ from wm.visuals.replay import AWAKE, real
 FILM_STEPS, EVERY, PER_SECOND = 340, 2, 25  # of the game: its own speed is 50 a second
 
 
-def headline(found: Findings) -> Html:
+def headline(found: RunView) -> Html:
     """The score in one number, or what stands for it until there is one."""
     made, evolved = found.manifest("score"), found.manifest("evolve")
     if made is not None:
@@ -38,7 +38,7 @@ def headline(found: Findings) -> Html:
     return tag("div", numbers, tag("p", means, class_="lead"), facts(_numbers(found, evolved is not None)))
 
 
-def _numbers(found: Findings, evolved: bool) -> list[tuple[str, str]]:
+def _numbers(found: RunView, evolved: bool) -> list[tuple[str, str]]:
     pairs = []
     if (made := found.manifest("score")) is not None:
         scores = sorted(episode["score"] for episode in made.content["episodes"])
@@ -55,7 +55,7 @@ def _numbers(found: Findings, evolved: bool) -> list[tuple[str, str]]:
     return pairs
 
 
-def film(found: Findings) -> Html:
+def film(found: RunView) -> Html:
     """The agent in the game, what V sees, what M expects, and what it dreams from the same start."""
     agent, number = found.agent, found.config.score.seed
     pictures = list(films(real(agent, test_episode(number), AWAKE + FILM_STEPS, EVERY), 3 if agent.memory else 1))
@@ -82,7 +82,7 @@ def _animated(pictures: list[np.ndarray], about: str) -> Html:
     return tag("picture", still, moving)
 
 
-def beside_others(found: Findings) -> Html:
+def beside_others(found: RunView) -> Html:
     """Bars, the best last: this run, the random policy, and what is published."""
     rows, notes = [], []
     if (made := found.manifest("collect")) is not None and made.metrics["frames"]:
@@ -110,7 +110,7 @@ def beside_others(found: Findings) -> Html:
     return figure("Beside others.", " ".join(notes), bars(rows, "Scores of this run, the random policy and others"))
 
 
-def episodes(found: Findings) -> Html:
+def episodes(found: RunView) -> Html:
     made = found.need("score")
     scores = [episode["score"] for episode in made.content["episodes"]]
     mean, note = made.metrics["score"], f"all {len(scores):,} test episodes"
@@ -125,7 +125,7 @@ def _start(section: Evolve) -> str:
     return f"started with {section.init_sigma:g}" if section.init_sigma else "started where another run's was"
 
 
-def step_size(found: Findings) -> Html:
+def step_size(found: RunView) -> Html:
     """How far around its mean CMA-ES looks."""
     rows = found.rows("evolve")
     section = found.config.evolve
@@ -135,7 +135,7 @@ def step_size(found: Findings) -> Html:
     )
 
 
-def by_generation(found: Findings) -> Html:
+def by_generation(found: RunView) -> Html:
     rows, section = found.rows("evolve"), found.config.evolve
     note = f"validation with its standard error; population: {section.population} candidates"
     if section.where == "dream":
@@ -158,7 +158,7 @@ def by_generation(found: Findings) -> Html:
     )
 
 
-def by_steps(found: Findings) -> Html:
+def by_steps(found: RunView) -> Html:
     """On one axis with what has been published, which may be a thousand times further out."""
     if found.config.evolve.where == "dream":
         label, series = "steps of the dream", [_validated(found.rows("evolve"), "env_steps")]
@@ -173,7 +173,7 @@ def by_steps(found: Findings) -> Html:
     return figure("Score against steps.", note, lines(series, label, "score", log_x=True, level=_solved(found)))
 
 
-def _by_game_steps(found: Findings) -> list[Series]:
+def _by_game_steps(found: RunView) -> list[Series]:
     points = curve(found.run)
     if not points:
         _validated(found.rows("evolve"), "env_steps")  # raises: what is missing
@@ -191,7 +191,7 @@ def _by_game_steps(found: Findings) -> list[Series]:
 def _validated(rows: list[dict], x: str) -> Series:
     kept = [row for row in rows if "validation" in row]
     if not kept:
-        raise Mistake("evolution has not come to its first validation yet: let it go on")
+        raise UserError("evolution has not come to its first validation yet: let it go on")
     errors = [row["validation_se"] for row in kept]
     return Series("validation", _xy(kept, x, "validation"), "one", errors=errors, dots=len(kept) <= 60)
 
@@ -204,7 +204,7 @@ def _band(rows: list[dict]) -> list[tuple[float, float]]:
     return [(row["worst"], row["best"]) for row in rows]
 
 
-def _solved(found: Findings) -> tuple[float, str] | None:
+def _solved(found: RunView) -> tuple[float, str] | None:
     published = found.published
     return (published.solved, f"solved: {published.solved:,.0f}") if published and published.solved else None
 

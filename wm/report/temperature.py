@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wm.experiments.sweep import Outcome
+from wm.experiments.sweep import TrialResult
 from wm.report.charts import Series, lines
 from wm.report.page import tag
 from wm.report.published import PUBLISHED
@@ -48,7 +48,7 @@ class Row:
         return self.dream.mean - self.real.mean
 
 
-def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
+def rows_of(outcomes: Sequence[TrialResult]) -> list[Row]:
     """One for each tau, in their order."""
     rows = []
     for tau in sorted({outcome.trial.tau for outcome in outcomes}):
@@ -103,7 +103,7 @@ def markdown(rows: Sequence[Row], game: str) -> str:
     )
 
 
-def comma_separated(outcomes: Sequence[Outcome]) -> str:
+def comma_separated(outcomes: Sequence[TrialResult]) -> str:
     """A line a trial."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

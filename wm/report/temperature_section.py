@@ -6,18 +6,18 @@ from typing import Any
 from wm.experiments.sweep import FOLDER
 from wm.report.charts import lines
 from wm.report.page import Html, columns, figure, table, tag
-from wm.report.run_view import Findings
+from wm.report.run_view import RunView
 from wm.report.temperature import curves, paper_of
 
 HEADS = ("tau", "in the dream", "in the game", "gap", "paper: dream", "paper: game")
 GAP = "The gap is what the dream promised too much: in a cold dream C learns to cheat."
 
 
-def temperatures(found: Findings) -> Html | None:
+def temperatures(found: RunView) -> Html | None:
     """The sweep's table and curves, or this run alone; where others have published theirs, beside them."""
     game = found.config.game
     paper = paper_of(game)
-    swept = json.loads(found.run.place.get(f"{FOLDER}/table.json") or b"null")
+    swept = json.loads(found.run.storage.get(f"{FOLDER}/table.json") or b"null")
     shown = swept or {"game": game, "rows": _own(found)}
     if not shown["rows"] or not (swept or paper):
         return None
@@ -41,7 +41,7 @@ def temperatures(found: Findings) -> Html | None:
     return figure("Evolved in dreams of several temperatures.", note, columns(curve, numbers) if curve else numbers)
 
 
-def _own(found: Findings) -> list[dict[str, Any]]:
+def _own(found: RunView) -> list[dict[str, Any]]:
     """This run as a sweep of one."""
     made = found.manifest("score")
     if made is None or found.config.evolve.where != "dream" or "dream_score" not in made.metrics:

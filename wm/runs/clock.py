@@ -3,7 +3,7 @@
 import json
 import time
 
-from wm.runs.storage import Place
+from wm.runs.storage import Storage
 
 NOTED = 10.0  # seconds between notes, at least; a killed job leaves out what came after its last one
 
@@ -11,9 +11,9 @@ NOTED = 10.0  # seconds between notes, at least; a killed job leaves out what ca
 class Clock:
     """Runs from now on, after what it had come to before."""
 
-    def __init__(self, place: Place, key: str):
-        self.place, self.key = place, key
-        self.earlier = float(json.loads(place.get(key) or b"0"))
+    def __init__(self, storage: Storage, key: str):
+        self.storage, self.key = storage, key
+        self.earlier = float(json.loads(storage.get(key) or b"0"))
         self.began = self.noted = time.monotonic()
 
     def tick(self) -> None:
@@ -25,5 +25,5 @@ class Clock:
         """The seconds so far, which are what the next clock here begins with."""
         self.noted = time.monotonic()
         seconds = round(self.earlier + self.noted - self.began, 3)
-        self.place.put(self.key, json.dumps(seconds).encode())
+        self.storage.put(self.key, json.dumps(seconds).encode())
         return seconds

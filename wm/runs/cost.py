@@ -6,7 +6,7 @@ from wm.runs.run import Manifest
 
 
 @dataclass(frozen=True)
-class Spent:
+class StageCost:
     stage: str
     seconds: float  # of all jobs that were at it
     steps: int
@@ -15,7 +15,7 @@ class Spent:
     gpu_hours: float
 
 
-def spent(manifest: Manifest) -> Spent:
+def cost_of(manifest: Manifest) -> StageCost:
     metrics, made = manifest.metrics, manifest.made
     seconds = float(made["seconds"])
     training = manifest.stage in ("vision", "memory")
@@ -24,7 +24,7 @@ def spent(manifest: Manifest) -> Spent:
     steps, unit = next(((int(metrics[name]), unit) for name, unit in counted if name in metrics), (0, ""))
     if manifest.stage == "collect":
         unit = "game steps"
-    return Spent(
+    return StageCost(
         manifest.stage,
         seconds,
         steps,

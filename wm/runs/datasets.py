@@ -1,7 +1,7 @@
 """TODO"""
 
-from wm.errors import Mistake
-from wm.runs.run import Manifest, must_open
+from wm.errors import UserError
+from wm.runs.run import Manifest, open_existing
 from wm.runs.shards import DataSet, File, Shard
 
 
@@ -14,8 +14,8 @@ def shards_of(manifest: Manifest) -> list[Shard]:
 
 def data_set(manifest: Manifest, job: str) -> DataSet:
     """The episodes that a manifest vouches for; `job` makes them again, should they be damaged."""
-    cure = f"python -m jobs.{job} --run {manifest.place.uri}"
-    return DataSet(File(manifest.place, shard, cure) for shard in shards_of(manifest))
+    cure = f"python -m jobs.{job} --run {manifest.storage.uri}"
+    return DataSet(File(manifest.storage, shard, cure) for shard in shards_of(manifest))
 
 
 def rollouts(manifest: Manifest) -> DataSet:
@@ -23,11 +23,11 @@ def rollouts(manifest: Manifest) -> DataSet:
     own = data_set(manifest, "collect")
     if "earlier" not in manifest.content:
         return own
-    agent = must_open(manifest.config["collect.agent"])
+    agent = open_existing(manifest.config["collect.agent"])
     earlier = agent.need("collect", agent.config.collect.episodes, "collect")
     if earlier.digest != manifest.content["earlier"]:
-        raise Mistake(
-            f"the rollouts in {agent.uri} are others than when its agent drove for {manifest.place.uri}:"
+        raise UserError(
+            f"the rollouts in {agent.uri} are others than when its agent drove for {manifest.storage.uri}:"
             " start another run"
         )
     return DataSet([*rollouts(earlier).files, *own.files])

@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from wm.errors import Mistake
-from wm.runs.storage import Place, to_json
+from wm.errors import UserError
+from wm.runs.storage import Storage, to_json
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ class Holder:
 
 
 @contextlib.contextmanager
-def hold(place: Place, take_over: bool = False) -> Iterator["Lease"]:
+def hold(storage: Storage, take_over: bool = False) -> Iterator["Lease"]:
     """The lease of the run in that place, or the Mistake that says who has it."""
-    lease = Lease(place)
+    lease = Lease(storage)
     lease.acquire(take_over)
     try:
         yield lease
@@ -69,8 +69,8 @@ def hold(place: Place, take_over: bool = False) -> Iterator["Lease"]:
 
 
 class Lease:
-    def __init__(self, place: Place):
-        self.place = place
+    def __init__(self, storage: Storage):
+        self.storage = storage
         self.key = ""
         self.mine = Holder(
             host=socket.gethostname(),
@@ -101,8 +101,8 @@ class Lease:
                 continue
             first = first or holder
             if holder.near() or holder.token != first.token or holder.until > first.until:
-                raise Mistake(
-                    f"{self.place.uri} is being worked on by {holder}: wait for it, or end it;"
+                raise UserError(
+                    f"{self.storage.uri} is being worked on by {holder}: wait for it, or end it;"
                     " or say --take-over, and it stops by itself"
                 )
             if not said:
@@ -120,30 +120,32 @@ class Lease:
     def check(self) -> None:
         """A Mistake if another job has taken the run over meanwhile."""
         if self.lost:
-            raise Mistake(f"{self.place.uri} was taken over by {self.lost}: this job stops, what is complete is kept")
+            raise UserError(
+                f"{self.storage.uri} was taken over by {self.lost}: this job stops, what is complete is kept"
+            )
 
     def release(self) -> None:
         self.over.set()
         if self.renewing.ident is not None:
             self.renewing.join()
-        with contextlib.suppress(OSError, Mistake):  # it expires by itself
-            self.place.delete(self.key)
+        with contextlib.suppress(OSError, UserError):  # it expires by itself
+            self.storage.delete(self.key)
 
     def _take(self, number: int) -> bool:
         """Whether the lease of that number is ours."""
         key = f"{FOLDER}/{number:04d}.json"
-        if not self.place.put_new(key, self._said()):
+        if not self.storage.put_new(key, self._said()):
             found = self._read(key)
             if found is None or found.token != self.mine.token:  # else it is: only the answer was lost
                 return False
         keys = self._keys()
         if max(keys, default=key) > key:  # another was quicker by so much that we took its predecessor's number
-            self.place.delete(key)
+            self.storage.delete(key)
             return False
         self.key = key
         for other in keys:
             if other < key:
-                self.place.delete(other)
+                self.storage.delete(other)
         return True
 
     def _renew(self) -> None:
@@ -154,9 +156,9 @@ class Lease:
                 if holder is not None and holder.token != self.mine.token:
                     self.lost = holder
                     return
-                self.place.put(self.key, self._said())
+                self.storage.put(self.key, self._said())
                 trouble = False
-            except (OSError, Mistake) as error:
+            except (OSError, UserError) as error:
                 if not trouble:
                     trouble = True
                     log.warning("the run's lease can't be renewed (%s): trying again", error)
@@ -173,17 +175,17 @@ class Lease:
         return 0, None
 
     def _keys(self) -> list[str]:
-        return [key for key in self.place.sizes(FOLDER) if key.removesuffix(".json").rpartition("/")[2].isdigit()]
+        return [key for key in self.storage.sizes(FOLDER) if key.removesuffix(".json").rpartition("/")[2].isdigit()]
 
     def _read(self, key: str) -> Holder | None:
-        data = self.place.get(key)
+        data = self.storage.get(key)
         if data is None:
             return None  # given back while we looked
         try:
             return Holder(**json.loads(data))
         except (ValueError, TypeError):
-            raise Mistake(
-                f"{self.place.uri}/{key} is no lease of ours: remove it and give the same command again"
+            raise UserError(
+                f"{self.storage.uri}/{key} is no lease of ours: remove it and give the same command again"
             ) from None
 
     @staticmethod

@@ -19,12 +19,12 @@ from typing import Any
 
 from wm.config import fields
 from wm.config.schema import FORMAT, Config, completed
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.pool import Progress
 from wm.runs import storage as places
 from wm.runs.clock import Clock
 from wm.runs.provenance import _compare, circumstances
-from wm.runs.storage import Place, sha256, to_json
+from wm.runs.storage import Storage, sha256, to_json
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +54,17 @@ class Manifest:
     content: dict[str, Any]  # keys and hashes of what was made
     metrics: dict[str, Any]
     made: dict[str, Any]  # by which versions, on what, when, in how many seconds
-    place: Place = field(compare=False, repr=False)  # of the run that made it: this one or a base
+    storage: Storage = field(compare=False, repr=False)  # of the run that made it: this one or a base
     digest: str = field(default="", compare=False)  # of stage and content alone: the same work gives the same digest
 
     def read(self, key: str) -> bytes:
         """A file that the manifest names, checked against its hash."""
-        data = self.place.get(key)
+        data = self.storage.get(key)
         expected = self.content["files"][key]
         if data is None or sha256(data) != expected:
             state = "is missing" if data is None else "is damaged"
-            raise Mistake(
-                f"{self.place.uri}/{key} {state}: copy it back, or remove the stage's folder and make it again"
+            raise UserError(
+                f"{self.storage.uri}/{key} {state}: copy it back, or remove the stage's folder and make it again"
             )
         return data
 
@@ -83,7 +83,7 @@ class Stage:
 
     def begin(self) -> None:
         """From here on its time counts."""
-        self.clock = Clock(self.run.place, self.key("seconds.json"))
+        self.clock = Clock(self.run.storage, self.key("seconds.json"))
 
     def tell(self, progress: Progress) -> None:
         self.run.tell(progress)
@@ -97,11 +97,11 @@ class Stage:
         """The furthest manifest, or the one of this extent."""
         run: Run | None = self.run
         while run is not None:
-            found = [key for key in run.place.sizes(self.folder) if key.startswith(self.key("manifest-"))]
+            found = [key for key in run.storage.sizes(self.folder) if key.startswith(self.key("manifest-"))]
             if extent is not None:
                 found = [key for key in found if key.endswith(f"-{extent:010d}.json")]
             for key in reversed(found):
-                manifest = self._load(run.place, key)
+                manifest = self._load(run.storage, key)
                 if manifest.config == self.config and (run is self.run or self._made_of_ours(manifest)):
                     _compare(manifest.made.get("code"), manifest.made.get("processor"))
                     return manifest
@@ -150,22 +150,22 @@ class Stage:
             },
         }
         key = self.key(f"manifest-{extent:010d}.json")
-        if not self.run.place.put_new(key, to_json(values)):
+        if not self.run.storage.put_new(key, to_json(values)):
             log.warning("%s was completed by another job meanwhile; its result stands", key)
-        return self._load(self.run.place, key)
+        return self._load(self.run.storage, key)
 
-    def _load(self, place: Place, key: str) -> Manifest:
-        data = place.get(key)
+    def _load(self, storage: Storage, key: str) -> Manifest:
+        data = storage.get(key)
         assert data is not None, key
         try:
             values = json.loads(data)
             if values.pop("format") != FORMAT:
-                raise Mistake(f"{place.uri}/{key} was made by another version of this project: use that version")
+                raise UserError(f"{storage.uri}/{key} was made by another version of this project: use that version")
             digest = sha256(to_json([values["stage"], values["content"]]))
-            return Manifest(**values | {"config": completed(values["config"])}, place=place, digest=digest)
+            return Manifest(**values | {"config": completed(values["config"])}, storage=storage, digest=digest)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise Mistake(
-                f"{place.uri}/{key} is no manifest of ours: remove it and give the same command again"
+            raise UserError(
+                f"{storage.uri}/{key} is no manifest of ours: remove it and give the same command again"
             ) from None
 
 
@@ -174,26 +174,26 @@ class Run:
 
     def __init__(
         self,
-        place: Place,
+        storage: Storage,
         config: Config,
         preset: str,
         base: "Run | None" = None,
         revision: int = 0,
         tell: Callable[[Progress], None] = lambda progress: None,
     ):
-        self.place, self.config, self.preset, self.base = place, config, preset, base
+        self.storage, self.config, self.preset, self.base = storage, config, preset, base
         self.revision, self.tell = revision, tell  # how often its extents have changed
         self.cpus = 0  # held for its stages, once a job says so
 
     @property
     def uri(self) -> str:
-        return self.place.uri
+        return self.storage.uri
 
     def done(self) -> dict[str, int]:
         """The least that each extent may be set to: what is complete; of more, one step further than it has got."""
         least = {}
         for extent, stage in STAGE_OF.items():
-            keys = self.place.sizes(stage)
+            keys = self.storage.sizes(stage)
             complete, begun = (max((number_in(key, kind) for key in keys), default=0) for kind in ("manifest", "step"))
             least[extent] = begun + 1 if begun > complete else complete
         return least
@@ -218,11 +218,11 @@ class Run:
         """The stage's manifest, or the Mistake that names the job which completes it."""
         manifest, command = self.stage(name, of).manifest(), f"python -m jobs.{job} --run {self.uri}"
         if manifest is None:
-            raise Mistake(f"no complete {name} in {self.uri}: run `{command}`")
+            raise UserError(f"no complete {name} in {self.uri}: run `{command}`")
         if manifest.extent < extent:
             flag = next((flag for flag, stage in STAGE_OF.items() if stage == name), None)
             sooner = f", with a smaller --{flag} to be done sooner" if flag else ""
-            raise Mistake(
+            raise UserError(
                 f"no complete {name} in {self.uri}, only {manifest.extent:,} of {extent:,}: run `{command}`{sooner}"
             )
         return manifest
@@ -230,13 +230,13 @@ class Run:
 
 def open_run(uri: str) -> Run | None:
     """The run at that place, or None where there is none."""
-    place = places.at(uri)
+    storage = places.at(uri)
     try:
-        found = [key for key in place.sizes() if re.fullmatch(r"config(-\d+)?\.json", key)]
+        found = [key for key in storage.sizes() if re.fullmatch(r"config(-\d+)?\.json", key)]
         newest = max(found, key=lambda key: (key != "config.json", key), default=None)
-        data = place.get(newest) if newest else None
+        data = storage.get(newest) if newest else None
     except OSError as error:
-        raise Mistake(f"can't read {uri}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"can't read {uri}: {str(error).splitlines()[0]}") from None
     if newest is None or data is None:
         return None
     try:
@@ -244,17 +244,17 @@ def open_run(uri: str) -> Run | None:
         version, preset, base = (values[name] for name in ("format", "preset", "base"))
         config = values["config"]
     except (ValueError, KeyError, TypeError):
-        raise Mistake(f"{place.uri}/{newest} is no config of ours: copy it back, or start another run") from None
+        raise UserError(f"{storage.uri}/{newest} is no config of ours: copy it back, or start another run") from None
     if version != FORMAT:
-        raise Mistake(f"{uri} was made by another version of this project (format {version}): use that version")
+        raise UserError(f"{uri} was made by another version of this project (format {version}): use that version")
     revision = int(newest.removesuffix(".json").partition("-")[2] or 0)
-    return Run(place, fields.from_dict(config, Config), preset, must_open(base) if base else None, revision)
+    return Run(storage, fields.from_dict(config, Config), preset, open_existing(base) if base else None, revision)
 
 
-def must_open(uri: str) -> Run:
+def open_existing(uri: str) -> Run:
     run = open_run(uri)
     if run is None:
-        raise Mistake(f"no run in {uri}: start one with `python -m jobs.pipeline PRESET --run {uri}`")
+        raise UserError(f"no run in {uri}: start one with `python -m jobs.pipeline PRESET --run {uri}`")
     return run
 
 
@@ -263,19 +263,19 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
     config.check()
     run = open_run(uri)
     if run is None:
-        base = must_open(base).uri if base is not None else None
+        base = open_existing(base).uri if base is not None else None
         # If another job is first, its config is judged below.
         places.at(uri).put_new("config.json", _frozen(preset, base, config))
-        run = must_open(uri)
+        run = open_existing(uri)
     if base is not None and (run.base is None or places.at(base).uri != run.base.uri):
-        raise Mistake(
+        raise UserError(
             f"{uri} was started {f'with --base {run.base.uri}' if run.base else 'without --base'}: start another run"
         )
     before, run.config = run.config, fields.grown(run.config, config, run.done)
     if fields.of_kind(before, "extent") != fields.of_kind(config, "extent"):
         run.revision += 1
         data = _frozen(run.preset, run.base.uri if run.base else None, config)
-        if not run.place.put_new(f"config-{run.revision:04d}.json", data):
+        if not run.storage.put_new(f"config-{run.revision:04d}.json", data):
             return start_run(uri, preset, config, base)  # another job was first: judge again
     return run
 

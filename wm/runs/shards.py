@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wm.envs import FRAME
-from wm.errors import Mistake
-from wm.runs.storage import Folder, Place, sha256
+from wm.errors import UserError
+from wm.runs.storage import Folder, Storage, sha256
 
 PIXELS = int(np.prod(FRAME))
 
@@ -110,7 +110,7 @@ class Shard:
 class File(NamedTuple):
     """A shard where it lies, and the command that makes it again, should it be damaged."""
 
-    place: Place
+    storage: Storage
     shard: Shard
     cure: str
 
@@ -118,9 +118,9 @@ class File(NamedTuple):
     def folder(self) -> str:
         return self.shard.key.rpartition("/")[0]
 
-    def bad(self, what: str) -> Mistake:
-        return Mistake(
-            f"{self.place.uri}/{self.shard.key} {what}: delete that file if it is there, then run `{self.cure}`"
+    def bad(self, what: str) -> UserError:
+        return UserError(
+            f"{self.storage.uri}/{self.shard.key} {what}: delete that file if it is there, then run `{self.cure}`"
         )
 
 
@@ -139,22 +139,27 @@ class DataSet:
         the content is hashed; a bucket checks content itself, so there the size has to do.
         """
         if not self.files:
-            raise Mistake("no rollouts to learn from: an unpacked agent comes without; let it drive (--collect.agent)")
-        sizes = {at: place.sizes(at[1]) for at, place in {(f.place.uri, f.folder): f.place for f in self.files}.items()}
+            raise UserError(
+                "no rollouts to learn from: an unpacked agent comes without; let it drive (--collect.agent)"
+            )
+        sizes = {
+            at: storage.sizes(at[1])
+            for at, storage in {(f.storage.uri, f.folder): f.storage for f in self.files}.items()
+        }
         for file in self.files:
-            shard, there = file.shard, sizes[file.place.uri, file.folder]
+            shard, there = file.shard, sizes[file.storage.uri, file.folder]
             if shard.key not in there:
                 raise file.bad("is missing")
             if there[shard.key] != shard.bytes:
                 raise file.bad(f"has {there[shard.key]} bytes instead of {shard.bytes}")
-            if isinstance(file.place, Folder) and sha256(file.place.get(shard.key) or b"") != shard.sha256:
+            if isinstance(file.storage, Folder) and sha256(file.storage.get(shard.key) or b"") != shard.sha256:
                 raise file.bad("is damaged (its hash is wrong)")
 
     def read(self, episode: int, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Columns of one episode."""
         file, group = self.episodes[episode]
         try:
-            with closing(file.place.open(file.shard.key)) as source:
+            with closing(file.storage.open(file.shard.key)) as source:
                 parquet = pq.ParquetFile(source, page_checksum_verification=True)
                 table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
                 found = {name: to_numpy(table.column(name)) for name in columns}

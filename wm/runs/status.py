@@ -8,7 +8,7 @@ from wm.runs.run import Manifest, Run, number_in
 
 
 @dataclass(frozen=True)
-class Station:
+class StageStatus:
     """A stage as it stands."""
 
     stage: str
@@ -26,12 +26,12 @@ class Station:
 
     def rows(self, run: Run) -> list[dict[str, Any]]:
         """Its curves as far as they go, of unfinished work, too: what metrics.jsonl says, a row a measurement."""
-        place = self.manifest.place if self.manifest else run.place
-        data = place.get(f"{self.folder}/metrics.jsonl") if self.folder else None
+        storage = self.manifest.storage if self.manifest else run.storage
+        data = storage.get(f"{self.folder}/metrics.jsonl") if self.folder else None
         return [json.loads(line) for line in (data or b"").decode().splitlines()]
 
 
-def survey(run: Run) -> list[Station]:
+def stage_statuses(run: Run) -> list[StageStatus]:
     """All stages in their order. One whose input is missing can't have begun."""
     config = run.config
     memory_counts = config.controller.inputs != "z" or config.evolve.where == "dream"
@@ -43,8 +43,8 @@ def survey(run: Run) -> list[Station]:
         ("evolve", "evolve", config.evolve.generations, "generations", "memory" if memory_counts else "vision"),
         ("score", "score", config.score.episodes, "episodes", "evolve"),
     ]
-    sizes = run.place.sizes()
-    stations: dict[str, Station] = {}
+    sizes = run.storage.sizes()
+    stations: dict[str, StageStatus] = {}
     for name, job, wanted, unit, made_of in plan:
         source = stations[made_of] if made_of else None
         manifest, folder, own = None, "", {}
@@ -53,5 +53,5 @@ def survey(run: Run) -> list[Station]:
             manifest, folder = stage.manifest(), stage.folder
             own = {key: size for key, size in sizes.items() if key.startswith(folder + "/")}
         begun = max((number_in(key, "step") for key in own), default=0)
-        stations[name] = Station(name, job, wanted, unit, manifest, begun, sum(own.values()), folder)
+        stations[name] = StageStatus(name, job, wanted, unit, manifest, begun, sum(own.values()), folder)
     return list(stations.values())

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from wm.errors import Mistake
+from wm.errors import UserError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,7 +40,7 @@ REFUSED = FULL | {
 }
 
 
-class Place(ABC):
+class Storage(ABC):
     uri: str
 
     @abstractmethod
@@ -77,19 +77,19 @@ class Place(ABC):
             raise FileExistsError(f"{self.uri}/{key} exists with another content: two jobs wrote this run at once")
 
 
-def at(uri: str) -> Place:
+def at(uri: str) -> Storage:
     """The place of that URI."""
     parts = urlsplit(uri)
     if parts.scheme == "s3":
         if not parts.netloc:
-            raise Mistake(f"{uri} names no bucket: say s3://bucket/prefix")
+            raise UserError(f"{uri} names no bucket: say s3://bucket/prefix")
         return Bucket(uri.rstrip("/"))
     if parts.scheme not in ("", "file"):
-        raise Mistake(f"{uri}: no place of that kind; say a folder or s3://bucket/prefix")
+        raise UserError(f"{uri}: no place of that kind; say a folder or s3://bucket/prefix")
     return Folder(parts.path if parts.scheme else uri)
 
 
-class Folder(Place):
+class Folder(Storage):
     """A folder on this machine, made when something is put there."""
 
     def __init__(self, path: str):
@@ -143,7 +143,7 @@ class Folder(Place):
         except OSError as error:
             if error.errno not in hopeless:
                 raise
-            raise Mistake(
+            raise UserError(
                 f"can't write {final} ({error.strerror}): make room or get the rights there, or name another folder"
             ) from None
 
@@ -160,9 +160,9 @@ class Folder(Place):
 
     def _unless_missing(self, error: OSError) -> None:
         if isinstance(error, NotADirectoryError):
-            raise Mistake(f"{error.filename} is a file: name a folder, or a new name for one") from None
+            raise UserError(f"{error.filename} is a file: name a folder, or a new name for one") from None
         if not isinstance(error, FileNotFoundError):
-            raise Mistake(f"can't read {error.filename} ({error.strerror}): get the rights, or name another folder")
+            raise UserError(f"can't read {error.filename} ({error.strerror}): get the rights, or name another folder")
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
@@ -175,7 +175,7 @@ class Folder(Place):
         return shutil.disk_usage(existing).free
 
 
-class Bucket(Place):
+class Bucket(Storage):
     """A prefix in an S3 bucket, or in a store that speaks S3 (AWS_ENDPOINT_URL names it)."""
 
     def __init__(self, uri: str):
@@ -258,7 +258,7 @@ class Bucket(Place):
         errors, text, bucket = self.obs.exceptions, str(error), urlsplit(self.uri).netloc
         if "NoSuchBucket" in text:
             cure = f"there is no bucket {bucket}: make it (`aws s3 mb s3://{bucket}`), or name another"
-            return Mistake(cure), True
+            return UserError(cure), True
         if isinstance(error, errors.AlreadyExistsError):
             return FileExistsError(text), True
         if isinstance(error, FileNotFoundError):
@@ -269,9 +269,9 @@ class Bucket(Place):
                 f"no access to the bucket {bucket}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
                 " or AWS_PROFILE, or this node's role, and what they may do there"
             )
-            return Mistake(cure), True
+            return UserError(cure), True
         if "redirect" in text or "AuthorizationHeaderMalformed" in text:
-            return Mistake(f"the bucket {bucket} is in another region: set AWS_REGION to its own"), True
+            return UserError(f"the bucket {bucket} is in another region: set AWS_REGION to its own"), True
         return OSError(text.splitlines()[0]), bool(re.search(r"status code: 4(?!08|29)\d\d", text))
 
 

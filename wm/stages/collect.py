@@ -14,17 +14,17 @@ import numpy as np
 from wm.agents.artifacts import load_theta, parts
 from wm.config.schema import Config
 from wm.envs import FRAME, Game, load
-from wm.envs.rollout import Fleet, Scripted, play
-from wm.errors import Mistake
+from wm.envs.rollout import EnvironmentCache, ScriptedPolicy, play
+from wm.errors import UserError
 from wm.models.agent import Agent
 from wm.models.build import controller_of
 from wm.models.controller import Controller
-from wm.models.curiosity import Curious
+from wm.models.curiosity import CuriousAgent
 from wm.models.memory import MDNRNN
 from wm.models.vision import Vision
 from wm.pool import Pool
 from wm.runs import storage as places
-from wm.runs.run import Manifest, Run, must_open
+from wm.runs.run import Manifest, Run, open_existing
 from wm.runs.shards import ShardWriter, frame_column, rollout_schema, vector_column
 from wm.seeds import derive, generator, training_episode
 from wm.stages.sharding import make_shards, record, restore
@@ -34,11 +34,11 @@ def collect(config: Config, run: Run, pool: Pool) -> Manifest:
     """As many episodes as the config says; those that are there already are left as they are."""
     section, stage = config.collect, run.stage("collect")
     if section.curiosity and not section.agent:
-        raise Mistake("--collect.curiosity is an agent's, for it needs an M to surprise: say --collect.agent URI")
+        raise UserError("--collect.curiosity is an agent's, for it needs an M to surprise: say --collect.agent URI")
     driver = Driver.of(section.agent) if section.agent else None
     if driver and section.curiosity and driver.nll is None:
-        raise Mistake(f"the agent in {section.agent} has no M to surprise: leave --collect.curiosity out")
-    work = Collecting(config, run.uri, stage.folder, driver)
+        raise UserError(f"the agent in {section.agent} has no M to surprise: leave --collect.curiosity out")
+    work = CollectWork(config, run.uri, stage.folder, driver)
     done = stage.complete(section.episodes)
     if done is not None:
         restore(done, run, stage, work, pool)
@@ -74,12 +74,12 @@ class Driver:
 
     @staticmethod
     def of(uri: str) -> "Driver":
-        run = must_open(uri)
+        run = open_existing(uri)
         config = run.config
         stage, inputs, vision, memory = parts(config, run)
         made, rollouts = stage.manifest(), run.need("collect", config.collect.episodes, "collect")
         if made is None:
-            raise Mistake(f"no complete evolve in {uri}, so nobody to drive: run `python -m jobs.evolve --run {uri}`")
+            raise UserError(f"no complete evolve in {uri}, so nobody to drive: run `python -m jobs.evolve --run {uri}`")
         nll = None
         if memory is not None:
             nll = run.need("memory", config.memory.steps, "train_memory", of=inputs["vision"]).metrics["held_out_nll"]
@@ -103,7 +103,7 @@ class Driver:
         kind: Callable[..., Agent] = Agent
         if section.curiosity:
             assert self.nll is not None, "no M to surprise"
-            kind = partial(Curious, weight=section.curiosity, usual=self.nll)
+            kind = partial(CuriousAgent, weight=section.curiosity, usual=self.nll)
         return kind(
             self.vision,
             self.memory,
@@ -118,7 +118,7 @@ class Driver:
 
 
 @dataclass(frozen=True)
-class Collecting:
+class CollectWork:
     """Play one unit's episodes side by side and write them as one shard."""
 
     config: Config
@@ -131,8 +131,8 @@ class Collecting:
         return self.config.threads
 
     def build(self) -> Callable[[int], dict[str, Any]]:
-        game, place, section = load(self.config.game), places.at(self.uri), self.config.collect
-        fleet = Fleet(game.make)
+        game, storage, section = load(self.config.game), places.at(self.uri), self.config.collect
+        fleet = EnvironmentCache(game.make)
 
         def do(unit: int) -> dict[str, Any]:
             first = unit * section.unit_episodes
@@ -142,7 +142,7 @@ class Collecting:
             policy = self.driver.agent(self.config, numbers, game) if self.driver else script(self.config, numbers)
 
             def remember(episode: int, *step: Any) -> None:
-                if isinstance(policy, Curious):
+                if isinstance(policy, CuriousAgent):
                     episodes[episode].add_reward(policy.bonus[episode])
                 episodes[episode].add(*step)
 
@@ -154,14 +154,14 @@ class Collecting:
                 "policy": f"agent {self.driver.digest[:12]}" if self.driver else section.policy,
                 "seeds": json.dumps(seeds),
             }
-            if isinstance(policy, Curious):
+            if isinstance(policy, CuriousAgent):
                 about["reward"] = str(policy)
             writer = ShardWriter(rollout_schema(game.actions, about))
             for episode, recording in enumerate(episodes, first):
                 writer.add(recording.columns(episode))
             data = writer.finish()
             key = f"{self.folder}/{unit:06d}.parquet"
-            place.put(key, data)  # the same bytes, should it be there already
+            storage.put(key, data)  # the same bytes, should it be there already
             lengths = [episode.steps for episode in played]
             return record(key, data, lengths, episodes=[asdict(episode) for episode in played])
 
@@ -174,13 +174,13 @@ def tracks(config: Config, episodes: range, driver: Driver | None = None) -> lis
     return [training_episode(config.seed, "collect", *drivers, episode) for episode in episodes]
 
 
-def script(config: Config, episodes: range) -> Scripted:
+def script(config: Config, episodes: range) -> ScriptedPolicy:
     """Random actions, fixed beforehand: a pure function of the run's seed and the episodes' numbers. (E, T, A)"""
     game, section = load(config.game), config.collect
     scripts = [
         game.explore(section.policy, section.steps, generator(config.seed, "explore", episode)) for episode in episodes
     ]
-    return Scripted(np.stack(scripts))
+    return ScriptedPolicy(np.stack(scripts))
 
 
 class Recording:

@@ -15,10 +15,10 @@ from wm.agents.artifacts import load_theta, parts
 from wm.config.schema import Config
 from wm.dream.starts import sizes_of, starts_of
 from wm.envs import load
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.evolution.cma_es import Evolution
 from wm.evolution.components import components_of, seen_by
-from wm.evolution.evaluation import Dreams, Evaluating, Games
+from wm.evolution.evaluation import DreamUnit, EvaluateWork, GameUnit
 from wm.evolution.refit import Seeing, refitted
 from wm.models.build import controller_of
 from wm.models.memory import MDNRNN
@@ -26,7 +26,7 @@ from wm.models.vision import Vision
 from wm.pool import Crew, Pool, Progress
 from wm.runs.checkpoints import Checkpoints, pack, unpack
 from wm.runs.datasets import rollouts
-from wm.runs.run import Manifest, Run, Stage, must_open
+from wm.runs.run import Manifest, Run, Stage, open_existing
 from wm.runs.storage import sha256
 from wm.seeds import derive, training_episode, validation_episode
 from wm.training.tensorboard import event_file
@@ -49,20 +49,20 @@ def evolve(config: Config, run: Run, pool: Pool) -> Manifest:
         log.warning("in the dream C sees z with V's doubt, in the game without: say --controller.latent z")
     starts = starts_of(config, run, memory) if memory and config.evolve.where == "dream" else None
     vision = vision.encoder_only()
-    dreaming = Evaluating(config, vision, memory, starts, device=config.evolve.device)
+    dreaming = EvaluateWork(config, vision, memory, starts, device=config.evolve.device)
     with ExitStack() as crews:
         if starts and pool.device(config.evolve.device) == "cuda":
             dreams = crews.enter_context(pool.crew(dreaming, gpu=True))
-            games = crews.enter_context(pool.crew(Evaluating(config, vision, memory)))
+            games = crews.enter_context(pool.crew(EvaluateWork(config, vision, memory)))
         else:
             dreams = games = crews.enter_context(pool.crew(dreaming))
         begin = partial(_begin, config, run, vision, memory)
         history = _generations(config, run, stage, begin, dreams, games)
     best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
-    theta = unpack(run.place.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
+    theta = unpack(run.storage.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
     data = pack({"theta": theta}, {})
     key = stage.key(f"controller-{sha256(data)[:12]}.safetensors")
-    run.place.commit(key, data)
+    run.storage.commit(key, data)
     last = history[-1]
     return stage.commit(
         config.evolve.generations,
@@ -91,10 +91,10 @@ def _generations(
 ) -> list[dict[str, Any]]:
     """From the last complete generation, or the beginning, to the last one; each ends with a checkpoint."""
     section, seed = config.evolve, _seed(config)
-    checkpoints = Checkpoints(run.place, stage.key("checkpoints"))
+    checkpoints = Checkpoints(run.storage, stage.key("checkpoints"))
     found = checkpoints.newest()
     history: list[dict[str, Any]] = found[1]["history"] if found else []
-    evolution, spent = (_resumed(config, *found), 0) if found else begin()
+    evolution, cost_of = (_resumed(config, *found), 0) if found else begin()
     stage.tell(_progress(evolution, section.generations, history))
     while evolution.generation < section.generations:
         began = time.monotonic()
@@ -108,7 +108,7 @@ def _generations(
         finite = (means := scores.mean(axis=1))[np.isfinite(means)]
         row: dict[str, Any] = {
             "generation": evolution.generation,
-            "env_steps": (history[-1]["env_steps"] if history else spent) + steps,
+            "env_steps": (history[-1]["env_steps"] if history else cost_of) + steps,
             "best": float(finite.max()),
             "mean": float(finite.mean()),
             "worst": float(finite.min()),
@@ -121,14 +121,14 @@ def _generations(
         if evolution.generation % section.validate_every == 0 or evolution.generation == section.generations:
             row |= _validate(config, evolution, validators)
             mean = pack({"theta": torch.from_numpy(evolution.mean)}, {})
-            run.place.put(_mean_key(stage, evolution.generation), mean)
+            run.storage.put(_mean_key(stage, evolution.generation), mean)
             _report_decline(history, row)
         row["seconds"] = round(time.monotonic() - began, 3)
         history.append(row)
         numbers = [{key: value for key, value in row.items() if key not in NO_CURVE} for row in history]
         events = event_file("evolve", [row | {"step": row.pop("generation")} for row in numbers])
-        run.place.put(stage.key("metrics.jsonl"), "".join(json.dumps(row) + "\n" for row in history).encode())
-        run.place.put(stage.key("events.out.tfevents.0.evolve"), events)
+        run.storage.put(stage.key("metrics.jsonl"), "".join(json.dumps(row) + "\n" for row in history).encode())
+        run.storage.put(stage.key("events.out.tfevents.0.evolve"), events)
         arrays, plain = evolution.state()
         checkpoints.save(
             evolution.generation,
@@ -156,7 +156,7 @@ def _resumed(config: Config, tensors: dict[str, torch.Tensor], info: dict[str, A
 def _begin(config: Config, run: Run, vision: Vision, memory: MDNRNN | None) -> tuple[Evolution, int]:
     """The first generation's distribution, and the steps of the game that it took to know it."""
     section = config.evolve
-    mean, sigma, axes, spent = None, section.sigma0, None, 0
+    mean, sigma, axes, cost_of = None, section.sigma0, None, 0
     if section.init:
         mean, sigma = _other(config, run, vision, memory)
     if section.scaled:
@@ -165,9 +165,9 @@ def _begin(config: Config, run: Run, vision: Vision, memory: MDNRNN | None) -> t
         axes = shape.scale(sizes_of(config, run, memory)[: shape.features_size])
     elif section.components:
         assert mean is not None, "checked with the config"
-        seen, spent = seen_by(config, vision, memory, mean)
+        seen, cost_of = seen_by(config, vision, memory, mean)
         axes = controller_of(config).directions(*components_of(seen, section.components))
-    return _evolution(config, sigma, mean, axes), spent
+    return _evolution(config, sigma, mean, axes), cost_of
 
 
 def _evolution(
@@ -180,24 +180,24 @@ def _evolution(
 
 def _other(config: Config, run: Run, vision: Vision, memory: MDNRNN | None) -> tuple[np.ndarray, float]:
     """The mean and sigma that this evolution starts from: another run's."""
-    section, other = config.evolve, must_open(config.evolve.init)
+    section, other = config.evolve, open_existing(config.evolve.init)
     stage, inputs, its_vision, its_memory = parts(other.config, other)
     manifest = stage.manifest()
     if manifest is None:
-        raise Mistake(f"no complete evolve in {section.init} to start from: complete it, or leave --evolve.init out")
+        raise UserError(f"no complete evolve in {section.init} to start from: complete it, or leave --evolve.init out")
     mean, sigma = load_theta(manifest), section.init_sigma or manifest.metrics.get("sigma", 0.0)
     if not sigma:
-        raise Mistake(f"{section.init} does not say its sigma: say --evolve.init-sigma, 0.02 for instance")
+        raise UserError(f"{section.init} does not say its sigma: say --evolve.init-sigma, 0.02 for instance")
     units = section.scaled, section.components > 0
     if (other.config.evolve.scaled, other.config.evolve.components > 0) != units and not section.init_sigma:
-        raise Mistake(f"the sigma of {section.init} is of another scale: say --evolve.init-sigma, 0.02 for instance")
+        raise UserError(f"the sigma of {section.init} is of another scale: say --evolve.init-sigma, 0.02 for instance")
     if section.refit and inputs != parts(config, run)[1]:
         data = rollouts(run.need("collect", config.collect.episodes, "collect"))
         before = Seeing(controller_of(other.config), its_vision, its_memory)
         log.info("the C in %s is fitted to V and M as they are now", section.init)
         return refitted(mean, before, Seeing(controller_of(config), vision, memory), data), sigma
     if mean.size != (size := controller_of(config).size):
-        raise Mistake(
+        raise UserError(
             f"the C in {section.init} has {mean.size} numbers, this one {size}: start from a run of the same sizes"
         )
     return mean, sigma
@@ -240,13 +240,13 @@ def most_telling(history: Sequence[dict[str, Any]]) -> list[int]:
     return sorted(told, key=lambda track: (-told[track], track))
 
 
-def _games(config: Config, seed: int, generation: int, thetas: np.ndarray, tracks: Sequence[int]) -> Iterator[Games]:
+def _games(config: Config, seed: int, generation: int, thetas: np.ndarray, tracks: Sequence[int]) -> Iterator[GameUnit]:
     """All (candidate, track) pairs in a row, cut into units."""
     section, limit = config.evolve, config.evolve.steps or load(config.game).max_steps
     for first in range(0, len(thetas) * section.episodes, section.unit_episodes):
         pairs = range(first, min(first + section.unit_episodes, len(thetas) * section.episodes))
         candidates = [pair // section.episodes for pair in pairs]
-        yield Games(
+        yield GameUnit(
             name=f"generation {generation}, games from {first}",
             thetas=thetas[candidates[0] : candidates[-1] + 1],
             owner=tuple(candidate - candidates[0] for candidate in candidates),
@@ -267,26 +267,26 @@ def _tracks(config: Config, seed: int, generation: int, again: Sequence[int] = (
             found.append(track)
         if len(found) == section.episodes:
             return found
-    raise Mistake(f"hardly an episode of {game.name} is so hard: say less than --evolve.hardness {section.hardness}")
+    raise UserError(f"hardly an episode of {game.name} is so hard: say less than --evolve.hardness {section.hardness}")
 
 
-def _dreams(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[Dreams]:
+def _dreams(config: Config, seed: int, generation: int, thetas: np.ndarray) -> Iterator[DreamUnit]:
     """Some candidates with all of a generation's dreams, about `unit_episodes` together."""
     section = config.evolve
     each = max(1, section.unit_episodes // section.episodes)
     for first in range(0, len(thetas), each):
         name = f"generation {generation}, dreams of candidates from {first}"
-        yield Dreams(name, thetas[first : first + each], derive(seed, "dream", generation), section.episodes, first)
+        yield DreamUnit(name, thetas[first : first + each], derive(seed, "dream", generation), section.episodes, first)
 
 
-def validation_games(config: Config, theta: np.ndarray, name: str) -> Iterator[Games]:
+def validation_games(config: Config, theta: np.ndarray, name: str) -> Iterator[GameUnit]:
     """The mean on validation tracks, whole episodes."""
     section, limit = config.evolve, load(config.game).max_steps
     # A unit of dreams holds far more than one process should play of the real game.
     each = section.unit_episodes if section.where == "real" else config.score.unit_episodes
     for first in range(0, section.validation_episodes, each):
         episodes = range(first, min(first + each, section.validation_episodes))
-        yield Games(
+        yield GameUnit(
             name=f"{name}, games from {first}",
             thetas=theta[None],
             owner=(0,) * len(episodes),
@@ -305,7 +305,7 @@ def _validate(config: Config, evolution: Evolution, crew: Crew) -> dict[str, flo
     return {"validation": float(scores.mean()), "validation_se": error, "validation_std": float(scores.std())}
 
 
-def _first(answer: tuple[Games, Any]) -> int:
+def _first(answer: tuple[GameUnit, Any]) -> int:
     return answer[0].first
 
 

@@ -14,7 +14,7 @@ from wm.pool import Pool
 from wm.runs import storage as places
 from wm.runs.checkpoints import pack
 from wm.runs.datasets import data_set, rollouts
-from wm.runs.run import Manifest, Run, must_open
+from wm.runs.run import Manifest, Run, open_existing
 from wm.runs.shards import MIRRORED, DataSet, ShardWriter, latent_schema, vector_column
 from wm.runs.storage import sha256
 from wm.stages.sharding import make_shards, record, restore
@@ -26,9 +26,7 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     made = run.need("collect", config.collect.episodes, "collect")
     stage = run.stage("latents", of=vision.digest)
     data = rollouts(made)
-    work = Encoding(
-        config, run.uri, stage.folder, load_vision(vision).encoder_only(), data, _known(config, made, vision)
-    )
+    work = Encode(config, run.uri, stage.folder, load_vision(vision).encoder_only(), data, _known(config, made, vision))
     done = stage.complete(made.extent)
     if done is not None:
         restore(done, run, stage, work, pool)
@@ -40,7 +38,7 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     starts = torch.tensor([pair for shard in first for pair in shard])  # (E, 2, Z)
     packed = pack({"mu": starts[:, 0], "logvar": starts[:, 1]}, {})
     key = stage.key(f"starts-{sha256(packed)[:12]}.safetensors")
-    run.place.commit(key, packed)
+    run.storage.commit(key, packed)
     return stage.commit(
         made.extent,
         inputs={"collect": made.digest, "vision": vision.digest},
@@ -56,7 +54,7 @@ def _known(config: Config, rollouts: Manifest, vision: Manifest) -> DataSet:
     """Latents of the first shards, which the run of the agent that drove has already if V was not trained since."""
     if "earlier" not in rollouts.content:
         return DataSet([])
-    there = must_open(rollouts.config["collect.agent"]).stage("latents", of=vision.digest).manifest()
+    there = open_existing(rollouts.config["collect.agent"]).stage("latents", of=vision.digest).manifest()
     same = (
         there is not None
         and there.inputs.get("collect") == rollouts.content["earlier"]  # an unpacked agent's are of none
@@ -66,7 +64,7 @@ def _known(config: Config, rollouts: Manifest, vision: Manifest) -> DataSet:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class Encode:
     """Encode one shard of frames into one shard of latents."""
 
     config: Config
@@ -81,12 +79,12 @@ class Encoding:
         return self.config.threads
 
     def build(self) -> Callable[[int], dict[str, Any]]:
-        place = places.at(self.uri)
+        storage = places.at(self.uri)
 
         def do(unit: int) -> dict[str, Any]:
             data, first = self._take_over(unit) if unit < len(self.known.files) else self._make(unit)
             key = f"{self.folder}/{unit:06d}.parquet"
-            place.put(key, data)  # the same bytes, should it be there already
+            storage.put(key, data)  # the same bytes, should it be there already
             return record(key, data, self.data.files[unit].shard.lengths, first=first)
 
         return do
@@ -115,7 +113,7 @@ class Encoding:
     def _take_over(self, unit: int) -> tuple[bytes, list[Any]]:
         """The same, made before."""
         file = self.known.files[unit]
-        data = file.place.get(file.shard.key)
+        data = file.storage.get(file.shard.key)
         if data is None or sha256(data) != file.shard.sha256:
             raise file.bad("is missing or damaged")
         latents = DataSet([file])

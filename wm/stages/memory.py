@@ -8,7 +8,7 @@ from wm.agents.artifacts import load_vision
 from wm.config.schema import Config
 from wm.pool import Pool
 from wm.runs.datasets import data_set
-from wm.runs.run import Manifest, Run, must_open
+from wm.runs.run import Manifest, Run, open_existing
 from wm.stages.training import conduct
 from wm.training.loop import Finished, train
 from wm.training.memory import MemoryLearner
@@ -43,17 +43,17 @@ class MemoryTraining:
         return self.config.memory.threads
 
     def run(self) -> Iterator[Any]:
-        run, config = must_open(self.uri), self.config
+        run, config = open_existing(self.uri), self.config
         vision = run.need("vision", config.vision.steps, "train_vision")
         latents = run.need("latents", config.collect.episodes, "encode", of=vision.digest)
         learner = MemoryLearner(config, data_set(latents, "encode"), self.device)
-        for report in train(learner, config.memory, "memory", run.place, self.folder):
+        for report in train(learner, config.memory, "memory", run.storage, self.folder):
             if isinstance(report, Finished):
                 memory_pictures(
                     learner.model,
                     load_vision(vision),
                     next(learner.held_out())[0],
-                    run.place,
+                    run.storage,
                     f"{self.folder}/pictures",
                 )
             yield report

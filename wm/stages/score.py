@@ -11,7 +11,7 @@ from wm.agents.artifacts import parts
 from wm.agents.trained import Trained, of_run
 from wm.config.schema import Config
 from wm.envs import load
-from wm.evolution.evaluation import Dreams, Evaluating, Games
+from wm.evolution.evaluation import DreamUnit, EvaluateWork, GameUnit
 from wm.pool import Crew, Pool, Progress
 from wm.runs.run import Manifest, Run, Stage
 from wm.runs.storage import to_json
@@ -47,11 +47,11 @@ def score_of(trained: Trained, config: Config, run: Run, pool: Pool) -> Manifest
     starts = trained.starts if config.evolve.where == "dream" else None
     # Whole dreams, however short those were in which C learned: one to the last step of the game.
     whole = replace(config, evolve=replace(config.evolve, dream_steps=load(config.game).max_steps))
-    with pool.crew(Evaluating(whole, trained.vision.encoder_only(), trained.memory, starts, exact=True)) as crew:
+    with pool.crew(EvaluateWork(whole, trained.vision.encoder_only(), trained.memory, starts, exact=True)) as crew:
         for unit, episodes in crew.map(_games(config, trained.theta, played)):
             first = unit.first
             records = {first + index: asdict(episode) for index, episode in enumerate(episodes)}
-            run.place.commit(stage.key(f"{first:07d}.json"), to_json(records))
+            run.storage.commit(stage.key(f"{first:07d}.json"), to_json(records))
             played |= records
             tell()
         dreamt = _dream(config, trained.theta, crew) if starts else {}
@@ -72,14 +72,14 @@ def score_of(trained: Trained, config: Config, run: Run, pool: Pool) -> Manifest
     )
 
 
-def _games(config: Config, theta: np.ndarray, played: dict[int, Any]) -> Iterator[Games]:
+def _games(config: Config, theta: np.ndarray, played: dict[int, Any]) -> Iterator[GameUnit]:
     """Whole units, so that what an episode's neighbours are is fixed; the last may play more than was asked for."""
     section, limit = config.score, load(config.game).max_steps
     for first in range(0, section.episodes, section.unit_episodes):
         if first in played:
             continue
         episodes = range(first, first + section.unit_episodes)
-        yield Games(
+        yield GameUnit(
             name=f"score, episodes from {first}",
             thetas=theta[None],
             owner=(0,) * len(episodes),
@@ -95,7 +95,7 @@ def _dream(config: Config, theta: np.ndarray, crew: Crew) -> dict[str, Any]:
     """The same C in as many dreams from first frames on: what it was promised, beside what it got."""
     section, scores = config.score, dict[int, np.ndarray]()
     units = [
-        Dreams(
+        DreamUnit(
             name=f"score, dreams from {first}",
             thetas=theta[None],
             seed=derive(section.seed, "score", "dream", first),
@@ -117,8 +117,8 @@ def _dream(config: Config, theta: np.ndarray, crew: Crew) -> dict[str, Any]:
 def _known(run: Run, stage: Stage) -> dict[int, Any]:
     """Episodes that were played before: number -> what came of it."""
     known: dict[int, Any] = {}
-    for key in run.place.sizes(stage.folder):
+    for key in run.storage.sizes(stage.folder):
         if key.rpartition("/")[2].removesuffix(".json").isdigit():
-            records = json.loads(run.place.get(key) or b"{}")
+            records = json.loads(run.storage.get(key) or b"{}")
             known |= {int(number): record for number, record in records.items()}
     return known

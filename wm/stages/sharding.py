@@ -29,7 +29,7 @@ def make_shards(run: Run, stage: Stage, work: Work, pool: Pool, count: int) -> l
     tell()
     with pool.crew(work) as crew:
         for unit, record in crew.map([unit for unit in range(count) if unit not in records]):
-            run.place.commit(stage.key(f"{unit:06d}.json"), to_json(record))
+            run.storage.commit(stage.key(f"{unit:06d}.json"), to_json(record))
             records[unit] = record
             tell()
     return [records[unit] for unit in range(count)]
@@ -37,9 +37,9 @@ def make_shards(run: Run, stage: Stage, work: Work, pool: Pool, count: int) -> l
 
 def restore(manifest: Manifest, run: Run, stage: Stage, work: Work, pool: Pool) -> None:
     """Make again the shards of a complete stage that somebody deleted: the same bytes, so the manifest holds."""
-    if manifest.place.uri != run.uri:
+    if manifest.storage.uri != run.uri:
         return  # a base's data is its own run's business
-    sizes = run.place.sizes(stage.folder)
+    sizes = run.storage.sizes(stage.folder)
     lost = [unit for unit, shard in enumerate(shards_of(manifest)) if sizes.get(shard.key) != shard.bytes]
     if not lost:
         return
@@ -56,12 +56,12 @@ def record(key: str, data: bytes, lengths: Sequence[int], **more: Any) -> dict[s
 
 
 def _records(run: Run, folder: str) -> dict[int, dict[str, Any]]:
-    sizes = run.place.sizes(folder)
+    sizes = run.storage.sizes(folder)
     found = {}
     for key in sizes:
         name = key.rpartition("/")[2].removesuffix(".json")
         if key == f"{folder}/{name}.json" and name.isdigit():
-            record = json.loads(run.place.get(key) or b"{}")
+            record = json.loads(run.storage.get(key) or b"{}")
             if sizes.get(record["key"]) == record["bytes"]:
                 found[int(name)] = record
     return found

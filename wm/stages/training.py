@@ -29,6 +29,6 @@ def take_over(section: Training, inputs: dict[str, str], stage: Stage, run: Run)
     """Another run's model as this one's: the same content, so what was made of it there can be told to be of it."""
     manifest = _made_in(section.init, stage.name)
     for key in manifest.content["files"]:
-        run.place.put(key, manifest.read(key))
+        run.storage.put(key, manifest.read(key))
     run.tell(Progress(stage.name, section.steps, section.steps, "steps"))
     return stage.commit(section.steps, inputs=inputs, content=manifest.content, metrics=manifest.metrics)

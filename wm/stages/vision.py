@@ -7,7 +7,7 @@ from typing import Any
 from wm.config.schema import Config
 from wm.pool import Pool
 from wm.runs.datasets import rollouts
-from wm.runs.run import Manifest, Run, must_open
+from wm.runs.run import Manifest, Run, open_existing
 from wm.stages.training import conduct, take_over
 from wm.training.loop import Finished, train
 from wm.training.vaegan import VaeGanLearner
@@ -44,10 +44,10 @@ class VisionTraining:
         return self.config.vision.threads
 
     def run(self) -> Iterator[Any]:
-        run = must_open(self.uri)
+        run = open_existing(self.uri)
         made = run.need("collect", self.config.collect.episodes, "collect")
         learner = LEARNERS[self.config.vision.kind](self.config, rollouts(made), self.device)
-        for report in train(learner, self.config.vision, "vision", run.place, "vision"):
+        for report in train(learner, self.config.vision, "vision", run.storage, "vision"):
             if isinstance(report, Finished):
-                vision_pictures(learner.model, learner.measured, run.place, "vision/pictures")
+                vision_pictures(learner.model, learner.measured, run.storage, "vision/pictures")
             yield report

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wm.config.schema import Training
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.seeds import derive
 
 
@@ -127,5 +127,7 @@ def split(count: int, every: int) -> tuple[np.ndarray, np.ndarray]:
     """(training, held-out) episodes: one in `every`, chosen by number, so that more data moves none across."""
     numbers = np.arange(count)
     if count < 2:
-        raise Mistake(f"{count} episode leaves none to train on: collect more with `python -m jobs.collect --episodes`")
+        raise UserError(
+            f"{count} episode leaves none to train on: collect more with `python -m jobs.collect --episodes`"
+        )
     return numbers[numbers % every != 0], numbers[numbers % every == 0]

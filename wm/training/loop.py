@@ -21,7 +21,7 @@ from wm.config.schema import Training
 from wm.errors import Failure
 from wm.pool import Progress
 from wm.runs.checkpoints import Checkpoints, unpack
-from wm.runs.storage import Place, sha256
+from wm.runs.storage import Storage, sha256
 from wm.training.learner import Learner
 from wm.training.tensorboard import event_file
 
@@ -39,9 +39,11 @@ class Finished:
     metrics: dict[str, Any]
 
 
-def train(learner: Learner, section: Training, name: str, place: Place, folder: str) -> Iterator[Progress | Finished]:
+def train(
+    learner: Learner, section: Training, name: str, storage: Storage, folder: str
+) -> Iterator[Progress | Finished]:
     """Train up to the budget, from the last checkpoint if there is one."""
-    checkpoints = Checkpoints(place, f"{folder}/checkpoints")
+    checkpoints = Checkpoints(storage, f"{folder}/checkpoints")
     rows: list[dict[str, float]] = []
     step, best, bad = 0, _Best(), 0
     found = checkpoints.newest()
@@ -57,8 +59,8 @@ def train(learner: Learner, section: Training, name: str, place: Place, folder: 
 
     def checkpoint() -> None:
         nonlocal saved
-        place.put(f"{folder}/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-        place.put(f"{folder}/events.out.tfevents.0.{name}", event_file(name, rows))
+        storage.put(f"{folder}/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        storage.put(f"{folder}/events.out.tfevents.0.{name}", event_file(name, rows))
         info = {"step": step, "best": vars(best), "bad": bad, "rows": rows}
         checkpoints.save(step, learner.state(), info, keep=best.key)
         saved = time.monotonic()
@@ -97,7 +99,7 @@ def train(learner: Learner, section: Training, name: str, place: Place, folder: 
     yield progress()
     weights = checkpoints.read_best(best.key)
     key = f"{folder}/weights-{sha256(weights)[:12]}.safetensors"
-    place.commit(key, weights)
+    storage.commit(key, weights)
     final = next(row for row in rows if row["step"] == best.step)
     seconds = time.monotonic() - began
     metrics: dict[str, Any] = {key: value for key, value in final.items() if key not in ("step", "time")}

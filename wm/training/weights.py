@@ -2,18 +2,18 @@
 
 from torch import nn
 
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.runs.checkpoints import unpack
-from wm.runs.run import Manifest, must_open
+from wm.runs.run import Manifest, open_existing
 
 
 def _made_in(uri: str, stage: str) -> Manifest:
     """The V or M of another run."""
-    run = must_open(uri)
+    run = open_existing(uri)
     vision = run.stage("vision").manifest()
     manifest = vision if stage == "vision" or vision is None else run.stage(stage, of=vision.digest).manifest()
     if manifest is None:
-        raise Mistake(f"no complete {stage} in {uri} to start from: complete it there, or leave --{stage}.init out")
+        raise UserError(f"no complete {stage} in {uri} to start from: complete it there, or leave --{stage}.init out")
     return manifest
 
 
@@ -25,7 +25,7 @@ def start_from(model: nn.Module, uri: str, stage: str) -> None:
     try:
         load_weights(model, manifest)
     except RuntimeError:
-        raise Mistake(
+        raise UserError(
             f"the {stage} in {uri} has another shape than this run's: give --{stage}.init a run of the same sizes"
         ) from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.visuals.drawing import write
 from wm.visuals.replay import Scene
 
@@ -63,7 +63,7 @@ def encoded(pictures: Iterable[np.ndarray], suffix: str, per_second: float) -> b
     if suffix == "mp4":
         return _mp4(frames, per_second)
     if suffix not in SUFFIXES:
-        raise Mistake(f"no film can be written as .{suffix}: let the file end in .{', .'.join(SUFFIXES)}")
+        raise UserError(f"no film can be written as .{suffix}: let the file end in .{', .'.join(SUFFIXES)}")
     animation = cv2.Animation()
     animation.frames = list(frames)
     animation.durations = [round(1000 / per_second)] * len(animation.frames)
@@ -80,7 +80,7 @@ def _mp4(frames: Iterator[np.ndarray], per_second: float) -> bytes:
         kind = cv2.VideoWriter.fourcc(*"vp09")  # of the codecs that OpenCV brings the one that browsers play
         writer = cv2.VideoWriter(str(path), kind, per_second, first.shape[1::-1])
         if not writer.isOpened():
-            raise Mistake("this machine's OpenCV writes no MP4: let the file end in .webp or .gif")
+            raise UserError("this machine's OpenCV writes no MP4: let the file end in .webp or .gif")
         for frame in chain([first], frames):
             writer.write(frame)
         writer.release()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wm.models.memory import MDNRNN, Prediction, sample
 from wm.models.vision import Vision, draw
-from wm.runs.storage import Place
+from wm.runs.storage import Storage
 from wm.training.diagnostics import correlation
 from wm.visuals.drawing import BLUE, GREY, Curve, enlarged, framed, grid, legend, panel, png, stacked, title
 
@@ -28,24 +28,24 @@ LEFT = 120  # room for labels, where grids stand below each other
 ALIKE = 0.04  # mean squared difference under which two frames show the same
 
 
-def vision_pictures(vision: Vision, frames: Tensor, place: Place, folder: str) -> list[str]:
+def vision_pictures(vision: Vision, frames: Tensor, storage: Storage, folder: str) -> list[str]:
     """Reconstructions and a traversal of z, from held-out frames (B, 64, 64, 3); the keys of both."""
     seen = Seen(vision, frames)
     pictures = {"reconstructions": reconstructions(seen), "traversal": traversal(vision, seen)}
-    return _put(place, folder, pictures)
+    return _put(storage, folder, pictures)
 
 
 def memory_pictures(
     memory: MDNRNN,
     vision: Vision,
     held: "Sequences",
-    place: Place,
+    storage: Storage,
     folder: str,
     taus: Sequence[float] = TAUS,
 ) -> list[str]:
     """Dreams and one-step predictions, from held-out sequences; the keys of both."""
     pictures = {"filmstrip": filmstrip(memory, vision, held, taus), "predictions": predictions(memory, held)}
-    return _put(place, folder, pictures)
+    return _put(storage, folder, pictures)
 
 
 class Seen:
@@ -180,7 +180,7 @@ def dream_along(memory: MDNRNN, z: Tensor, a: Tensor, warm: int, taus: Sequence[
     """
     device, rows, generator = memory.gates.weight.device, len(taus), _generator(seed)
     z, a, state = z.to(device), a.to(device), memory.initial(rows)
-    going_on = torch.zeros(rows, device=device) if memory.previous_done else None
+    not_done = torch.zeros(rows, device=device) if memory.previous_done else None
     dreams: list[Tensor] = []
     now = z[0]
     for t in range(len(z)):
@@ -195,7 +195,7 @@ def dream_along(memory: MDNRNN, z: Tensor, a: Tensor, warm: int, taus: Sequence[
             now = torch.stack(drawn)
         if t >= warm:
             dreams.append(now)
-        state = memory.advance(now, a[t].expand(rows, -1), state, going_on)
+        state = memory.advance(now, a[t].expand(rows, -1), state, not_done)
     return torch.stack(dreams, dim=1).cpu()
 
 
@@ -233,8 +233,8 @@ def _telling(held: "Sequences", steps: int) -> tuple[int, int, int]:
 def _expected(memory: MDNRNN, z: Tensor, a: Tensor) -> Prediction:
     """What M expected along a sequence z (T, Z), a (T, A)."""
     device = memory.gates.weight.device
-    going_on = torch.zeros(1, len(z), device=device) if memory.previous_done else None
-    prediction, _ = memory(z[None].to(device), a[None].to(device), previous_done=going_on)
+    not_done = torch.zeros(1, len(z), device=device) if memory.previous_done else None
+    prediction, _ = memory(z[None].to(device), a[None].to(device), previous_done=not_done)
     return Prediction._make(None if x is None else x[0].cpu() for x in prediction)
 
 
@@ -267,8 +267,8 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _put(place: Place, folder: str, pictures: dict[str, np.ndarray]) -> list[str]:
+def _put(storage: Storage, folder: str, pictures: dict[str, np.ndarray]) -> list[str]:
     keys = {f"{folder}/{name}.png": picture for name, picture in pictures.items()}
     for key, picture in keys.items():
-        place.put(key, png(picture))
+        storage.put(key, png(picture))
     return list(keys)

@@ -12,7 +12,7 @@ from wm.agents.trained import Trained
 from wm.dream.rules import rules_of
 from wm.dream.starts import Starts
 from wm.dream.world import World
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.models.memory import State
 from wm.seeds import derive
 from wm.visuals.pictures import decoded, moments
@@ -49,7 +49,7 @@ def real(agent: Trained, seed: int, steps: int = 0, every: int = 1, awake: int =
             if agent.memory is not None and step == awake:
                 memories = torch.cat(remembered, dim=1).numpy() if remembered else None  # (1, 2H)
                 here = Starts(z.numpy(), np.full(z.shape, -np.inf, np.float32), memories)  # nothing left to chance
-                dream = Asleep(agent, here, derive("watch", "dream", seed))
+                dream = SingleDream(agent, here, derive("watch", "dream", seed))
             if step % every == 0:
                 imagined = {"V sees": z, "M expected": expected, "M dreams": dream.z if dream else None}
                 views = (("the game", _picture(environment, frame)), *_decoded(agent, imagined))
@@ -70,10 +70,10 @@ def real(agent: Trained, seed: int, steps: int = 0, every: int = 1, awake: int =
 def dreamt(agent: Trained, seed: int, steps: int = 0, every: int = 1, tau: float | None = None) -> Iterator[Scene]:
     """An episode of the dream, decoded by V; the score is what M predicts."""
     if agent.memory is None:
-        raise Mistake("this agent has no M to dream with: watch it --in real")
+        raise UserError("this agent has no M to dream with: watch it --in real")
     if agent.starts is None:
-        raise Mistake("there are no first frames to dream from: encode the rollouts with `python -m jobs.encode`")
-    dream, score = Asleep(agent, agent.starts, derive("watch", "dream", seed), tau=tau), 0.0
+        raise UserError("there are no first frames to dream from: encode the rollouts with `python -m jobs.encode`")
+    dream, score = SingleDream(agent, agent.starts, derive("watch", "dream", seed), tau=tau), 0.0
     for step in range(steps or agent.game.max_steps):
         z = dream.z
         reward = dream.step()
@@ -84,7 +84,7 @@ def dreamt(agent: Trained, seed: int, steps: int = 0, every: int = 1, tau: float
             break
 
 
-class Asleep:
+class SingleDream:
     """One dream, in which C acts on what it dreams."""
 
     def __init__(self, agent: Trained, starts: Starts, seed: int, tau: float | None = None):
@@ -133,7 +133,9 @@ def _picture(environment: gymnasium.Env, frame: np.ndarray) -> np.ndarray:
 
 def _decoded(agent: Trained, imagined: dict[str, Tensor | None]) -> tuple[tuple[str, np.ndarray], ...]:
     if not agent.decodes:
-        raise Mistake("this agent came without V's decoder, so nobody can watch it: copy NAME-decoder.safetensors, too")
+        raise UserError(
+            "this agent came without V's decoder, so nobody can watch it: copy NAME-decoder.safetensors, too"
+        )
     there = {name: z for name, z in imagined.items() if z is not None}
     frames = decoded(agent.vision, torch.cat(list(there.values())))  # (B, 64, 64, 3)
     frames = (frames.clamp(0, 1) * 255).round().byte()

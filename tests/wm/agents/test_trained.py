@@ -14,9 +14,9 @@ from wm.agents.trained import Trained, export, load_trained, of_run
 from wm.agents.unpack import unpack
 from wm.config.presets import PRESETS
 from wm.config.schema import Polish, Rounds, Workers
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.pool import LocalPool
-from wm.runs.run import Run, must_open, start_run
+from wm.runs.run import Run, open_existing, start_run
 from wm.stages.evolve import evolve
 
 TINY = PRESETS["tiny"]
@@ -75,7 +75,7 @@ def test_it_dreams_alone(trained: Trained, tmp_path: Path) -> None:
 
 
 def test_an_agent_without_m_does_not_dream(trained: Trained) -> None:
-    with pytest.raises(Mistake, match="can't dream"):
+    with pytest.raises(UserError, match="can't dream"):
         replace(trained, memory=None).world()
 
 
@@ -84,7 +84,7 @@ def test_what_is_no_agent_is_refused(tmp_path: Path, content: bytes | None) -> N
     path = tmp_path / "it.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(Mistake):
+    with pytest.raises(UserError):
         load_trained(str(path))
 
 
@@ -134,5 +134,5 @@ def test_the_score_is_shown_with_its_worst_tracks(tiny: Run) -> None:
 
 
 def test_no_agent_before_there_is_a_c(copy: Callable[..., Path]) -> None:
-    with pytest.raises(Mistake, match=r"run `python -m jobs.evolve"):
-        of_run(must_open(str(copy("evolve", "score"))))
+    with pytest.raises(UserError, match=r"run `python -m jobs.evolve"):
+        of_run(open_existing(str(copy("evolve", "score"))))

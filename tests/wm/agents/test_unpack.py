@@ -10,7 +10,7 @@ import torch
 from wm.agents.card import card_of, env_steps
 from wm.agents.trained import Trained, export, load_trained, of_run
 from wm.agents.unpack import unpack
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.pipeline import pipeline
 from wm.pool import LocalPool
 from wm.report.run_page import run_report
@@ -50,10 +50,10 @@ def test_a_decoder_that_did_not_come_is_not_made_up(shipped: Trained, tmp_path: 
 
 
 def test_given_again_it_changes_nothing_and_another_agent_is_refused(shipped: Trained, unpacked: Run) -> None:
-    before = unpacked.place.sizes()
+    before = unpacked.storage.sizes()
     unpack(shipped, unpacked.uri)
-    assert unpacked.place.sizes() == before
-    with pytest.raises(Mistake, match="a place of its own"):
+    assert unpacked.storage.sizes() == before
+    with pytest.raises(UserError, match="a place of its own"):
         unpack(replace(shipped, digest="another"), unpacked.uri)
 
 
@@ -95,10 +95,10 @@ def test_the_report_shows_what_there_is(unpacked: Run) -> None:
 
 def test_what_needs_rollouts_says_that_there_are_none(unpacked: Run) -> None:
     config = replace(unpacked.config, memory=replace(unpacked.config.memory, steps=9))
-    with pytest.raises(Mistake, match="let it drive"):
+    with pytest.raises(UserError, match="let it drive"):
         pipeline(config, unpacked, LocalPool())
     section = replace(unpacked.config.evolve, where="dream", dream_starts="any", seed=3)
     config = replace(unpacked.config, evolve=section)
     run = start_run(f"{unpacked.uri}-dream", "tiny", config, base=unpacked.uri)
-    with pytest.raises(Mistake, match="dream-starts first"):
+    with pytest.raises(UserError, match="dream-starts first"):
         evolve(config, run, LocalPool())

@@ -9,7 +9,7 @@ from wm.config.fields import of_kind
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.dream.rules import rules_of
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.models.build import controller_of, untrained_memory
 from wm.models.vision import VAE
 from wm.seeds import VALIDATION
@@ -53,21 +53,21 @@ def test_validation_plays_the_real_game_in_units_of_its_own() -> None:
 
 def test_a_range_of_temperatures() -> None:
     assert rules_of(evolving(DOOM, tau_high=1.3)).taus == (1.15, 1.3)
-    with pytest.raises(Mistake, match=r"--evolve.tau-high 1.0 is below --evolve.tau 1.15: leave it out, or raise it"):
+    with pytest.raises(UserError, match=r"--evolve.tau-high 1.0 is below --evolve.tau 1.15: leave it out, or raise it"):
         evolving(DOOM, tau_high=1.0).check()
 
 
 def test_only_numbers_of_several_sizes_are_scaled() -> None:
     eyes = replace(PRESETS["doom-small"], controller=replace(DOOM.controller, inputs="z"))
-    with pytest.raises(Mistake, match=r"leave --evolve.scaled out, or let C see more by --controller.inputs zh"):
+    with pytest.raises(UserError, match=r"leave --evolve.scaled out, or let C see more by --controller.inputs zh"):
         eyes.check()
     evolving(eyes, scaled=False).check()
 
 
 def test_a_dream_that_ends_needs_an_m_that_knows_the_end() -> None:
     without = replace(DOOM, memory=replace(DOOM.memory, done=False))
-    with pytest.raises(Mistake, match=r"--evolve.dream-done threshold needs an M that predicts the end"):
+    with pytest.raises(UserError, match=r"--evolve.dream-done threshold needs an M that predicts the end"):
         without.check()
     evolving(without, dream_done="never").check()
-    with pytest.raises(Mistake, match=r"--evolve.dream-dropout 1 is no share"):
+    with pytest.raises(UserError, match=r"--evolve.dream-dropout 1 is no share"):
         evolving(DOOM, dream_dropout=1).check()

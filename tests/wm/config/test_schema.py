@@ -10,7 +10,7 @@ import pytest
 from wm.config.fields import flag, from_dict, grown, leaves, of_kind, to_dict
 from wm.config.presets import PRESETS
 from wm.config.schema import Config, completed
-from wm.errors import Mistake
+from wm.errors import UserError
 
 TINY = PRESETS["tiny"]
 
@@ -59,7 +59,7 @@ def test_flags_are_spelled_as_on_the_command_line() -> None:
 def test_what_changes_bits_is_frozen_and_both_values_are_named() -> None:
     for path, value in (("seed", 2), ("vision.z", 64), ("evolve.where", "dream"), ("memory.learning_rate", 0.5)):
         old = leaves(TINY)[tuple(path.split("."))][1]
-        with pytest.raises(Mistake, match=rf"--{path.replace('_', '-')} {old}, not {value}: leave the flag out"):
+        with pytest.raises(UserError, match=rf"--{path.replace('_', '-')} {old}, not {value}: leave the flag out"):
             grown(TINY, changed(TINY, path, value))
 
 
@@ -67,7 +67,7 @@ def test_extents_grow_and_fall_no_further_than_what_is_done() -> None:
     more = changed(TINY, "vision.steps", 7)
     assert grown(TINY, more) == more
     for done in ({}, {"vision.steps": 7}, {"vision.steps": 8}):  # 8: a base's
-        with pytest.raises(Mistake, match=r"--vision.steps 6 is less than this run has come to: say 7 or more"):
+        with pytest.raises(UserError, match=r"--vision.steps 6 is less than this run has come to: say 7 or more"):
             grown(more, TINY, lambda done=done: done)  # type: ignore[misc]
     assert grown(more, TINY, lambda: {"vision.steps": 6}) == TINY
 
@@ -114,13 +114,13 @@ def test_what_is_free_is_free() -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_its_cure(path: str, value: Any, message: str) -> None:
-    with pytest.raises(Mistake, match=message) as mistake:
+    with pytest.raises(UserError, match=message) as mistake:
         changed(TINY, path, value).check()
     assert "\n" not in str(mistake.value)
 
 
 def test_no_dream_ends_with_a_lap_where_the_game_has_none() -> None:
-    with pytest.raises(Mistake, match=r"doom has no laps: leave --evolve\.dream-lap out") as mistake:
+    with pytest.raises(UserError, match=r"doom has no laps: leave --evolve\.dream-lap out") as mistake:
         changed(PRESETS["doom"], "evolve.dream_lap", True).check()
     assert "\n" not in str(mistake.value)
 
@@ -131,7 +131,7 @@ def test_a_field_that_came_later_has_its_default_and_one_that_is_unknown_is_refu
     found = from_dict(values, Config)
     assert (found.vision.z, found.vision.gamma) == (16, Config().vision.gamma)
     values["vision"]["depth"] = 3
-    with pytest.raises(Mistake, match=r"other fields than this version knows \(depth\): use its own version"):
+    with pytest.raises(UserError, match=r"other fields than this version knows \(depth\): use its own version"):
         from_dict(values, Config)
 
 
@@ -158,5 +158,5 @@ def test_components_are_of_what_a_linear_c_sees(changes: dict[str, Any], cure: s
     config = TINY
     for path, value in changes.items():
         config = changed(config, path, value)
-    with pytest.raises(Mistake, match=cure):
+    with pytest.raises(UserError, match=cure):
         config.check()

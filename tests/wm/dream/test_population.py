@@ -9,7 +9,7 @@ from wm.dream.population import Dream
 from wm.dream.rules import Rules
 from wm.dream.starts import Starts
 from wm.dream.world import World
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.models.controller import Controller
 from wm.models.memory import MDNRNN, State, sample
 
@@ -257,14 +257,14 @@ def test_half_precision_products_are_close():
 
 
 def test_what_m_cannot_do_is_said_at_once():
-    with pytest.raises(Mistake, match="no reward"):
+    with pytest.raises(UserError, match="no reward"):
         dream(memory(reward=False), Rules(steps=9, reward="head"))
-    with pytest.raises(Mistake, match="no end"):
+    with pytest.raises(UserError, match="no end"):
         dream(MDNRNN(z=Z, actions=A, hidden=H), Rules(steps=9))
-    with pytest.raises(Mistake, match="first frame"):
+    with pytest.raises(UserError, match="first frame"):
         Starts(np.zeros((0, Z)), np.zeros((0, Z)))
     for tau in (0.0, (1.0, 0.5)):
-        with pytest.raises(Mistake, match="temperature"):
+        with pytest.raises(UserError, match="temperature"):
             dream(memory(), Rules(steps=9, tau=tau)).rollout(np.zeros((1, 36)), 1, 1)
 
 

@@ -9,9 +9,9 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary
 
 from wm.envs import load
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.runs.run import Run
-from wm.runs.status import survey
+from wm.runs.status import stage_statuses
 
 DISCRETE, CONTINUOUS = "gym:CarRacing-v3?continuous=false", "gym:Pendulum-v1"
 
@@ -124,13 +124,13 @@ def test_grey_pictures_and_odd_numbering() -> None:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_what_can_not_be_played_says_why(name: str, message: str) -> None:
-    with pytest.raises(Mistake, match=message):
+    with pytest.raises(UserError, match=message):
         load(name)
 
 
 def test_the_whole_method_on_somebody_else_s_game(cartpole: Run) -> None:
     """Collected, seen, remembered, dreamt and scored, by its id on the command line."""
-    stages = {station.stage: station.manifest for station in survey(cartpole)}
+    stages = {station.stage: station.manifest for station in stage_statuses(cartpole)}
     metrics = {name: manifest.metrics for name, manifest in stages.items() if manifest}
     assert len(metrics) == 6
     assert metrics["collect"]["score"] > 5

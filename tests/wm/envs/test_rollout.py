@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wm.config.presets import PRESETS
-from wm.envs.rollout import Fleet, Played, Scripted, play
+from wm.envs.rollout import EnvironmentCache, Played, ScriptedPolicy, play
 from wm.seeds import TRAINING
 from wm.stages.collect import script, tracks
 
@@ -61,7 +61,7 @@ def test_the_recorder_sees_what_the_agent_saw() -> None:
         rows.append((episode, frame.tolist(), action.tolist(), reward, *ends))
 
     scripts = np.arange(8, dtype=np.float32).reshape(2, 4, 1)
-    play(*games(2, 9), Scripted(scripts), 3, record)
+    play(*games(2, 9), ScriptedPolicy(scripts), 3, record)
     assert [row for row in rows if row[0] == 0] == [
         (0, [2, 0], [0.0], 0.0, False, False),
         (0, [2, 1], [1.0], 1.0, True, False),
@@ -82,7 +82,7 @@ def test_hopeless_episodes_are_given_up(patience: int, length: int) -> None:
 
 def test_a_fleet_builds_no_more_than_it_needs() -> None:
     made: list[object] = []
-    fleet = Fleet(lambda: made.append(object()) or made[-1])
+    fleet = EnvironmentCache(lambda: made.append(object()) or made[-1])
     assert fleet.of(2) == made[:2]
     assert fleet.of(3)[:2] == made[:2]
     assert fleet.of(1) == made[:1]

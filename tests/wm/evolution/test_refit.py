@@ -10,7 +10,7 @@ import torch
 from wm.agents.trained import of_run
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.evolution.refit import Seeing, refitted
 from wm.models.build import controller_of
 from wm.models.memory import MDNRNN
@@ -65,7 +65,7 @@ def test_it_does_what_it_did(tiny: Run, bias: bool) -> None:
     assert found < lost / 20
     alone = replace(now, controller=replace(shape, inputs="z"))
     assert refitted(theta, before, alone, data).size == alone.controller.size
-    with pytest.raises(Mistake, match="no rollouts to fit C on"):
+    with pytest.raises(UserError, match="no rollouts to fit C on"):
         refitted(theta, before, now, DataSet([]))
 
 

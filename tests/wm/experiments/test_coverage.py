@@ -7,7 +7,7 @@ import pytest
 
 from wm.agents.trained import of_run
 from wm.envs import load
-from wm.experiments.coverage import AXES, Eyes, coverage, entropy
+from wm.experiments.coverage import AXES, LatentGrid, coverage, entropy
 from wm.runs.datasets import data_set
 from wm.runs.run import Run
 
@@ -37,7 +37,7 @@ def test_a_rounds_coverage(tiny: Run) -> None:
     vision = tiny.stage("vision").manifest()
     latents = tiny.stage("latents", of=vision.digest).manifest()
     made = tiny.stage("collect").manifest()
-    eyes = Eyes.of(trained.vision, latents)
+    eyes = LatentGrid.of(trained.vision, latents)
     mu = np.concatenate([data_set(latents, "encode").read(episode, ["mu"])["mu"][::8] for episode in range(4)])
     along = (mu - eyes.mean) @ eyes.axes
     np.testing.assert_allclose(np.cov(along.T), np.eye(AXES), atol=1e-6)  # as wide as a cell, and independent

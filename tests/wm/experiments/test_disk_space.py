@@ -9,14 +9,14 @@ import pytest
 from processes import Job
 
 from wm.config.presets import PRESETS
-from wm.errors import Mistake
-from wm.experiments.disk_space import ESTIMATES, look_for_room
+from wm.errors import UserError
+from wm.experiments.disk_space import ESTIMATES, check_disk_space
 from wm.formatting import size
 from wm.pipeline import pipeline
 from wm.pool import LocalPool, Progress
 from wm.runs import storage as places
-from wm.runs.run import Run, must_open, start_run
-from wm.runs.status import survey
+from wm.runs.run import Run, open_existing, start_run
+from wm.runs.status import stage_statuses
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 def test_estimates_are_of_the_right_size(tiny: Run) -> None:
-    for station in survey(tiny):
+    for station in stage_statuses(tiny):
         estimate, slack = ESTIMATES[station.stage](tiny.config), 1.5e6  # pictures, manifests
         assert station.bytes < 1.5 * estimate + slack, station
         assert estimate < 3 * station.bytes + slack, station
@@ -52,20 +52,20 @@ def test_estimates_are_of_the_right_size(tiny: Run) -> None:
 def test_what_is_needed_is_said_before_a_stage_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, place = PRESETS["car-racing"], places.at(str(tmp_path / "not" / "yet"))
-    assert (place.free() or 0) > 0
+    config, storage = PRESETS["car-racing"], places.at(str(tmp_path / "not" / "yet"))
+    assert (storage.free() or 0) > 0
     begins = Progress("collect", 0, 1250, "shards")
     caplog.set_level("INFO")
-    monkeypatch.setattr(place, "free", lambda: 8_000_000_000)
-    look_for_room(config, place, begins)
-    assert f"collect needs about 9.83 GB; 8 GB are free in {place.uri}" in caplog.text
+    monkeypatch.setattr(storage, "free", lambda: 8_000_000_000)
+    check_disk_space(config, storage, begins)
+    assert f"collect needs about 9.83 GB; 8 GB are free in {storage.uri}" in caplog.text
     assert "collect may not fit: about 1.83 GB are missing" in caplog.text
-    monkeypatch.setattr(place, "free", lambda: 4_000_000_000)
-    with pytest.raises(Mistake, match=r"collect needs about 9.83 GB, but .* has room for 4 GB: make room"):
-        look_for_room(config, place, begins)
-    look_for_room(config, place, Progress("collect", 1000, 1250, "shards"))  # most of it is there
-    monkeypatch.setattr(place, "free", lambda: None)  # a bucket has no end
-    look_for_room(config, place, begins)
+    monkeypatch.setattr(storage, "free", lambda: 4_000_000_000)
+    with pytest.raises(UserError, match=r"collect needs about 9.83 GB, but .* has room for 4 GB: make room"):
+        check_disk_space(config, storage, begins)
+    check_disk_space(config, storage, Progress("collect", 1000, 1250, "shards"))  # most of it is there
+    monkeypatch.setattr(storage, "free", lambda: None)  # a bucket has no end
+    check_disk_space(config, storage, begins)
 
 
 def test_sizes_are_said_as_people_say_them() -> None:
@@ -78,7 +78,7 @@ def test_a_disk_that_is_too_small_is_refused_in_one_line(disk: Callable[[str], P
     assert refused.wait() == 2
     assert refused.stderr.splitlines()[-1].startswith(f"collect needs about 23.6 MB, but {uri} has room for 1.0")
     assert "Traceback" not in refused.stderr
-    assert list(must_open(str(uri)).place.sizes()) == ["config.json"]
+    assert list(open_existing(str(uri)).storage.sizes()) == ["config.json"]
 
 
 def test_a_disk_that_becomes_full_in_any_stage(disk: Callable[[str], Path], tiny: Run) -> None:
@@ -95,10 +95,10 @@ def test_a_disk_that_becomes_full_in_any_stage(disk: Callable[[str], Path], tiny
 
     run.tell = fill
     for stage in ("collect", "vision", "latents", "memory", "evolve", "score"):
-        with pytest.raises(Mistake, match=r"can't write .* \(No space left on device\): make room"):
+        with pytest.raises(UserError, match=r"can't write .* \(No space left on device\): make room"):
             pipeline(run.config, run, LocalPool())
         assert full[-1] == stage
-        assert must_open(run.uri).config == run.config
+        assert open_existing(run.uri).config == run.config
         ballast.unlink()
     made = pipeline(run.config, run, LocalPool())
     assert [one.digest for one in made] == [one.digest for one in pipeline(tiny.config, tiny, LocalPool())]

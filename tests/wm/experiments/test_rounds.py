@@ -14,15 +14,15 @@ from processes import Job
 from wm.agents.trained import of_run
 from wm.config.presets import PRESETS
 from wm.config.schema import Config, Polish, Rounds
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.experiments.rounds import a_round, best_of, iterate, iterated, polished_config, round_config
 from wm.pool import LocalPool, Progress
 from wm.report import score_section as results
 from wm.report.run_page import run_report
 from wm.runs.checkpoints import unpack
-from wm.runs.run import Run, must_open, start_run
+from wm.runs.run import Run, open_existing, start_run
 from wm.stages.evolve import _begin
-from wm.stages.latents import Encoding
+from wm.stages.latents import Encode
 
 TINY = PRESETS["tiny"]
 TWO = replace(
@@ -51,12 +51,12 @@ def begun_like(two: Run, folder: Path, config: Config) -> Run:
 
 
 def table(run: Run) -> list[dict]:
-    return json.loads(run.place.get("rounds.json"))
+    return json.loads(run.storage.get("rounds.json"))
 
 
 def test_each_round_builds_on_the_one_before(two: Run) -> None:
     first, second = table(two)
-    later = must_open(f"{two.uri}/round-001")
+    later = open_existing(f"{two.uri}/round-001")
     assert later.config.collect.agent == later.config.vision.init == later.config.evolve.init == f"{two.uri}/round-000"
     assert second["env_steps"] > first["env_steps"] + 2 * 40
     assert list(first["nll"]) == ["round-000"]
@@ -83,7 +83,7 @@ def test_a_report_and_the_status_show_rounds(
     monkeypatch.setattr(results, "FILM_STEPS", 10)
     run = tmp_path / "two"
     shutil.copytree(two.uri, run)  # its rounds still name the first one's place
-    shown = run_report(must_open(str(run)))
+    shown = run_report(open_existing(str(run)))
     for part in ("Round by round", "What M foresees", "What was visited", "jobs.iterate tiny", "In the game"):
         assert part in shown
     assert "under way" not in shown
@@ -94,7 +94,7 @@ def test_a_report_and_the_status_show_rounds(
     (run / "round-001" / "round.json").unlink()
     for manifest in (run / "round-001" / "evolve").rglob("manifest-*"):
         manifest.unlink()
-    assert "Of round-001 4 of 5 stages are complete" in run_report(must_open(str(run)))
+    assert "Of round-001 4 of 5 stages are complete" in run_report(open_existing(str(run)))
     half = job("status", "--run", run)
     assert half.wait() == 0, half.stderr
     assert half.summary["rounds"][1]["state"].startswith("evolve: ")
@@ -103,8 +103,8 @@ def test_a_report_and_the_status_show_rounds(
 
 def test_a_round_without_room_is_refused_before_it_begins(two: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     part = a_round(TWO, two, 1)
-    monkeypatch.setattr(part.place, "free", lambda: 1000)
-    with pytest.raises(Mistake, match=r"latents needs about .* make room"):
+    monkeypatch.setattr(part.storage, "free", lambda: 1000)
+    with pytest.raises(UserError, match=r"latents needs about .* make room"):
         part.tell(Progress("latents", 0, 2, "shards"))
 
 
@@ -134,7 +134,7 @@ def test_each_round_learns_of_the_landscape_as_is_said_for_it() -> None:
 
 
 def test_c_is_fitted_to_the_next_round_s_v_and_m(two: Run) -> None:
-    first, second = (must_open(f"{two.uri}/round-00{number}") for number in (0, 1))
+    first, second = (open_existing(f"{two.uri}/round-00{number}") for number in (0, 1))
     assert not first.config.evolve.refit
     assert second.config.evolve.refit
     before, now = of_run(first), of_run(second)
@@ -156,7 +156,7 @@ def test_the_best_round_s_c_is_polished_with_v_and_m_as_they_are(
     iterate(config, run, LocalPool())
     *rounds, last = table(run)
     best = best_of(rounds)
-    part = must_open(f"{folder}/round-00{best}-polished")
+    part = open_existing(f"{folder}/round-00{best}-polished")
     assert (last["round"], last["polished"], [row["polished"] for row in rounds]) == (best, True, [False] * 2)
     told = part.config.evolve
     assert (told.components, told.cut, told.hardness, told.population, told.episodes) == (3, 50.0, 0.1, 5, 1)
@@ -178,7 +178,7 @@ def test_the_best_round_s_c_is_polished_with_v_and_m_as_they_are(
 
 def test_what_can_t_be_polished_is_refused_before_the_first_round(two: Run, tmp_path: Path) -> None:
     config = replace(TWO, evolve=replace(TWO.evolve, scaled=True), polish=Polish(generations=2))
-    with pytest.raises(Mistake, match=r"evolve\.scaled"):
+    with pytest.raises(UserError, match=r"evolve\.scaled"):
         iterate(config, begun_like(two, tmp_path, config), LocalPool())
 
 
@@ -204,15 +204,15 @@ def test_a_frozen_v_stays_as_it_is_and_what_it_saw_is_taken_over(
     two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded, taken = [], []
-    encoding, take_over = Encoding._encode, Encoding._take_over
-    monkeypatch.setattr(Encoding, "_encode", lambda self, *a: encoded.append(self.uri) or encoding(self, *a))
-    monkeypatch.setattr(Encoding, "_take_over", lambda self, unit: taken.append(unit) or take_over(self, unit))
+    encoding, take_over = Encode._encode, Encode._take_over
+    monkeypatch.setattr(Encode, "_encode", lambda self, *a: encoded.append(self.uri) or encoding(self, *a))
+    monkeypatch.setattr(Encode, "_take_over", lambda self, unit: taken.append(unit) or take_over(self, unit))
     still = replace(TWO, rounds=replace(TWO.rounds, vision_steps=0))
     run = begun_like(two, tmp_path, still)
     iterate(still, run, LocalPool())
-    digests = {must_open(f"{run.uri}/round-00{number}").stage("vision").manifest().digest for number in (0, 1)}
+    digests = {open_existing(f"{run.uri}/round-00{number}").stage("vision").manifest().digest for number in (0, 1)}
     assert len(digests) == 1
-    first, second = (must_open(f"{run.uri}/round-00{number}") for number in (0, 1))
+    first, second = (open_existing(f"{run.uri}/round-00{number}") for number in (0, 1))
     assert (encoded.count(first.uri), encoded.count(second.uri)) == (0, TWO.rounds.episodes)
     assert taken == list(range(TWO.collect.episodes // TWO.collect.unit_episodes))
     latents = [part.need("latents", 1, "encode", of=digests.copy().pop()) for part in (first, second)]
@@ -220,7 +220,7 @@ def test_a_frozen_v_stays_as_it_is_and_what_it_saw_is_taken_over(
     assert after[: len(before)] == before
     starts = [unpack(made.read(made.content["starts"]))[0]["mu"] for made in latents]
     assert torch.equal(starts[1][: len(starts[0])], starts[0])
-    assert of_run(must_open(f"{run.uri}/round-001")).memory is not None
+    assert of_run(open_existing(f"{run.uri}/round-001")).memory is not None
 
 
 @pytest.mark.parametrize("limit", [{"target": -500.0}, {"env_steps": 1}])
@@ -238,21 +238,21 @@ def test_a_driver_killed_in_any_round_leaves_no_trace(two: Run, job: Callable[..
         folder = tmp_path / "run" / reached
         job("iterate", *words).kill_when(lambda folder=folder: any(folder.rglob("*")))
     assert job("iterate", *words).wait() == 0
-    assert table(must_open(str(tmp_path / "run"))) == table(two)[:2]
+    assert table(open_existing(str(tmp_path / "run"))) == table(two)[:2]
 
 
 def test_wrong_numbers_are_refused() -> None:
-    with pytest.raises(Mistake, match=r"rounds\.count"):
+    with pytest.raises(UserError, match=r"rounds\.count"):
         replace(TINY, rounds=Rounds(count=0)).check()
-    with pytest.raises(Mistake, match="vision-steps"):
+    with pytest.raises(UserError, match="vision-steps"):
         replace(TINY, rounds=Rounds(vision_steps=-1)).check()
-    with pytest.raises(Mistake, match=r"rounds\.fresh"):
+    with pytest.raises(UserError, match=r"rounds\.fresh"):
         replace(TINY, rounds=Rounds(sigma=0.1, fresh=True)).check()
-    with pytest.raises(Mistake, match=r"rounds\.fresh"):
+    with pytest.raises(UserError, match=r"rounds\.fresh"):
         replace(TINY, rounds=Rounds(refit=True, fresh=True)).check()
-    with pytest.raises(Mistake, match=r"polish\.generations"):
+    with pytest.raises(UserError, match=r"polish\.generations"):
         replace(TINY, polish=Polish(generations=-1)).check()
-    with pytest.raises(Mistake, match=r"polish\.components"):
+    with pytest.raises(UserError, match=r"polish\.components"):
         replace(TINY, polish=Polish(components=0)).check()
-    with pytest.raises(Mistake, match=r"vision\.init"):
+    with pytest.raises(UserError, match=r"vision\.init"):
         replace(TINY, vision=replace(TINY.vision, frozen=True)).check()

@@ -8,7 +8,7 @@ import torch
 
 from wm.models.agent import Agent
 from wm.models.controller import Controller
-from wm.models.curiosity import Curious
+from wm.models.curiosity import CuriousAgent
 from wm.models.memory import MDNRNN, nll
 from wm.models.vision import VAE, draw
 
@@ -36,12 +36,12 @@ def driven(agent: Agent) -> list[tuple[np.ndarray, torch.Tensor, torch.Tensor, t
     for step in range(STEPS):
         live = np.flatnonzero(np.array(LENGTHS) > step)
         agent.act(frames[step, live], live)
-        bonus = agent.bonus.copy() if isinstance(agent, Curious) else np.zeros(0)
+        bonus = agent.bonus.copy() if isinstance(agent, CuriousAgent) else np.zeros(0)
         trace.append((agent.a.numpy().copy(), agent.z.clone(), agent.logvar.clone(), agent.a.clone(), bonus))
     return trace
 
 
-def curious(vision: VAE, m: MDNRNN, latent: str, kind: type = Curious, **more: float) -> Agent:
+def curious(vision: VAE, m: MDNRNN, latent: str, kind: type = CuriousAgent, **more: float) -> Agent:
     controller = Controller("zh", Z, H, A)
     theta = np.random.default_rng(4).standard_normal((1, controller.size))
     return kind(vision, m, controller, theta, [0] * len(LENGTHS), torch.tanh, latent=latent, seed=5, **more)
@@ -81,7 +81,7 @@ def test_surprise_is_what_m_says_of_whole_sequences(vision: VAE, latent: str) ->
 def test_it_drives_as_if_it_were_not_curious(vision: VAE) -> None:
     one, other = (
         driven(curious(vision, memory(), "z", kind, **more))
-        for kind, more in ((Agent, {}), (Curious, {"weight": 1.0, "usual": 1.0}))
+        for kind, more in ((Agent, {}), (CuriousAgent, {"weight": 1.0, "usual": 1.0}))
     )
     for (mine, *_), (theirs, *_) in zip(one, other, strict=True):
         np.testing.assert_array_equal(mine, theirs)

@@ -11,7 +11,7 @@ import pytest
 from faults import FAULTS, Faults
 
 from wm.config.presets import PRESETS
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.pipeline import pipeline
 from wm.pool import LocalPool, Progress
 from wm.runs import storage as places
@@ -32,21 +32,21 @@ def faults(s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def test_every_verb_outlives_a_store_that_fails_often(faults: Faults, s3: Callable[[str], str]) -> None:
-    place = places.at(s3("often"))
+    storage = places.at(s3("often"))
     faults.share = 0.3
     data = [os.urandom(100_000 + number) for number in range(6)]
     for number, one in enumerate(data):
-        assert place.put_new(f"new/{number}", one)  # true also where only the answer was lost
-        assert not place.put_new(f"new/{number}", b"other")
-        place.put(f"put/{number}", one)
-        assert place.get(f"new/{number}") == one
-        assert place.get("nothing") is None
-        file = place.open(f"put/{number}")
+        assert storage.put_new(f"new/{number}", one)  # true also where only the answer was lost
+        assert not storage.put_new(f"new/{number}", b"other")
+        storage.put(f"put/{number}", one)
+        assert storage.get(f"new/{number}") == one
+        assert storage.get("nothing") is None
+        file = storage.open(f"put/{number}")
         file.seek(90_000)
         assert bytes(file.read()) == one[90_000:]
-    place.delete("put/0")
-    assert sorted(place.sizes("new").values()) == [len(one) for one in data]
-    assert len(place.sizes()) == 11
+    storage.delete("put/0")
+    assert sorted(storage.sizes("new").values()) == [len(one) for one in data]
+    assert len(storage.sizes()) == 11
     assert set(faults.done) == {*FAULTS, "none"}
 
 
@@ -56,10 +56,10 @@ def test_of_many_at_once_exactly_one_wins_whatever_answers_are_lost(faults: Faul
     barrier = threading.Barrier(8)
 
     def attempt(number: int) -> list[bool]:
-        place, won = places.at(uri), []
+        storage, won = places.at(uri), []
         for key in range(3):
             barrier.wait()
-            won.append(place.put_new(str(key), b"%d" % number))
+            won.append(storage.put_new(str(key), b"%d" % number))
         return won
 
     with ThreadPoolExecutor(8) as threads:
@@ -110,16 +110,16 @@ def test_a_bucket_that_stays_away_is_given_up_in_time(
     faults: Faults, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(places, "PATIENCE", 1.0)
-    place = places.at(s3("gone"))
+    storage = places.at(s3("gone"))
     faults.away = True
     start = time.monotonic()
     with pytest.raises(OSError, match="S3"):
-        place.get("key")
+        storage.get("key")
     assert time.monotonic() - start < 20
 
 
 def test_what_asking_again_does_not_cure_is_said_at_once(faults: Faults, s3: Callable[[str], str]) -> None:
     start = time.monotonic()
-    with pytest.raises(Mistake, match="there is no bucket nobody-made-this"):
+    with pytest.raises(UserError, match="there is no bucket nobody-made-this"):
         start_run("s3://nobody-made-this/run", "tiny", PRESETS["tiny"])
     assert time.monotonic() - start < 10

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.runs import lease as leases
 from wm.runs import storage as places
 from wm.runs.lease import Lease, hold
@@ -62,20 +62,20 @@ def elsewhere(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> Lease:
 
 
 def test_it_is_given_back(uri: str) -> None:
-    place = places.at(uri)
+    storage = places.at(uri)
     for _ in range(3):
-        with hold(place) as lease:
-            assert list(place.sizes()) == ["lease/0001.json"]
+        with hold(storage) as lease:
+            assert list(storage.sizes()) == ["lease/0001.json"]
             lease.check()
-        assert place.sizes() == {}
-    with pytest.raises(ZeroDivisionError), hold(place):
+        assert storage.sizes() == {}
+    with pytest.raises(ZeroDivisionError), hold(storage):
         raise ZeroDivisionError
-    assert place.sizes() == {}
+    assert storage.sizes() == {}
 
 
 def test_the_second_is_told_who_has_it(uri: str, other: Callable[..., Any]) -> None:
     first = other()
-    with pytest.raises(Mistake, match=rf"is being worked on by process {first.pid} on \S+, since .*--take-over"):
+    with pytest.raises(UserError, match=rf"is being worked on by process {first.pid} on \S+, since .*--take-over"):
         Lease(places.at(uri)).acquire()
     first.kill()
     first.join()
@@ -112,7 +112,7 @@ def test_who_is_elsewhere_and_lives_is_left_alone(
     far = elsewhere(Lease(places.at(uri)), monkeypatch)
     far.acquire()
     start = time.monotonic()
-    with pytest.raises(Mistake, match=r"process .* on elsewhere"):
+    with pytest.raises(UserError, match=r"process .* on elsewhere"):
         Lease(places.at(uri)).acquire()
     assert time.monotonic() - start < 2
     assert "waiting for a sign of it" in caplog.text
@@ -137,15 +137,15 @@ def test_take_over_does_not_wait_and_the_other_is_told(uri: str, quick: None, mo
         while not first.lost:
             assert time.monotonic() < end
             time.sleep(0.05)
-        with pytest.raises(Mistake, match=r"was taken over by process .*what is complete is kept"):
+        with pytest.raises(UserError, match=r"was taken over by process .*what is complete is kept"):
             first.check()
 
 
 def test_it_is_renewed_and_trouble_with_that_is_outlived(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = places.at(str(tmp_path))
-    put, broken = place.put, [3]
+    storage = places.at(str(tmp_path))
+    put, broken = storage.put, [3]
 
     def breaking(key: str, data: bytes) -> None:
         if broken[0]:
@@ -153,8 +153,8 @@ def test_it_is_renewed_and_trouble_with_that_is_outlived(
             raise OSError("the disk is away")
         put(key, data)
 
-    monkeypatch.setattr(place, "put", breaking)
-    with hold(place):
+    monkeypatch.setattr(storage, "put", breaking)
+    with hold(storage):
         before = json.loads((tmp_path / "lease/0001.json").read_text())["until"]
         end = time.monotonic() + 60
         while json.loads((tmp_path / "lease/0001.json").read_text())["until"] == before:
@@ -165,14 +165,14 @@ def test_it_is_renewed_and_trouble_with_that_is_outlived(
 
 def test_what_is_no_lease_is_a_mistake(uri: str) -> None:
     places.at(uri).put("lease/0001.json", b"{}")
-    with pytest.raises(Mistake, match=r"lease/0001.json is no lease of ours: remove it"):
+    with pytest.raises(UserError, match=r"lease/0001.json is no lease of ours: remove it"):
         Lease(places.at(uri)).acquire()
 
 
 @pytest.mark.parametrize("rounds", [8, pytest.param(50, marks=pytest.mark.slow)])
 def test_of_many_processes_at_once_exactly_one_works(uri: str, rounds: int) -> None:
     """Again and again, some times after a holder that was killed. Each notes when it worked."""
-    place, teams = places.at(uri), 4
+    storage, teams = places.at(uri), 4
     barrier, answers = processes.Barrier(teams), processes.Queue()
     workers = [
         processes.Process(target=_compete, args=(uri, rounds, barrier, answers, dict(os.environ))) for _ in range(teams)
@@ -185,22 +185,22 @@ def test_of_many_processes_at_once_exactly_one_works(uri: str, rounds: int) -> N
         assert one.exitcode == 0
     for number in range(rounds):
         assert sorted(word for of, word in said if of == number) == ["told"] * (teams - 1) + ["worked"], number
-    assert place.sizes("lease") == {}
+    assert storage.sizes("lease") == {}
 
 
 def _compete(uri: str, rounds: int, barrier: Any, answers: Any, environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    place = places.at(uri)
+    storage = places.at(uri)
     for number in range(rounds):
         if barrier.wait(60) == 0 and number % 2:
-            dead = Lease(place)
+            dead = Lease(storage)
             dead.mine = replace(dead.mine, began="died a moment ago")
             dead._take(1)
         barrier.wait(60)
-        lease = Lease(place)
+        lease = Lease(storage)
         try:
             lease.acquire()
-        except Mistake:
+        except UserError:
             answers.put((number, "told"))
             barrier.wait(60)
         else:

@@ -13,12 +13,12 @@ import pytest
 
 from wm.config.presets import PRESETS
 from wm.config.schema import FORMAT, Config
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.pool import Progress
 from wm.runs import storage as places
 from wm.runs.provenance import _compare
-from wm.runs.run import Manifest, Run, must_open, open_run, start_run
-from wm.runs.status import survey
+from wm.runs.run import Manifest, Run, open_existing, open_run, start_run
+from wm.runs.status import stage_statuses
 from wm.runs.storage import sha256, to_json
 
 TINY = PRESETS["tiny"]
@@ -37,7 +37,7 @@ def commit(
 ) -> Manifest:
     corner = run.stage(stage, of=of)
     key = corner.key("weights")
-    run.place.put(key, content)
+    run.storage.put(key, content)
     files = {key: sha256(content)}
     return corner.commit(extent, inputs=inputs, content={"files": files}, metrics={"loss": 1.5})
 
@@ -45,15 +45,15 @@ def commit(
 def test_the_config_is_frozen(uri: str) -> None:
     assert open_run(uri) is None
     start_run(uri, "tiny", TINY)
-    run = must_open(uri)
+    run = open_existing(uri)
     assert (run.config, run.preset, run.base) == (TINY, "tiny", None)
-    with pytest.raises(Mistake, match=r"--seed 1, not 2"):
+    with pytest.raises(UserError, match=r"--seed 1, not 2"):
         start_run(uri, "tiny", with_seed(TINY, 2))
-    assert must_open(uri).config == TINY
+    assert open_existing(uri).config == TINY
 
 
 def test_a_wrong_config_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(Mistake):
+    with pytest.raises(UserError):
         start_run(str(tmp_path / "run"), "tiny", with_seed(TINY, 0))
     assert not (tmp_path / "run").exists()
 
@@ -61,27 +61,27 @@ def test_a_wrong_config_leaves_nothing(tmp_path: Path) -> None:
 def test_extents_grow_and_are_remembered(uri: str) -> None:
     for steps in (6, 7, 7, 9):
         assert start_run(uri, "tiny", with_steps(TINY, steps)).config.vision.steps == steps
-    assert must_open(uri).config == with_steps(TINY, 9)
+    assert open_existing(uri).config == with_steps(TINY, 9)
     assert list(places.at(uri).sizes()) == ["config-0001.json", "config-0002.json", "config.json"]
-    assert must_open(uri).revision == 2
+    assert open_existing(uri).revision == 2
 
 
 def test_free_fields_leave_no_trace(uri: str) -> None:
     start_run(uri, "tiny", TINY)
     run = start_run(uri, "tiny", replace(TINY, workers=replace(TINY.workers, count=3)))
     assert run.config.workers.count == 3
-    assert list(run.place.sizes()) == ["config.json"]
+    assert list(run.storage.sizes()) == ["config.json"]
 
 
-def at_once(*configs: Config, uri: str) -> list[Run | Mistake]:
+def at_once(*configs: Config, uri: str) -> list[Run | UserError]:
     """Start or grow one run with each of these at the same instant."""
     barrier = threading.Barrier(len(configs))
 
-    def start(config: Config) -> Run | Mistake:
+    def start(config: Config) -> Run | UserError:
         barrier.wait()
         try:
             return start_run(uri, "tiny", config)
-        except Mistake as mistake:
+        except UserError as mistake:
             return mistake
 
     with ThreadPoolExecutor(len(configs)) as threads:
@@ -92,16 +92,16 @@ def test_of_two_that_start_one_run_one_wins(uri: str) -> None:
     results = at_once(*(with_seed(TINY, seed) for seed in range(1, 9)), uri=uri)
     winners = [result for result in results if isinstance(result, Run)]
     assert len(winners) == 1
-    assert must_open(uri).config == winners[0].config
+    assert open_existing(uri).config == winners[0].config
     for result in results:
-        if isinstance(result, Mistake):
+        if isinstance(result, UserError):
             assert f"--seed {winners[0].config.seed}, not" in str(result)
 
 
 def test_of_many_that_change_an_extent_each_is_heard_and_one_is_last(uri: str) -> None:
     start_run(uri, "tiny", TINY)
     results = at_once(*(with_steps(TINY, steps) for steps in range(7, 13)), uri=uri)
-    assert must_open(uri).config.vision.steps in range(7, 13)
+    assert open_existing(uri).config.vision.steps in range(7, 13)
     assert all(isinstance(result, Run) for result in results)
 
 
@@ -109,30 +109,30 @@ def test_an_extent_falls_as_far_as_what_is_done(uri: str) -> None:
     run = start_run(uri, "tiny", with_steps(TINY, 5_000))  # a zero too many
     assert start_run(uri, "tiny", with_steps(TINY, 50)).config.vision.steps == 50
     commit(run, "vision", 6)
-    with pytest.raises(Mistake, match=r"--vision.steps 5 is less than this run has come to: say 6 or more"):
+    with pytest.raises(UserError, match=r"--vision.steps 5 is less than this run has come to: say 6 or more"):
         start_run(uri, "tiny", with_steps(TINY, 5))
-    run.place.put("vision/checkpoints/step-0000000021-0123456789ab.safetensors", b"")
-    assert next(station for station in survey(run) if station.stage == "vision").begun == 21
+    run.storage.put("vision/checkpoints/step-0000000021-0123456789ab.safetensors", b"")
+    assert next(station for station in stage_statuses(run) if station.stage == "vision").begun == 21
     # A training measures at its last step, so it has to take one.
-    with pytest.raises(Mistake, match=r"--vision.steps 21 .* say 22 or more"):
+    with pytest.raises(UserError, match=r"--vision.steps 21 .* say 22 or more"):
         start_run(uri, "tiny", with_steps(TINY, 21))
     assert start_run(uri, "tiny", with_steps(TINY, 22)).config.vision.steps == 22
-    assert must_open(uri).config.vision.steps == 22
+    assert open_existing(uri).config.vision.steps == 22
 
 
 def test_a_manifest_vouches_for_a_stage(uri: str) -> None:
     run = start_run(uri, "tiny", TINY)
     assert run.stage("vision").manifest() is None
-    with pytest.raises(Mistake, match=f"no complete vision in {run.uri}: run `python -m jobs.train_vision --run"):
+    with pytest.raises(UserError, match=f"no complete vision in {run.uri}: run `python -m jobs.train_vision --run"):
         run.need("vision", 6, "train_vision")
     made = commit(run, "vision", 6)
-    found = must_open(uri).need("vision", 6, "train_vision")
+    found = open_existing(uri).need("vision", 6, "train_vision")
     assert found == made
     assert found.digest == made.digest
     assert found.read("vision/weights") == b"data"
     assert {"code", "python", "versions", "processor", "cpus", "seconds", "at"} == found.made.keys()
     assert {"torch", "numpy", "gymnasium", "pyarrow"} <= found.made["versions"].keys()
-    with pytest.raises(Mistake, match="no complete vision"):
+    with pytest.raises(UserError, match="no complete vision"):
         run.need("vision", 7, "train_vision")
 
 
@@ -188,22 +188,22 @@ def test_what_was_made_of_something_else_is_not_taken(tmp_path: Path) -> None:
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path, damage: Callable[[Path], Any]) -> None:
     made = commit(start_run(str(tmp_path), "tiny", TINY), "vision", 6)
     damage(tmp_path / "vision" / "weights")
-    with pytest.raises(Mistake, match=f"{tmp_path}/vision/weights is (missing|damaged): copy it back, or"):
+    with pytest.raises(UserError, match=f"{tmp_path}/vision/weights is (missing|damaged): copy it back, or"):
         made.read("vision/weights")
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"{}", b"[]", b"7", b'{"format": 1}', b'{"format": 1, "x": 2}'])
 def test_garbage_is_no_manifest(tmp_path: Path, garbage: bytes) -> None:
     run = start_run(str(tmp_path), "tiny", TINY)
-    run.place.put("vision/manifest-0000000006.json", garbage)
-    with pytest.raises(Mistake, match=r"manifest-0000000006.json is no manifest of ours: remove it"):
+    run.storage.put("vision/manifest-0000000006.json", garbage)
+    with pytest.raises(UserError, match=r"manifest-0000000006.json is no manifest of ours: remove it"):
         run.stage("vision").manifest()
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"{}", b"[]", b"7"])
 def test_garbage_is_no_config(tmp_path: Path, garbage: bytes) -> None:
     (tmp_path / "config.json").write_bytes(garbage)
-    with pytest.raises(Mistake, match=r"config.json is no config of ours"):
+    with pytest.raises(UserError, match=r"config.json is no config of ours"):
         open_run(str(tmp_path))
 
 
@@ -213,9 +213,9 @@ def test_another_format_is_an_error(tmp_path: Path) -> None:
     for name in ("vision/manifest-0000000006.json", "config.json"):
         values = json.loads((tmp_path / name).read_text())
         (tmp_path / name).write_bytes(to_json(values | {"format": FORMAT + 1}))
-    with pytest.raises(Mistake, match="another version of this project"):
+    with pytest.raises(UserError, match="another version of this project"):
         run.stage("vision").manifest()
-    with pytest.raises(Mistake, match=rf"another version of this project \(format {FORMAT + 1}\)"):
+    with pytest.raises(UserError, match=rf"another version of this project \(format {FORMAT + 1}\)"):
         open_run(str(tmp_path))
 
 
@@ -246,8 +246,8 @@ def test_a_base_lends_what_is_the_same(uri: str, tmp_path: Path) -> None:
     assert run.need("collect", 4, "collect") == rollouts
     assert run.need("vision", 6, "train_vision").read("vision/weights") == b"data"
     assert run.need("memory", 6, "train_memory", of=vision.digest).digest == memory.digest
-    assert list(run.place.sizes()) == ["config.json"]  # nothing is copied
-    again = must_open(run.uri)
+    assert list(run.storage.sizes()) == ["config.json"]  # nothing is copied
+    again = open_existing(run.uri)
     assert again.base is not None
     assert again.base.uri == base.uri
 
@@ -304,25 +304,25 @@ def test_a_base_is_named_once_and_for_all(tmp_path: Path) -> None:
     start_run(two, "tiny", TINY)
     start_run(run, "tiny", TINY, base=one)
     assert start_run(run, "tiny", TINY).base is not None  # it may be left out afterwards
-    with pytest.raises(Mistake, match=f"was started with --base {one}"):
+    with pytest.raises(UserError, match=f"was started with --base {one}"):
         start_run(run, "tiny", TINY, base=two)
-    with pytest.raises(Mistake, match="was started without --base"):
+    with pytest.raises(UserError, match="was started without --base"):
         start_run(one, "tiny", TINY, base=two)
 
 
 def test_a_base_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match=f"no run in {tmp_path / 'nowhere'}"):
+    with pytest.raises(UserError, match=f"no run in {tmp_path / 'nowhere'}"):
         start_run(str(tmp_path / "run"), "tiny", TINY, base=str(tmp_path / "nowhere"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_in_a_bucket_that_is_not_there(s3: Callable[[str], str]) -> None:
     for attempt in (open_run, lambda uri: start_run(uri, "tiny", TINY)):
-        with pytest.raises(Mistake, match="there is no bucket nowhere-at-all: make it"):
+        with pytest.raises(UserError, match="there is no bucket nowhere-at-all: make it"):
             attempt("s3://nowhere-at-all/run")
 
 
 def test_a_run_where_a_file_is(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Mistake, match="is a file: name a folder"):
+    with pytest.raises(UserError, match="is a file: name a folder"):
         start_run(str(tmp_path / "file"), "tiny", TINY)

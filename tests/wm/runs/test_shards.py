@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wm.envs import FRAME
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.runs import storage as places
 from wm.runs.shards import (
     DataSet,
@@ -30,7 +30,7 @@ from wm.runs.shards import (
     to_numpy,
     vector_column,
 )
-from wm.runs.storage import Place
+from wm.runs.storage import Storage
 
 
 def frames_of(episode: int, length: int) -> np.ndarray:
@@ -68,16 +68,16 @@ def shard_of(first: int, lengths: Sequence[int]) -> bytes:
     return writer.finish()
 
 
-def data_of(place: Place, *shards: Sequence[int]) -> DataSet:
+def data_of(storage: Storage, *shards: Sequence[int]) -> DataSet:
     """A data set with these episodes' lengths, shard by shard."""
     records, first = [], 0
     for unit, lengths in enumerate(shards):
         data = shard_of(first, lengths)
         key = f"collect/{unit:06d}.parquet"
-        place.put(key, data)
+        storage.put(key, data)
         records.append(Shard(key, hashlib.sha256(data).hexdigest(), len(data), tuple(lengths)))
         first += len(lengths)
-    return DataSet(File(place, shard, "python -m jobs.collect --run here") for shard in records)
+    return DataSet(File(storage, shard, "python -m jobs.collect --run here") for shard in records)
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_damaged_file_is_named_with_its_cure(data: DataSet, tmp_path: Path, da
     data.verify()
     damage(tmp_path / "collect" / "000001.parquet")
     cure = "delete that file if it is there, then run `python -m jobs.collect --run here`"
-    with pytest.raises(Mistake, match=f"{tmp_path}/collect/000001.parquet (is|has) .*{cure}"):
+    with pytest.raises(UserError, match=f"{tmp_path}/collect/000001.parquet (is|has) .*{cure}"):
         data.verify()
 
 
@@ -198,21 +198,21 @@ def test_a_damaged_file_is_named_with_its_cure(data: DataSet, tmp_path: Path, da
 def test_reading_a_damaged_file_is_no_crash(data: DataSet, tmp_path: Path, damage) -> None:
     """Should it be damaged after the stage has begun."""
     damage(tmp_path / "collect" / "000001.parquet")
-    with pytest.raises(Mistake, match=r"collect/000001.parquet (is missing|can't be read)"):
+    with pytest.raises(UserError, match=r"collect/000001.parquet (is missing|can't be read)"):
         [data.read(episode, ["frame", "reward"]) for episode in (2, 3)]
 
 
 def test_a_damaged_object_in_a_bucket_is_named(s3) -> None:
-    place = places.at(s3("damaged"))
-    data = data_of(place, (30,), (20,))
-    whole = place.get("collect/000001.parquet")
-    place.put("collect/000001.parquet", whole[:-1])
-    with pytest.raises(Mistake, match=f"{place.uri}/collect/000001.parquet has {len(whole) - 1} bytes instead of"):
+    storage = places.at(s3("damaged"))
+    data = data_of(storage, (30,), (20,))
+    whole = storage.get("collect/000001.parquet")
+    storage.put("collect/000001.parquet", whole[:-1])
+    with pytest.raises(UserError, match=f"{storage.uri}/collect/000001.parquet has {len(whole) - 1} bytes instead of"):
         data.verify()
-    place.delete("collect/000001.parquet")
-    with pytest.raises(Mistake, match="is missing"):
+    storage.delete("collect/000001.parquet")
+    with pytest.raises(UserError, match="is missing"):
         data.verify()
-    with pytest.raises(Mistake, match="is missing"):
+    with pytest.raises(UserError, match="is missing"):
         data.read(1, ["frame"])
 
 
@@ -301,7 +301,7 @@ def test_two_windows_are_in_memory_at_most(tmp_path: Path) -> None:
 
 def test_an_error_of_the_reader_reaches_who_waits(data: DataSet, tmp_path: Path) -> None:
     (tmp_path / "collect" / "000002.parquet").unlink()
-    with pytest.raises(Mistake, match=r"000002.parquet is missing"):
+    with pytest.raises(UserError, match=r"000002.parquet is missing"):
         served(stream_of(data), 40)
 
 

@@ -9,49 +9,49 @@ from pathlib import Path
 
 import pytest
 
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.runs import storage as places
 from wm.runs.storage import UNFINISHED
 
 
 def test_what_is_put_is_there(uri: str) -> None:
-    place = places.at(uri)
-    assert place.get("a/b") is None
-    assert place.sizes() == {}
-    place.put("a/b", b"one")
-    place.put("a/b", b"three")
-    place.put("ab", b"")
-    assert place.get("a/b") == b"three"
-    assert place.sizes() == {"a/b": 5, "ab": 0}
-    assert place.sizes("a") == {"a/b": 5}  # a folder, not a beginning of names
-    file = place.open("a/b")
+    storage = places.at(uri)
+    assert storage.get("a/b") is None
+    assert storage.sizes() == {}
+    storage.put("a/b", b"one")
+    storage.put("a/b", b"three")
+    storage.put("ab", b"")
+    assert storage.get("a/b") == b"three"
+    assert storage.sizes() == {"a/b": 5, "ab": 0}
+    assert storage.sizes("a") == {"a/b": 5}  # a folder, not a beginning of names
+    file = storage.open("a/b")
     file.seek(2)
     assert bytes(file.read()) == b"ree"
     file.close()
-    place.delete("a/b")
-    place.delete("a/b")
-    assert place.get("a/b") is None
+    storage.delete("a/b")
+    storage.delete("a/b")
+    assert storage.get("a/b") is None
     with pytest.raises(FileNotFoundError):
-        place.open("a/b")
+        storage.open("a/b")
 
 
 def test_put_new_refuses_what_is_there(uri: str) -> None:
-    place = places.at(uri)
-    assert place.put_new("key", b"first")
-    assert not place.put_new("key", b"second")
-    assert place.get("key") == b"first"
-    place.commit("key", b"first")  # a retry
+    storage = places.at(uri)
+    assert storage.put_new("key", b"first")
+    assert not storage.put_new("key", b"second")
+    assert storage.get("key") == b"first"
+    storage.commit("key", b"first")  # a retry
     with pytest.raises(FileExistsError, match="another content"):
-        place.commit("key", b"second")
+        storage.commit("key", b"second")
 
 
 def test_of_many_at_once_exactly_one_wins(uri: str) -> None:
     barrier = threading.Barrier(12)
 
     def attempt(number: int) -> bool:
-        place = places.at(uri)
+        storage = places.at(uri)
         barrier.wait()
-        return place.put_new("folder/key", b"%d" % number * 10_000)
+        return storage.put_new("folder/key", b"%d" % number * 10_000)
 
     with ThreadPoolExecutor(12) as threads:
         won = list(threads.map(attempt, range(12)))
@@ -61,22 +61,22 @@ def test_of_many_at_once_exactly_one_wins(uri: str) -> None:
 
 
 def test_readers_see_whole_things_only(uri: str) -> None:
-    place, sizes = places.at(uri), (10, 400_000)
+    storage, sizes = places.at(uri), (10, 400_000)
     seen: set[int] = set()
     names: set[str] = set()
-    place.put("key", b"x" * sizes[0])
+    storage.put("key", b"x" * sizes[0])
     stop = threading.Event()
 
     def read() -> None:
         while not stop.is_set():
-            seen.add(len(place.get("key") or b""))
-            seen.update(place.sizes().values())
-            names.update(place.sizes())
+            seen.add(len(storage.get("key") or b""))
+            seen.update(storage.sizes().values())
+            names.update(storage.sizes())
 
     with ThreadPoolExecutor(2) as threads:
         readers = [threads.submit(read) for _ in range(2)]
         for number in range(40):
-            place.put("key", b"x" * sizes[number % 2])
+            storage.put("key", b"x" * sizes[number % 2])
         stop.set()
         for reader in readers:
             reader.result()
@@ -87,65 +87,65 @@ def test_readers_see_whole_things_only(uri: str) -> None:
 
 def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
     """A writer that was killed leaves such a file."""
-    place = places.at(str(tmp_path))
-    place.put("folder/key", b"x")
+    storage = places.at(str(tmp_path))
+    storage.put("folder/key", b"x")
     (tmp_path / "folder" / f"{UNFINISHED}0123").write_bytes(b"half")
-    assert place.sizes() == {"folder/key": 1}
+    assert storage.sizes() == {"folder/key": 1}
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    place = places.at(str(tmp_path))
-    place.put("key", b"before")
+    storage = places.at(str(tmp_path))
+    storage.put("key", b"before")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Mistake, match="No space left on device"):
-        place.put("key", b"after")
+    with pytest.raises(UserError, match="No space left on device"):
+        storage.put("key", b"after")
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
-    assert place.get("key") == b"before"
+    assert storage.get("key") == b"before"
 
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        place = places.at(str(path))
-        with pytest.raises(Mistake, match="file"):
-            place.put_new("key", b"")
-    with pytest.raises(Mistake, match="is a file: name a folder"):
+        storage = places.at(str(path))
+        with pytest.raises(UserError, match="file"):
+            storage.put_new("key", b"")
+    with pytest.raises(UserError, match="is a file: name a folder"):
         places.at(str(tmp_path / "file")).sizes()
 
 
 def test_a_folder_that_cannot_be_written() -> None:
-    with pytest.raises(Mistake, match="can't write /proc/runs/key"):
+    with pytest.raises(UserError, match="can't write /proc/runs/key"):
         places.at("/proc/runs").put("key", b"")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
 def test_a_folder_without_the_rights(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(Mistake, match="Permission denied"):
+    with pytest.raises(UserError, match="Permission denied"):
         places.at(str(tmp_path)).put("key", b"")
     tmp_path.chmod(0o000)
-    with pytest.raises(Mistake, match="get the rights"):
+    with pytest.raises(UserError, match="get the rights"):
         places.at(str(tmp_path)).sizes()
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/run", "http://host/run", "s3://"])
 def test_a_place_of_an_unknown_kind(uri: str) -> None:
-    with pytest.raises(Mistake, match="say"):
+    with pytest.raises(UserError, match="say"):
         places.at(uri)
 
 
 def test_a_missing_bucket(s3: Callable[[str], str]) -> None:
-    place = places.at("s3://no-such-bucket/run")
-    for attempt in (lambda: place.sizes(), lambda: place.put("key", b""), lambda: place.put_new("key", b"")):
-        with pytest.raises(Mistake, match="aws s3 mb s3://no-such-bucket"):
+    storage = places.at("s3://no-such-bucket/run")
+    for attempt in (lambda: storage.sizes(), lambda: storage.put("key", b""), lambda: storage.put_new("key", b"")):
+        with pytest.raises(UserError, match="aws s3 mb s3://no-such-bucket"):
             attempt()
 
 
 def test_wrong_credentials(s3: Callable[[str], str]) -> None:
-    place = places.at(s3("denied"))
+    storage = places.at(s3("denied"))
 
     def allowed(requests: bytes) -> None:
         """From then on, the server looks at who asks."""
@@ -155,12 +155,12 @@ def test_wrong_credentials(s3: Callable[[str], str]) -> None:
 
     allowed(b"0")
     try:
-        for attempt in (lambda: place.sizes(), lambda: place.get("key"), lambda: place.put_new("key", b"")):
-            with pytest.raises(Mistake, match="AWS_ACCESS_KEY_ID"):
+        for attempt in (lambda: storage.sizes(), lambda: storage.get("key"), lambda: storage.put_new("key", b"")):
+            with pytest.raises(UserError, match="AWS_ACCESS_KEY_ID"):
                 attempt()
     finally:
         allowed(b"inf")
-    assert place.put_new("key", b"")
+    assert storage.put_new("key", b"")
 
 
 def test_a_store_that_does_not_answer_is_no_mistake_of_the_user(
@@ -169,6 +169,6 @@ def test_a_store_that_does_not_answer_is_no_mistake_of_the_user(
     """It may answer the next time, so whoever retries may."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(places, "PATIENCE", 0.0)
-    place = places.at(s3("nobody"))
+    storage = places.at(s3("nobody"))
     with pytest.raises(OSError, match="S3"):
-        place.sizes()
+        storage.sizes()

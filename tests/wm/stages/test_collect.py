@@ -15,13 +15,13 @@ from processes import Job
 
 from wm.config.presets import PRESETS
 from wm.envs import load
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.pool import LocalPool
 from wm.runs import storage as places
 from wm.runs.datasets import data_set
 from wm.runs.datasets import rollouts as all_rollouts
-from wm.runs.run import Manifest, Run, must_open, start_run
-from wm.runs.storage import Place
+from wm.runs.run import Manifest, Run, open_existing, start_run
+from wm.runs.storage import Storage
 from wm.seeds import TRAINING
 from wm.stages.collect import collect
 from wm.stages.latents import encode
@@ -34,7 +34,7 @@ WORDS = ("tiny", "--episodes", 8, "--steps", 25, "--unit-episodes", 1)  # the sa
 
 
 def rollouts(uri: str, extent: int | None = None) -> Manifest:
-    manifest = must_open(uri).stage("collect").manifest(extent)
+    manifest = open_existing(uri).stage("collect").manifest(extent)
     assert manifest is not None
     return manifest
 
@@ -48,13 +48,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def same(made: Manifest, expected: Manifest) -> bool:
     """The same records and, on disk, the same bytes."""
     for record in made.content["shards"]:
-        assert made.place.get(record["key"]) == expected.place.get(record["key"]), record["key"]
+        assert made.storage.get(record["key"]) == expected.storage.get(record["key"]), record["key"]
     return made.content == expected.content and made.digest == expected.digest
 
 
-def committed(place: Place) -> list[str]:
+def committed(storage: Storage) -> list[str]:
     """Shards that have their record, by number."""
-    names = [key.rpartition("/")[2].removesuffix(".json") for key in place.sizes("collect")]
+    names = [key.rpartition("/")[2].removesuffix(".json") for key in storage.sizes("collect")]
     return [name for name in names if name.isdigit()]
 
 
@@ -89,7 +89,9 @@ def test_the_manifest_sums_up(undisturbed: Manifest) -> None:
     assert [record["key"] for record in records] == [f"collect/{unit:06d}.parquet" for unit in range(8)]
     assert undisturbed.extent == 8
     assert undisturbed.metrics["frames"] == 8 * 25 == sum(sum(record["lengths"]) for record in records)
-    assert undisturbed.metrics["bytes"] == sum(undisturbed.place.sizes("collect")[record["key"]] for record in records)
+    assert undisturbed.metrics["bytes"] == sum(
+        undisturbed.storage.sizes("collect")[record["key"]] for record in records
+    )
     scores = [episode["score"] for record in records for episode in record["episodes"]]
     assert undisturbed.metrics["score"] == pytest.approx(np.mean(scores))
     assert len({episode["seed"] for record in records for episode in record["episodes"]}) == 8
@@ -111,18 +113,18 @@ def test_more_episodes_add_to_what_is_there(tmp_path: Path, pool: LocalPool, und
 def test_a_driver_killed_again_and_again_leaves_no_trace(
     uri: str, job: Callable[..., Job], undisturbed: Manifest
 ) -> None:
-    place = places.at(uri)
+    storage = places.at(uri)
     for shards in (1, 3, 6):
-        job("collect", *WORDS, "--run", uri, "--local").kill_when(lambda at=shards: len(committed(place)) >= at)
-        assert must_open(uri).stage("collect").manifest() is None
-    before = committed(place)
-    records = {name: place.get(f"collect/{name}.json") for name in before}
+        job("collect", *WORDS, "--run", uri, "--local").kill_when(lambda at=shards: len(committed(storage)) >= at)
+        assert open_existing(uri).stage("collect").manifest() is None
+    before = committed(storage)
+    records = {name: storage.get(f"collect/{name}.json") for name in before}
     files = _stats(uri, before)
     last = job("collect", "--run", uri, "--local")
     assert last.wait() == 0, last.stderr
     assert same(rollouts(uri), undisturbed)
     assert f"{len(before)} of 8 shards are there already" in last.stderr
-    assert {name: place.get(f"collect/{name}.json") for name in before} == records
+    assert {name: storage.get(f"collect/{name}.json") for name in before} == records
     assert _stats(uri, before) == files  # no committed shard was made again
 
 
@@ -142,16 +144,16 @@ def _stats(uri: str, names: list[str]) -> list[Any]:
 def test_on_a_cluster_too(tmp_path: Path, job: Callable[..., Job], undisturbed: Manifest) -> None:
     """Stopped as `ray job stop` does, then killed, and finished by a single process: a pool is a pool."""
     uri = str(tmp_path / "run")
-    place = places.at(uri)
+    storage = places.at(uri)
     stopped = job("collect", *WORDS, "--run", uri, "--workers.count", 1)
-    stopped.until(lambda: len(committed(place)) >= 1)
+    stopped.until(lambda: len(committed(storage)) >= 1)
     stopped.send(signal.SIGTERM)
     assert stopped.wait() == 130, stopped.stderr
     assert "Go on with: python -m jobs.collect tiny" in stopped.stderr
-    before = committed(place)
+    before = committed(storage)
     files = _stats(uri, before)
     assert len(before) < 8
-    job("collect", "--run", uri, "--workers.count", 2).kill_when(lambda: len(committed(place)) > len(before))
+    job("collect", "--run", uri, "--workers.count", 2).kill_when(lambda: len(committed(storage)) > len(before))
     last = job("collect", "--run", uri, "--local")
     assert last.wait() == 0, last.stderr
     assert same(rollouts(uri), undisturbed)
@@ -172,17 +174,17 @@ def test_an_interrupt_keeps_what_is_there_and_says_how_to_go_on(
         f" python -m jobs.collect tiny --episodes 8 --steps 25 --unit-episodes 1 --run '{uri}' --local"
     )
     assert stopped.stdout == ""
-    assert must_open(uri).stage("collect").manifest() is None
+    assert open_existing(uri).stage("collect").manifest() is None
     assert not list(Path(uri).rglob(".unfinished-*"))
 
 
 def test_a_deleted_shard_is_made_again(tiny: Run, copy: Callable[..., Path], pool: LocalPool) -> None:
     folder = copy()
-    run = must_open(str(folder))
+    run = open_existing(str(folder))
     lost, other = folder / "collect" / "000001.parquet", folder / "collect" / "000000.parquet"
     content, kept = lost.read_bytes(), other.stat()
     lost.unlink()
-    with pytest.raises(Mistake, match=rf"{lost} is missing: .*python -m jobs.collect --run {folder}"):
+    with pytest.raises(UserError, match=rf"{lost} is missing: .*python -m jobs.collect --run {folder}"):
         data_set(rollouts(run.uri), "collect").verify()
     assert collect(TINY, run, pool) == rollouts(tiny.uri)
     assert lost.read_bytes() == content
@@ -195,11 +197,11 @@ def test_a_damaged_shard_stops_the_next_stage_before_it_begins(copy: Callable[..
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(Mistake, match=rf"{path} is damaged .* delete that file .*jobs.collect --run {folder}"):
-        train_vision(TINY, must_open(str(folder)), pool)
+    with pytest.raises(UserError, match=rf"{path} is damaged .* delete that file .*jobs.collect --run {folder}"):
+        train_vision(TINY, open_existing(str(folder)), pool)
     assert not (folder / "vision").exists()
     path.unlink()
-    collect(TINY, must_open(str(folder)), pool)  # the cure
+    collect(TINY, open_existing(str(folder)), pool)  # the cure
     data_set(rollouts(str(folder)), "collect").verify()
 
 
@@ -210,7 +212,7 @@ def test_an_agent_drives_another_round(copy: Callable[..., Path], tmp_path: Path
     run = start_run(str(tmp_path / "round"), "tiny", config)
     made, before = collect(config, run, pool), rollouts(str(agent))
     data = all_rollouts(made)
-    assert [file.place.uri for file in data.files] == [before.place.uri] * 2 + [run.uri] * 2
+    assert [file.storage.uri for file in data.files] == [before.storage.uri] * 2 + [run.uri] * 2
     data.verify()
     seeds = [{e["seed"] for record in one.content["shards"] for e in record["episodes"]} for one in (made, before)]
     assert not seeds[0] & seeds[1]
@@ -219,7 +221,7 @@ def test_an_agent_drives_another_round(copy: Callable[..., Path], tmp_path: Path
     assert encode(config, run, pool).metrics["frames"] == data.lengths.sum()
     assert same(collect(config, start_run(str(tmp_path / "again"), "tiny", config), pool), made)
     shutil.rmtree(agent / "collect")
-    with pytest.raises(Mistake, match="no complete collect"):
+    with pytest.raises(UserError, match="no complete collect"):
         all_rollouts(made)
 
 
@@ -227,7 +229,7 @@ def test_another_round_with_the_same_v_is_encoded_and_learned_from(
     copy: Callable[..., Path], tmp_path: Path, pool: LocalPool
 ) -> None:
     """Of the run that it derives from come its rollouts, not its latents and M: they know nothing of this round's."""
-    agent = must_open(str(copy()))
+    agent = open_existing(str(copy()))
     config = replace(
         TINY,
         collect=replace(TINY.collect, agent=agent.uri),
@@ -258,11 +260,11 @@ def test_what_surprises_m_is_worth_something_to_m_and_changes_nothing_else(
         assert len(np.unique(more[:-1])) == 11
         assert more[-1] == 0  # nobody saw what came of the last step
     assert made[0].metrics["score"] == made[1].metrics["score"]  # the game's
-    about = [pq.read_schema(Path(one.place.uri, one.content["shards"][0]["key"])).metadata for one in made]
+    about = [pq.read_schema(Path(one.storage.uri, one.content["shards"][0]["key"])).metadata for one in made]
     assert b"reward" not in about[0]
     assert about[1][b"reward"].startswith(b"the game's + 0.5 x (M's NLL a dimension - ")
     alone = replace(TINY, collect=replace(TINY.collect, curiosity=0.5))
-    with pytest.raises(Mistake, match=r"say --collect\.agent URI"):
+    with pytest.raises(UserError, match=r"say --collect\.agent URI"):
         collect(alone, start_run(str(tmp_path / "alone"), "tiny", alone), pool)
 
 
@@ -285,5 +287,5 @@ def test_an_episode_that_goes_nowhere_is_given_up(tiny: Run, tmp_path: Path, poo
 
 def test_nobody_drives_before_there_is_an_agent(copy: Callable[..., Path], tmp_path: Path, pool: LocalPool) -> None:
     config = replace(TINY, collect=replace(TINY.collect, agent=str(copy("evolve", "score"))))
-    with pytest.raises(Mistake, match=r"nobody to drive: run `python -m jobs.evolve"):
+    with pytest.raises(UserError, match=r"nobody to drive: run `python -m jobs.evolve"):
         collect(config, start_run(str(tmp_path / "run"), "tiny", config), pool)

@@ -9,7 +9,7 @@ from processes import Job
 
 from wm.agents.artifacts import load_vision
 from wm.runs.datasets import data_set
-from wm.runs.run import Run, must_open
+from wm.runs.run import Run, open_existing
 from wm.seeds import TEST
 from wm.training.memory import MemoryLearner
 
@@ -26,7 +26,7 @@ def test_the_pipeline_ends_in_a_score_of_the_real_game(tmp_path: Path, job: Call
     assert score["score"] == score["env_steps"] / 2  # a tic counts 1
     assert score["score"] > 60
     assert 32 < score["dream_score"] <= 2_100  # whole dreams, though C learned in short ones
-    m_learns_from_the_mirror_too(must_open(str(tmp_path / "doom")))
+    m_learns_from_the_mirror_too(open_existing(str(tmp_path / "doom")))
 
 
 def m_learns_from_the_mirror_too(run: Run) -> None:

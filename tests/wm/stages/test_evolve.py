@@ -18,14 +18,14 @@ from wm.config.schema import Config
 from wm.dream.starts import amid, sizes_of, starts_of
 from wm.envs import load
 from wm.envs.carracing import CarRacing
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.evolution.cma_es import Evolution
 from wm.evolution.components import components_of, seen_by
-from wm.evolution.evaluation import Games
+from wm.evolution.evaluation import GameUnit
 from wm.models.build import controller_of
 from wm.pool import LocalPool
 from wm.runs.datasets import data_set
-from wm.runs.run import Manifest, Run, must_open, start_run
+from wm.runs.run import Manifest, Run, open_existing, start_run
 from wm.seeds import TEST, TRAINING, VALIDATION, training_episode
 from wm.stages.evolve import _begin, _games, _tracks, counting, evolve, most_telling, validation_games
 from wm.stages.score import score
@@ -34,7 +34,7 @@ TINY = PRESETS["tiny"]
 
 
 def evolved(uri: str | Path) -> Manifest:
-    run = must_open(str(uri))
+    run = open_existing(str(uri))
     manifest = parts(run.config, run)[0].manifest()
     assert manifest is not None
     return manifest
@@ -45,12 +45,12 @@ def begin(config: Config, run: Run) -> Evolution:
     return _begin(config, run, agent.vision, agent.memory)[0]
 
 
-def games(config: Config, generation: int, thetas: np.ndarray) -> Iterator[Games]:
+def games(config: Config, generation: int, thetas: np.ndarray) -> Iterator[GameUnit]:
     return _games(config, 1, generation, thetas, _tracks(config, 1, generation))
 
 
 def history(uri: str | Path) -> dict[int, dict[str, Any]]:
-    stage = parts(must_open(str(uri)).config, must_open(str(uri)))[0]
+    stage = parts(open_existing(str(uri)).config, open_existing(str(uri)))[0]
     lines = Path(uri, stage.key("metrics.jsonl")).read_text().splitlines()
     return {row["generation"]: row for row in map(json.loads, lines)}
 
@@ -65,7 +65,7 @@ def test_any_pool_and_any_kill_give_the_same_theta(
     for generation in (1, 3):
         reached = f"*/checkpoints/step-{generation:010d}-*"
         job(*words).kill_when(lambda reached=reached: any((alone / "evolve").glob(reached)))
-        assert parts(must_open(str(alone)).config, must_open(str(alone)))[0].manifest() is None
+        assert parts(open_existing(str(alone)).config, open_existing(str(alone)))[0].manifest() is None
     last = job(*words)
     assert last.wait() == 0, last.stderr
     assert "evolve goes on from generation 3" in last.stderr
@@ -133,10 +133,10 @@ def test_it_can_begin_where_another_run_ended(tiny: Run, tmp_path: Path) -> None
     assert not begin(TINY, tiny).mean.any()
     assert begin(replace(config, evolve=replace(config.evolve, init_sigma=0.01)), tiny).sigma == 0.01
     larger = replace(config, controller=replace(TINY.controller, layer=4))
-    with pytest.raises(Mistake, match="start from a run of the same sizes"):
+    with pytest.raises(UserError, match="start from a run of the same sizes"):
         begin(larger, tiny)
     unfinished = start_run(str(tmp_path), "tiny", replace(TINY, evolve=replace(TINY.evolve, seed=9)), base=tiny.uri)
-    with pytest.raises(Mistake, match=f"no complete evolve in {tmp_path} to start from"):
+    with pytest.raises(UserError, match=f"no complete evolve in {tmp_path} to start from"):
         begin(replace(TINY, evolve=replace(TINY.evolve, init=unfinished.uri)), tiny)
 
 
@@ -150,7 +150,7 @@ def test_it_evolves_in_the_dream(tiny: Run, tmp_path: Path, job: Callable[..., J
     assert [row["env_steps"] for row in rows.values()] == [240, 480]  # 4 candidates, 2 dreams each, 30 steps
     assert rows[2]["theta_sha256"] != history(tiny.uri)[2]["theta_sha256"]
     assert (rows[1]["sigma"], rows[2]["sigma"]) == pytest.approx((0.5 / 8, 0.5 / 64), rel=0.5)
-    assert {key.split("/")[0] for key in must_open(str(uri)).place.sizes()} == {"config.json", "evolve"}
+    assert {key.split("/")[0] for key in open_existing(str(uri)).storage.sizes()} == {"config.json", "evolve"}
     assert evolved(uri).inputs == evolved(tiny.uri).inputs  # the base's V and M
 
 
@@ -206,7 +206,7 @@ def test_large_numbers_get_small_weights(tiny: Run, tmp_path: Path, pool: LocalP
     np.testing.assert_allclose(candidates, np.broadcast_to(scale, candidates.shape))
     made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
     assert made.extent == 1
-    with pytest.raises(Mistake, match="another scale"):
+    with pytest.raises(UserError, match="another scale"):
         begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny)
 
 
@@ -214,8 +214,8 @@ def test_components_are_of_what_c_sees_as_it_drives(tiny: Run, tmp_path: Path, p
     """Meanwhile, each moves its action by a deviation of 1 around none, and none like another."""
     section = replace(TINY.evolve, init=tiny.uri, init_sigma=0.01, components=3, generations=1, steps=40)
     config, agent = replace(TINY, evolve=section), of_run(tiny)
-    seen, spent = seen_by(config, agent.vision, agent.memory, agent.theta)
-    assert seen.shape == (spent, 2 * 32)
+    seen, cost_of = seen_by(config, agent.vision, agent.memory, agent.theta)
+    assert seen.shape == (cost_of, 2 * 32)
     mean, components = components_of(seen, 3)
     first = agent.game.make().reset(seed=training_episode(1, "components", 0))[0]
     z = agent.vision.encode(torch.from_numpy(first)[None])[0][0]
@@ -229,10 +229,10 @@ def test_components_are_of_what_c_sees_as_it_drives(tiny: Run, tmp_path: Path, p
     assert begun.axes.shape == (3 * 4, controller_of(config).size)
     made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
     assert made.extent == 1
-    assert history(tmp_path)[1]["env_steps"] > spent
-    with pytest.raises(Mistake, match="another scale"):
+    assert history(tmp_path)[1]["env_steps"] > cost_of
+    with pytest.raises(UserError, match="another scale"):
         begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny)
-    with pytest.raises(Mistake, match="no 99 principal components"):
+    with pytest.raises(UserError, match="no 99 principal components"):
         components_of(seen, 99)
 
 
@@ -250,7 +250,7 @@ def test_hard_tracks_are_those_with_a_hairpin() -> None:
         points = np.array(env.unwrapped.track)[:, 2:]
         runs = np.unwrap(np.arctan2(*np.roll(points, -1, axis=0).T - points.T))
         assert np.abs(runs[8:] - runs[:-8]).max() / 8 == pytest.approx(game.hardness(seed), abs=0.05)
-    with pytest.raises(Mistake, match=r"say less than --evolve.hardness 3\.0"):
+    with pytest.raises(UserError, match=r"say less than --evolve.hardness 3\.0"):
         _tracks(replace(config, evolve=replace(config.evolve, hardness=3.0)), 1, 3)
 
 
@@ -328,5 +328,5 @@ def test_there_is_no_score_without_a_complete_evolution(copy: Callable[..., Path
     folder = copy()
     config = replace(TINY, evolve=replace(TINY.evolve, generations=4))
     run = start_run(str(folder), "tiny", config)
-    with pytest.raises(Mistake, match=f"no complete evolve in {folder}: run `python -m jobs.evolve --run {folder}`"):
+    with pytest.raises(UserError, match=f"no complete evolve in {folder}: run `python -m jobs.evolve --run {folder}`"):
         score(config, run, pool)

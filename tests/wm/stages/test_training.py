@@ -14,12 +14,12 @@ from processes import Job
 
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
-from wm.errors import Mistake
+from wm.errors import UserError
 from wm.pool import LocalPool
 from wm.runs import storage as places
 from wm.runs.checkpoints import Checkpoints, unpack
 from wm.runs.datasets import data_set
-from wm.runs.run import Manifest, Run, must_open, start_run
+from wm.runs.run import Manifest, Run, open_existing, start_run
 from wm.stages.evolve import evolve
 from wm.stages.latents import encode
 from wm.stages.memory import train_memory
@@ -53,7 +53,7 @@ def stopped_at(job: Job, checkpoints: Checkpoints, step: int, number: signal.Sig
     """Its exit code, stopped once it has a checkpoint of that step or a later one: somewhere in the steps after it."""
 
     def reached() -> bool:
-        names = [key.rpartition("/")[2] for key in checkpoints.place.sizes(checkpoints.folder)]
+        names = [key.rpartition("/")[2] for key in checkpoints.storage.sizes(checkpoints.folder)]
         return any(name.startswith("step-") and int(name.split("-")[1]) >= step for name in names)
 
     job.until(reached)
@@ -89,11 +89,11 @@ def test_v_killed_again_and_again_ends_in_the_same_bits(
     checkpoints = Checkpoints(places.at(str(folder)), "vision/checkpoints")
     for step, number in ((1, signal.SIGKILL), (3, signal.SIGINT), (7, signal.SIGKILL)):
         assert stopped_at(job(*words), checkpoints, step, number) == (130 if number == signal.SIGINT else -number)
-        assert must_open(str(folder)).stage("vision").manifest() is None
+        assert open_existing(str(folder)).stage("vision").manifest() is None
     last = job(*words)
     assert last.wait() == 0, last.stderr
     assert "vision goes on from step" in last.stderr
-    made = vision_of(must_open(str(folder)))
+    made = vision_of(open_existing(str(folder)))
     assert same_weights(made, vision_of(further))
     assert made.digest == vision_of(further).digest
     mine, undisturbed = last_state(folder, "vision"), last_state(Path(further.uri), "vision")
@@ -112,8 +112,8 @@ def test_m_killed_again_and_again_ends_in_the_same_bits(
         assert stopped_at(job(*words), checkpoints, step) == -signal.SIGKILL
     last = job(*words)
     assert last.wait() == 0, last.stderr
-    undisturbed = further.place.get(f"{stage}/manifest-{STEPS:010d}.json") or b""
-    assert memory_of(must_open(str(folder))).content == json.loads(undisturbed)["content"]
+    undisturbed = further.storage.get(f"{stage}/manifest-{STEPS:010d}.json") or b""
+    assert memory_of(open_existing(str(folder))).content == json.loads(undisturbed)["content"]
     mine, other = last_state(folder, stage), last_state(Path(further.uri), stage)
     assert all(torch.equal(mine[name], other[name]) for name in mine.keys() | other.keys())
 
@@ -121,29 +121,29 @@ def test_m_killed_again_and_again_ends_in_the_same_bits(
 def test_taken_further_v_is_another_and_nothing_made_with_the_old_one_is_used(further: Run, pool: LocalPool) -> None:
     config = further.config
     assert vision_of(further).extent == STEPS
-    assert further.place.get("vision/manifest-0000000006.json")  # the old one is still there
+    assert further.storage.get("vision/manifest-0000000006.json")  # the old one is still there
     for stage, wants in ((train_memory, "encode"), (evolve, "train_memory")):
-        with pytest.raises(Mistake, match=rf"run `python -m jobs.{wants} --run {further.uri}`"):
+        with pytest.raises(UserError, match=rf"run `python -m jobs.{wants} --run {further.uri}`"):
             stage(config, further, pool)
 
 
 def test_latents_of_another_v_are_made_anew(further: Run, tmp_path: Path, pool: LocalPool) -> None:
     run = start_run(str(tmp_path / "derived"), "tiny", further.config, base=further.uri)
     latents = encode(run.config, run, pool)
-    assert latents.place.uri == run.uri
+    assert latents.storage.uri == run.uri
     assert latents.content["starts"].startswith(f"latents/{vision_of(further).digest[:12]}/")
-    of_the_old = [key for key in further.place.sizes("latents") if key.endswith(".parquet")]
+    of_the_old = [key for key in further.storage.sizes("latents") if key.endswith(".parquet")]
     assert len(of_the_old) == 2
     for record in latents.content["shards"]:
-        assert latents.place.get(record["key"]) not in [further.place.get(key) for key in of_the_old]
+        assert latents.storage.get(record["key"]) not in [further.storage.get(key) for key in of_the_old]
 
 
 def test_a_complete_stage_is_left_as_it_is(tiny: Run, pool: LocalPool) -> None:
-    before = tiny.place.sizes()
+    before = tiny.storage.sizes()
     assert train_vision(TINY, tiny, pool) == vision_of(tiny)
     assert encode(TINY, tiny, pool).digest == memory_of(tiny).inputs["latents"]
     assert train_memory(TINY, tiny, pool) == memory_of(tiny)
-    assert tiny.place.sizes() == before
+    assert tiny.storage.sizes() == before
 
 
 def test_manifests_name_what_they_were_made_of(tiny: Run) -> None:
@@ -168,10 +168,10 @@ def test_a_training_that_diverges_stops_the_pipeline(tiny: Run, tmp_path: Path, 
     assert "--vision.learning-rate" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert failed.stdout == ""
-    run = must_open(str(uri))
+    run = open_existing(str(uri))
     assert run.stage("vision").manifest() is None
-    assert "collect" not in {key.split("/")[0] for key in run.place.sizes()}  # the base's were used, by reference
-    kept = Checkpoints(run.place, "vision/checkpoints").newest()
+    assert "collect" not in {key.split("/")[0] for key in run.storage.sizes()}  # the base's were used, by reference
+    kept = Checkpoints(run.storage, "vision/checkpoints").newest()
     assert kept is not None
     assert all(bool(torch.isfinite(tensor).all()) for name, tensor in kept[0].items() if name.startswith("model."))
     following = job("encode", "--run", uri, "--local")
@@ -288,9 +288,9 @@ def test_init_starts_from_another_runs_weights(tiny: Run) -> None:
     begun = model(replace(TINY, vision=replace(TINY.vision, init=tiny.uri)))
     assert all(torch.equal(begun[name], taught[name]) for name in taught)
     assert not torch.equal(model(TINY)["heads.weight"], taught["heads.weight"])
-    with pytest.raises(Mistake, match=r"has another shape than this run's: give --vision.init"):
+    with pytest.raises(UserError, match=r"has another shape than this run's: give --vision.init"):
         model(replace(TINY, vision=replace(TINY.vision, init=tiny.uri, z=8)))
-    with pytest.raises(Mistake, match="no run in /nowhere"):
+    with pytest.raises(UserError, match="no run in /nowhere"):
         model(replace(TINY, vision=replace(TINY.vision, init="/nowhere")))
 
 
@@ -303,9 +303,9 @@ def test_a_person_finds_pictures_and_curves(tiny: Run) -> None:
         (memory, "memory", ("filmstrip", "predictions")),
     ):
         for picture in pictures:
-            assert (tiny.place.get(f"{stage}/pictures/{picture}.png") or b"")[1:4] == b"PNG"
+            assert (tiny.storage.get(f"{stage}/pictures/{picture}.png") or b"")[1:4] == b"PNG"
         events = EventAccumulator(str(Path(tiny.uri, stage))).Reload()
         assert [point.step for point in events.Scalars(f"{name}/held_out_loss")] == [0, 3, 6]
         assert [point.step for point in events.Scalars(f"{name}/loss")] == [3, 6]
-        lines = (tiny.place.get(f"{stage}/metrics.jsonl") or b"").splitlines()
+        lines = (tiny.storage.get(f"{stage}/metrics.jsonl") or b"").splitlines()
         assert [json.loads(line)["step"] for line in lines] == [0, 3, 6]

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from wm.config.schema import Training
-from wm.errors import Failure, Mistake
+from wm.errors import Failure, UserError
 from wm.pool import Progress
 from wm.runs import storage as places
 from wm.runs.checkpoints import KEPT, Checkpoints, pack, unpack
-from wm.runs.storage import Place
+from wm.runs.storage import Storage
 from wm.training.learner import Learner, split
 from wm.training.loop import Finished, train
 
@@ -49,17 +49,19 @@ class Line(Learner):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def storage(tmp_path: Path) -> Storage:
     return places.at(str(tmp_path))
 
 
-def run(place: Place, section: Training = SECTION, learner: Learner | None = None) -> tuple[list[Progress], Finished]:
-    *reports, last = train(learner or Line(section), section, "line", place, "line")
+def run(
+    storage: Storage, section: Training = SECTION, learner: Learner | None = None
+) -> tuple[list[Progress], Finished]:
+    *reports, last = train(learner or Line(section), section, "line", storage, "line")
     assert isinstance(last, Finished)
     return reports, last
 
 
-def interrupted(place: Place, section: Training, stop: int) -> None:
+def interrupted(storage: Storage, section: Training, stop: int) -> None:
     """As if the process vanished right after the checkpoint of that step."""
     learner = Line(section)
     original = learner.step
@@ -71,43 +73,43 @@ def interrupted(place: Place, section: Training, stop: int) -> None:
 
     learner.step = step  # type: ignore[method-assign]
     with pytest.raises(SystemExit):
-        list(train(learner, section, "line", place, "line"))
+        list(train(learner, section, "line", storage, "line"))
 
 
-def checkpoints(place: Place, kind: str = "step") -> list[str]:
-    return [key for key in place.sizes("line/checkpoints") if f"/{kind}-" in key]
+def checkpoints(storage: Storage, kind: str = "step") -> list[str]:
+    return [key for key in storage.sizes("line/checkpoints") if f"/{kind}-" in key]
 
 
-def rows(place: Place) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (place.get("line/metrics.jsonl") or b"").splitlines()]
+def rows(storage: Storage) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (storage.get("line/metrics.jsonl") or b"").splitlines()]
 
 
-def test_it_learns_and_says_so(place: Place) -> None:
-    reports, finished = run(place)
+def test_it_learns_and_says_so(storage: Storage) -> None:
+    reports, finished = run(storage)
     assert (finished.step, reports[0].done, reports[-1].done, reports[-1].total) == (30, 0, 30, 30)
-    assert [row["step"] for row in rows(place)] == [0, 5, 10, 15, 20, 25, 30]
-    losses = {int(row["step"]): row["held_out_loss"] for row in rows(place)}
+    assert [row["step"] for row in rows(storage)] == [0, 5, 10, 15, 20, 25, 30]
+    losses = {int(row["step"]): row["held_out_loss"] for row in rows(storage)}
     assert losses[30] < losses[0] / 2
     assert finished.best_step == min(losses, key=lambda step: losses[step])
     assert finished.metrics["held_out_loss"] == losses[finished.best_step]
-    weights = unpack(place.get(finished.weights) or b"")[0]
+    weights = unpack(storage.get(finished.weights) or b"")[0]
     assert set(weights) == {"weight", "bias"}
 
 
-def test_the_result_is_the_best_and_not_the_last(place: Place) -> None:
+def test_the_result_is_the_best_and_not_the_last(storage: Storage) -> None:
     section = replace(SECTION, steps=8, learning_rate=1.0, decay_steps=10_000, evaluate_steps=1)
-    _, finished = run(place, section)
-    losses = {int(row["step"]): row["held_out_loss"] for row in rows(place)[1:]}
+    _, finished = run(storage, section)
+    losses = {int(row["step"]): row["held_out_loss"] for row in rows(storage)[1:]}
     assert finished.best_step == min(losses, key=lambda step: losses[step]) < 8
     model = nn.Linear(1, 1)
-    model.load_state_dict(unpack(place.get(finished.weights) or b"")[0])
+    model.load_state_dict(unpack(storage.get(finished.weights) or b"")[0])
     learner = Line(section)
     learner.model = model
     assert learner.evaluate()["loss"] == losses[finished.best_step]
 
 
-def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(place: Place, tmp_path: Path) -> None:
-    _, undisturbed = run(place)
+def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(storage: Storage, tmp_path: Path) -> None:
+    _, undisturbed = run(storage)
     for number, stops in enumerate([(1,), (5,), (29,), (3, 4, 11, 26)]):
         other = places.at(str(tmp_path / f"run-{number}"))
         for stop in stops:
@@ -116,94 +118,94 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(place: Place, tmp
         _, finished = run(other, learner=learner)
         assert learner.drawn[0] == stops[-1]  # it went on from the last step and did none twice
         assert (finished.sha256, finished.best_step) == (undisturbed.sha256, undisturbed.best_step)
-        assert [row["held_out_loss"] for row in rows(other)] == [row["held_out_loss"] for row in rows(place)]
-        a, b = Checkpoints(place, "line/checkpoints").newest(), Checkpoints(other, "line/checkpoints").newest()
+        assert [row["held_out_loss"] for row in rows(other)] == [row["held_out_loss"] for row in rows(storage)]
+        a, b = Checkpoints(storage, "line/checkpoints").newest(), Checkpoints(other, "line/checkpoints").newest()
         assert a is not None
         assert b is not None
         assert all(torch.equal(a[0][name], b[0][name]) for name in a[0].keys() | b[0].keys())
 
 
-def test_a_higher_budget_goes_on(place: Place, tmp_path: Path) -> None:
-    run(place, replace(SECTION, steps=10))
+def test_a_higher_budget_goes_on(storage: Storage, tmp_path: Path) -> None:
+    run(storage, replace(SECTION, steps=10))
     learner = Line(replace(SECTION, steps=30))
-    _, more = run(place, replace(SECTION, steps=30), learner)
+    _, more = run(storage, replace(SECTION, steps=30), learner)
     _, at_once = run(places.at(str(tmp_path / "other")))
     assert learner.drawn[0] == 10
     assert more.sha256 == at_once.sha256
 
 
-def test_given_again_a_finished_training_does_nothing(place: Place) -> None:
-    _, first = run(place)
+def test_given_again_a_finished_training_does_nothing(storage: Storage) -> None:
+    _, first = run(storage)
     learner = Line()
-    _, again = run(place, learner=learner)
+    _, again = run(storage, learner=learner)
     assert learner.drawn == []
     assert (again.weights, again.best_step) == (first.weights, first.best_step)
 
 
-def test_two_checkpoints_and_the_best_are_kept(place: Place) -> None:
-    run(place)
-    assert [key.split("-")[1] for key in checkpoints(place)] == ["0000000029", "0000000030"]
-    assert len(checkpoints(place)) == KEPT
-    assert len(checkpoints(place, "best")) == 1
+def test_two_checkpoints_and_the_best_are_kept(storage: Storage) -> None:
+    run(storage)
+    assert [key.split("-")[1] for key in checkpoints(storage)] == ["0000000029", "0000000030"]
+    assert len(checkpoints(storage)) == KEPT
+    assert len(checkpoints(storage, "best")) == 1
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: data[:-1] + b"\0"])
-def test_a_damaged_checkpoint_is_passed_over(place: Place, tmp_path: Path, damage: Any, caplog: Any) -> None:
+def test_a_damaged_checkpoint_is_passed_over(storage: Storage, tmp_path: Path, damage: Any, caplog: Any) -> None:
     _, undisturbed = run(places.at(str(tmp_path / "undisturbed")))
-    interrupted(place, SECTION, 12)
-    newest = checkpoints(place)[-1]
-    place.put(newest, damage(place.get(newest) or b""))
+    interrupted(storage, SECTION, 12)
+    newest = checkpoints(storage)[-1]
+    storage.put(newest, damage(storage.get(newest) or b""))
     learner = Line()
-    _, finished = run(place, learner=learner)
+    _, finished = run(storage, learner=learner)
     assert newest in caplog.text
     assert learner.drawn[0] == 11
     assert finished.sha256 == undisturbed.sha256
-    found = Checkpoints(place, "line/checkpoints").newest()
+    found = Checkpoints(storage, "line/checkpoints").newest()
     assert found is not None
     assert found[1]["step"] == 30
 
 
-def test_with_all_checkpoints_damaged_it_begins_anew(place: Place, tmp_path: Path) -> None:
-    interrupted(place, SECTION, 12)
-    for key in checkpoints(place):
-        place.put(key, b"x")
+def test_with_all_checkpoints_damaged_it_begins_anew(storage: Storage, tmp_path: Path) -> None:
+    interrupted(storage, SECTION, 12)
+    for key in checkpoints(storage):
+        storage.put(key, b"x")
     learner = Line()
-    run(place, learner=learner)
+    run(storage, learner=learner)
     assert learner.drawn[0] == 0
 
 
-def test_damaged_best_weights_never_ship(place: Place) -> None:
-    run(place)
-    (best,) = checkpoints(place, "best")
-    place.put(best, (place.get(best) or b"")[:-1])
-    with pytest.raises(Mistake, match=f"{best} is missing or damaged: remove the folder line/checkpoints"):
-        run(place)
+def test_damaged_best_weights_never_ship(storage: Storage) -> None:
+    run(storage)
+    (best,) = checkpoints(storage, "best")
+    storage.put(best, (storage.get(best) or b"")[:-1])
+    with pytest.raises(UserError, match=f"{best} is missing or damaged: remove the folder line/checkpoints"):
+        run(storage)
 
 
-def test_patience_stops_a_plateau(place: Place) -> None:
+def test_patience_stops_a_plateau(storage: Storage) -> None:
     section = replace(SECTION, steps=1000, learning_rate=1e-30, patience=3)
-    _, finished = run(place, section)
+    _, finished = run(storage, section)
     assert (finished.step, finished.best_step) == (20, 5)  # the first measurement, and three that were no better
     learner = Line(section)
-    _, again = run(place, section, learner)
+    _, again = run(storage, section, learner)
     assert (again.step, learner.drawn) == (20, [])
 
 
 @pytest.mark.parametrize("fate", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_it(place: Place, fate: float) -> None:
+def test_a_loss_that_is_no_number_stops_it(storage: Storage, fate: float) -> None:
     learner = Line(fate={12: fate})
     with pytest.raises(Failure, match=r"line diverged at step 15 \(.*nan.*best weights, of step 10.*--line.learning-r"):
-        run(place, learner=learner)
-    kept = Checkpoints(place, "line/checkpoints").newest()
+        run(storage, learner=learner)
+    kept = Checkpoints(storage, "line/checkpoints").newest()
     assert kept is not None
     assert kept[1]["step"] == 12  # the last good one
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept[0].values())
-    assert checkpoints(place, "best") != []
+    assert checkpoints(storage, "best") != []
 
 
-def test_a_step_size_far_too_large_stops_it(place: Place) -> None:
+def test_a_step_size_far_too_large_stops_it(storage: Storage) -> None:
     with pytest.raises(Failure, match=r"line diverged at step 5 \(held_out_loss is .*smaller --line.learning-rate"):
-        run(place, replace(SECTION, learning_rate=1e6), Line(replace(SECTION, learning_rate=1e6)))
+        run(storage, replace(SECTION, learning_rate=1e6), Line(replace(SECTION, learning_rate=1e6)))
 
 
 def test_the_step_size_is_constant_then_falls() -> None:
@@ -215,17 +217,17 @@ def test_the_step_size_is_constant_then_falls() -> None:
     assert rates == pytest.approx([0.5, 0.5, 0.5, 0.25, 0.05])
 
 
-def test_tensorboard_reads_the_events(place: Place, tmp_path: Path) -> None:
+def test_tensorboard_reads_the_events(storage: Storage, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    interrupted(place, SECTION, 12)  # a resumed training continues the curve
-    run(place)
+    interrupted(storage, SECTION, 12)  # a resumed training continues the curve
+    run(storage)
     events = EventAccumulator(str(tmp_path / "line"), size_guidance={"scalars": 0}).Reload()
     assert set(events.Tags()["scalars"]) == {"line/loss", "line/held_out_loss"}
     curve = events.Scalars("line/held_out_loss")
     assert [point.step for point in curve] == [0, 5, 10, 15, 20, 25, 30]
-    assert [point.value for point in curve] == pytest.approx([row["held_out_loss"] for row in rows(place)])
-    assert [point.wall_time for point in curve] == pytest.approx([row["time"] for row in rows(place)])
+    assert [point.value for point in curve] == pytest.approx([row["held_out_loss"] for row in rows(storage)])
+    assert [point.wall_time for point in curve] == pytest.approx([row["time"] for row in rows(storage)])
 
 
 def test_the_held_out_episodes_stay_held_out() -> None:
@@ -236,7 +238,7 @@ def test_the_held_out_episodes_stay_held_out() -> None:
     assert not set(training) & set(more_held_out)
     assert not set(held_out) & set(more_training)
     assert list(split(4, 20)[1]) == [0]
-    with pytest.raises(Mistake, match="1 episode leaves none to train on"):
+    with pytest.raises(UserError, match="1 episode leaves none to train on"):
         split(1, 20)
 
 

@@ -12,12 +12,12 @@ from processes import Job
 
 from wm.agents.artifacts import load_vision
 from wm.config.presets import PRESETS
-from wm.errors import Failure, Mistake
+from wm.errors import Failure, UserError
 from wm.pool import LocalPool
 from wm.report.compare_data import groups, mean_and_error
 from wm.runs.checkpoints import Checkpoints, unpack
 from wm.runs.datasets import rollouts
-from wm.runs.run import Manifest, Run, must_open, start_run
+from wm.runs.run import Manifest, Run, open_existing, start_run
 from wm.stages.vision import train_vision
 from wm.training.vaegan import VaeGanLearner
 
@@ -33,7 +33,7 @@ def gan(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     job = Job(folder, "pipeline", "tiny", "--run", folder / "run", "--base", tiny.uri, *FLAGS)
     assert job.wait() == 0, job.stderr
     assert list(job.summary["stages"]) == ["collect", "vision", "latents", "memory", "evolve", "score"]
-    return must_open(str(folder / "run"))
+    return open_existing(str(folder / "run"))
 
 
 def made(run: Run) -> Manifest:
@@ -49,7 +49,7 @@ def learner(run: Run, **changes: object) -> VaeGanLearner:
 
 
 def last_state(run: Run) -> dict[str, torch.Tensor]:
-    found = Checkpoints(run.place, "vision/checkpoints").newest()
+    found = Checkpoints(run.storage, "vision/checkpoints").newest()
     assert found is not None
     assert found[1]["step"] == 6
     return found[0]
@@ -91,7 +91,7 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(
     last = job(*words)
     assert last.wait() == 0, last.stderr
     assert "vision goes on from step" in last.stderr
-    run = must_open(str(tmp_path / "run"))
+    run = open_existing(str(tmp_path / "run"))
     assert made(run).digest == made(gan).digest
     mine, undisturbed = last_state(run), last_state(gan)
     assert any(name.startswith("discriminator.convolutions") for name in mine)
@@ -157,12 +157,12 @@ def test_what_makes_no_sense_is_refused() -> None:
         ({"gamma": 0.0}, "--vision.gamma 0.0 has to be above 0"),
         ({"patience": 3}, "--vision.patience waits for a loss to fall"),
     ):
-        with pytest.raises(Mistake, match=says):
+        with pytest.raises(UserError, match=says):
             replace(GAN.vision, **changes).check()
 
 
 def test_two_kinds_of_v_side_by_side(gan: Run, tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
-    before = {run.uri: run.place.sizes() for run in (gan, tiny)}
+    before = {run.uri: run.storage.sizes() for run in (gan, tiny)}
     compared = job("compare", "--runs", tiny.uri, gan.uri, "--to", tmp_path / "to")
     assert compared.wait() == 0, compared.stderr
     found = json.loads((tmp_path / "to" / "compare.json").read_text())["groups"]
@@ -178,15 +178,15 @@ def test_two_kinds_of_v_side_by_side(gan: Run, tiny: Run, tmp_path: Path, job: C
     page = (tmp_path / "to" / "compare.html").read_text()
     for words in ("--vision.kind vaegan", "structural similarity", "Validation of the mean", "data:image/webp"):
         assert words in page
-    assert before == {run.uri: run.place.sizes() for run in (gan, tiny)}
+    assert before == {run.uri: run.storage.sizes() for run in (gan, tiny)}
 
 
 def test_runs_that_hold_out_other_frames_are_not_compared(tiny: Run, tmp_path: Path) -> None:
     config = replace(TINY, vision=replace(TINY.vision, held_out=2))
     other = start_run(str(tmp_path / "other"), "tiny", config, base=tiny.uri)
-    with pytest.raises(Mistake, match=r"hold out other frames: compare runs with the same rollouts \(--base\)"):
+    with pytest.raises(UserError, match=r"hold out other frames: compare runs with the same rollouts \(--base\)"):
         groups([tiny, other])
-    with pytest.raises(Mistake, match="is named twice"):
+    with pytest.raises(UserError, match="is named twice"):
         groups([tiny, tiny])
 
 

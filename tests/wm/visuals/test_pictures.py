@@ -41,9 +41,9 @@ def sequences(*lengths, steps):
     return Sequences(mu, logvar, a, reward, (t == ends - 1).float(), (t < ends).float(), (t < ends - 1).float())
 
 
-def opened(place, keys):
+def opened(storage, keys):
     """The pictures, each decoded and looked at: neither blank nor all ink."""
-    pictures = [cv2.imdecode(np.frombuffer(place.get(key), np.uint8), cv2.IMREAD_COLOR) for key in keys]
+    pictures = [cv2.imdecode(np.frombuffer(storage.get(key), np.uint8), cv2.IMREAD_COLOR) for key in keys]
     for picture in pictures:
         assert picture.shape[2] == 3
         assert 200 < picture.shape[1] < 1500
@@ -54,10 +54,10 @@ def opened(place, keys):
 
 
 def test_what_v_sees(vision, tmp_path):
-    place = Folder(str(tmp_path))
-    keys = vision_pictures(vision, frames(40), place, "vision/pictures")
+    storage = Folder(str(tmp_path))
+    keys = vision_pictures(vision, frames(40), storage, "vision/pictures")
     assert keys == ["vision/pictures/reconstructions.png", "vision/pictures/traversal.png"]
-    reconstructions, traversal = opened(place, keys)
+    reconstructions, traversal = opened(storage, keys)
     assert reconstructions.shape[1] > 8 * 128  # eight frames beside each other, in two sections of two rows
     assert reconstructions.shape[0] > 4 * 128
     assert traversal.shape[1] > 7 * 128  # -3 to 3
@@ -66,16 +66,16 @@ def test_what_v_sees(vision, tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_few_frames_will_do(vision, tmp_path, count):
-    place = Folder(str(tmp_path))
-    opened(place, vision_pictures(vision, frames(count), place, "p"))
+    storage = Folder(str(tmp_path))
+    opened(storage, vision_pictures(vision, frames(count), storage, "p"))
 
 
 def test_what_m_expects(vision, tmp_path):
-    place = Folder(str(tmp_path))
+    storage = Folder(str(tmp_path))
     memory = a_memory(reward=True, done=True, previous_done=True)
-    keys = memory_pictures(memory, vision, sequences(120, 60, steps=120), place, "memory/pictures")
+    keys = memory_pictures(memory, vision, sequences(120, 60, steps=120), storage, "memory/pictures")
     assert keys == ["memory/pictures/filmstrip.png", "memory/pictures/predictions.png"]
-    filmstrip, predictions = opened(place, keys)
+    filmstrip, predictions = opened(storage, keys)
     assert filmstrip.shape[0] > 5 * 128  # what came, and four temperatures
     assert filmstrip.shape[1] > 9 * 128
     assert predictions.shape[0] > 7 * 120  # five numbers of z, reward and done
@@ -83,20 +83,20 @@ def test_what_m_expects(vision, tmp_path):
 
 @pytest.mark.parametrize("lengths", [(16, 16), (16, 3), (2,), (1, 1)])
 def test_short_sequences_will_do(vision, tmp_path, lengths):
-    place = Folder(str(tmp_path))
+    storage = Folder(str(tmp_path))
     held = sequences(*lengths, steps=16)
-    opened(place, memory_pictures(a_memory(reward=True), vision, held, place, "p", taus=(0.5,)))
+    opened(storage, memory_pictures(a_memory(reward=True), vision, held, storage, "p", taus=(0.5,)))
 
 
 def test_the_same_models_give_the_same_pictures(vision, tmp_path):
-    place, memory, held = Folder(str(tmp_path)), a_memory(reward=True), sequences(50, 40, steps=50)
+    storage, memory, held = Folder(str(tmp_path)), a_memory(reward=True), sequences(50, 40, steps=50)
     for folder in "ab":
         torch.rand(1)  # whatever else draws at random must not matter
-        vision_pictures(vision, frames(10), place, folder)
-        memory_pictures(memory, vision, held, place, folder)
-    names = [key.removeprefix("a/") for key in place.sizes() if key.startswith("a/")]
+        vision_pictures(vision, frames(10), storage, folder)
+        memory_pictures(memory, vision, held, storage, folder)
+    names = [key.removeprefix("a/") for key in storage.sizes() if key.startswith("a/")]
     assert len(names) == 4
-    assert all(place.get(f"a/{name}") == place.get(f"b/{name}") for name in names)
+    assert all(storage.get(f"a/{name}") == storage.get(f"b/{name}") for name in names)
 
 
 def test_what_is_shown_is_where_something_happens_and_never_padding():
