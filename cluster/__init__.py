@@ -1,1 +1,1 @@
-"""The machine: wm's work on Ray, wherever there are processors, whatever happens to them."""
+"""Runs the work of wm on Ray, and recovers from lost processes and nodes."""

@@ -1,6 +1,6 @@
-"""What Prometheus gets to know, through Ray's own exporter on each node: of the driver, and of each worker.
+"""Prometheus metrics of the driver and the workers, exported by Ray on each node.
 
-All names begin with ray_wm_; docs/grafana.json is a board that shows them.
+All names start with ray_wm_. docs/grafana.json is a Grafana dashboard for them.
 """
 
 from dataclasses import dataclass
@@ -10,22 +10,28 @@ from ray.util.metrics import Counter, Gauge
 
 from wm.pool import Progress
 
-# Of a stage's progress, the figures that are shown, and their names there.
-SHOWN = {"env_steps": "env_steps", "frames": "env_steps", "best": "best_score", "mean": "mean_score", "score": "score"}
+# Stage metrics that are exported, and their Prometheus names.
+EXPORTED = {
+    "env_steps": "env_steps",
+    "frames": "env_steps",
+    "best": "best_score",
+    "mean": "mean_score",
+    "score": "score",
+}
 
 
 @dataclass
 class Stats:
-    """What happened, for metrics and tests."""
+    """Counters of a pool, for metrics and tests."""
 
     workers: int = 0  # ready now
-    units: int = 0  # answered
-    hired: int = 0
+    units: int = 0  # done
+    started: int = 0  # workers started
     died: int = 0  # workers lost with their process or node
-    hung: int = 0  # workers killed for their silence
+    hung: int = 0  # workers killed as unresponsive
     recycled: int = 0
-    requeued: int = 0  # units given out again because their worker was lost
-    reissued: int = 0  # units given to a second worker because the first was slow
+    requeued: int = 0  # units sent again because their worker was lost
+    reissued: int = 0  # units sent to a second worker because the first was slow
 
     @property
     def restarts(self) -> int:
@@ -33,7 +39,7 @@ class Stats:
 
 
 class DriverMetrics:
-    """How far the stage is, and how its workers are."""
+    """Gauges for a stage's progress and its workers."""
 
     def __init__(self) -> None:
         self.gauges: dict[str, Gauge] = {}
@@ -43,9 +49,9 @@ class DriverMetrics:
         self._set("total", progress.total, stage=progress.stage)
         if progress.unit == "generations":
             self._set("generation", progress.done, stage=progress.stage)
-        for name, shown in SHOWN.items():
+        for name, exported in EXPORTED.items():
             if name in progress.metrics:
-                self._set(shown, progress.metrics[name], stage=progress.stage)
+                self._set(exported, progress.metrics[name], stage=progress.stage)
 
     def crew(self, stats: Stats, waiting: int, under_way: int) -> None:
         self._set("units_waiting", waiting)
@@ -61,12 +67,12 @@ class DriverMetrics:
 
 
 class WorkerMetrics:
-    """What one worker has done."""
+    """Counters of one worker."""
 
     def __init__(self) -> None:
-        self.units: Any = Counter("wm_worker_units", "units done", tag_keys=("kind",))
-        self.seconds: Any = Counter("wm_worker_seconds", "seconds spent on them")
+        self.units: Any = Counter("wm_worker_units", "units run, by outcome", tag_keys=("kind",))
+        self.seconds: Any = Counter("wm_worker_seconds", "seconds spent running units")
 
-    def did(self, kind: str, seconds: float) -> None:
+    def record(self, kind: str, seconds: float) -> None:
         self.units.inc(1, tags={"kind": kind})
         self.seconds.inc(max(seconds, 1e-9))

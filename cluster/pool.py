@@ -1,4 +1,4 @@
-"""RayPool: units on the workers of a cluster, any of which may be slow, hang or vanish at any moment."""
+"""RayPool: runs work units on Ray actors and tolerates slow, hung and lost workers."""
 
 import logging
 import time
@@ -27,52 +27,52 @@ from wm.pool import Crew, Pool, Progress, Task, UnitFailed, Work
 
 log = logging.getLogger(__name__)
 
-QUEUE_SECONDS = 0.05  # work that waits at a worker, so that none waits for the driver: nothing for longer units
-QUEUE = 8  # and no more calls than this
-SLOW = 2.0  # times the median: a second worker may try
-SLOW_SECONDS = 0.5  # but not for less than this
-SILENT = 10.0  # times the median: the worker hangs
-START_SECONDS = 120.0  # for a worker to start and build the work; twice as long each time in a row that none did
-GONE = (RayActorError, WorkerCrashedError, OutOfMemoryError)  # said of the worker; others, of one result
-GET_SECONDS = 60.0  # a result that was announced but can't be fetched is lost
+QUEUE_SECONDS = 0.05  # of work queued at each worker, to hide the round trip to the driver; longer units need no queue
+MAX_QUEUED_CALLS = 8
+STRAGGLER_FACTOR = 2.0  # times the median unit time: an idle worker gets a copy of the unit
+STRAGGLER_MIN_SECONDS = 0.5
+TIMEOUT_FACTOR = 10.0  # times the median unit time: the worker counts as hung
+START_TIMEOUT_SECONDS = 120.0  # to start a worker and build the work; doubles with each consecutive timeout
+WORKER_LOST_ERRORS = (RayActorError, WorkerCrashedError, OutOfMemoryError)  # other errors concern a single result
+FETCH_TIMEOUT_SECONDS = 60.0  # a result that is ready but can't be fetched in time counts as lost
 
 
 class RayPool(Pool):
-    """Crews of Ray actors, a CPU or a GPU each. `runtime.connect` comes first."""
+    """Runs work on Ray actors with one CPU or one GPU each. Call `runtime.connect` first."""
 
     def __init__(
         self,
         workers: int = 0,
         retries: int = 3,
         unit_seconds: float = 1800.0,
-        silent_seconds: float = 30.0,
+        min_timeout_seconds: float = 30.0,
         recycle_units: int = 0,
-        deaths: int = 8,
+        max_deaths: int = 8,
         memory: int = 0,
         label_selector: dict[str, str] | None = None,
         planned_gpus: int = 0,
     ):
         """
-        workers: how many at most; 0 is one for every CPU that the cluster has or, where it scales itself, may have:
-            as many of them are asked for as there are units to do. GPUs are not counted among them.
+        workers: maximum number of CPU workers. 0 means one per CPU, including CPUs that the autoscaler may add;
+            no more workers are requested than there are units. GPU workers are not counted.
         retries: attempts that may raise before a unit fails the job.
-        unit_seconds: a worker that is longer over one unit hangs, whatever the others take.
-        silent_seconds: and so does one that takes longer than this and 10 times the median.
-        recycle_units: a worker is replaced after so many units (environments leak); 0 is never.
-        deaths: workers that one unit may take with it before it fails the job.
-        memory: bytes asked for each worker, so that no node takes more than it can hold.
-        label_selector: nodes for the workers; by default those labelled wm.io/role=rollout, if there are any.
-        planned_gpus: those of nodes that the autoscaler starts when they are asked for.
+        unit_seconds: upper limit of the timeout for one unit, and the timeout itself until a median is known.
+        min_timeout_seconds: lower limit of that timeout, which is otherwise 10 times the median unit time.
+        recycle_units: replace a worker after this many units, to bound memory leaks in environments. 0 means never.
+        max_deaths: number of workers that one unit may kill before it fails the job.
+        memory: bytes to request for each worker, which keeps Ray from overcommitting a node's memory.
+        label_selector: nodes for the workers. The default is nodes with the label wm.io/role=rollout, if there are any.
+        planned_gpus: number of GPUs that the autoscaler may add.
         """
         self.planned_gpus = planned_gpus
-        self.limit, self.retries, self.deaths = workers, retries, deaths
-        self.unit_seconds, self.silent_seconds = unit_seconds, silent_seconds
+        self.limit, self.retries, self.max_deaths = workers, retries, max_deaths
+        self.unit_seconds, self.min_timeout_seconds = unit_seconds, min_timeout_seconds
         self.recycle_units = recycle_units
         self.options: dict[str, Any] = {"memory": memory} if memory else {}
         if label_selector is not None:
             self.options["label_selector"] = label_selector
         self.stats, self.metrics = Stats(), DriverMetrics()
-        self.open: list[_Crew] = []
+        self.open_crews: list[_Crew] = []
 
     @property
     def workers(self) -> int:
@@ -81,11 +81,11 @@ class RayPool(Pool):
     @contextmanager
     def crew(self, work: Work, gpu: bool = False) -> Iterator[Crew]:
         crew = _Crew(self, work, gpu)
-        self.open.append(crew)
+        self.open_crews.append(crew)
         try:
             yield crew
         finally:
-            self.open.remove(crew)
+            self.open_crews.remove(crew)
             crew.group.close()
 
     @property
@@ -93,154 +93,156 @@ class RayPool(Pool):
         return max(self.planned_gpus, runtime.planned_gpus(), sum(node.gpus for node in runtime.nodes()))
 
     def stream(self, task: Task) -> Iterator[Any]:
-        return training.stream(task, self.deaths)
+        return training.stream(task, self.max_deaths)
 
     def tell(self, progress: Progress) -> None:
         self.metrics.progress(progress)
 
     def close(self) -> None:
-        for crew in self.open:
+        for crew in self.open_crews:
             crew.group.close()
 
 
 class _Crew:
-    """The dispatch: units are drawn as there is room, given to whoever is free; the first answer counts."""
+    """Dispatches units to workers on demand. If several copies of a unit run, the first result wins."""
 
     def __init__(self, pool: RayPool, work: Work, gpu: bool):
         self.pool, self.stats = pool, pool.stats
         self.group = WorkerGroup(work, 0 if gpu else pool.limit, pool.options, pool.stats, gpu)
-        self.items: set[WorkItem] = set()  # of this map, not answered yet
-        self.waiting: deque[WorkItem] = deque()  # those that no worker has
-        self.times: list[float] = []  # of this map's units, sorted
-        self.median: float | None = None  # of this map or, until there are some, the one before
+        self.unfinished: set[WorkItem] = set()  # items of the current map without a result
+        self.backlog: deque[WorkItem] = deque()  # unfinished items that no worker has
+        self.durations: list[float] = []  # seconds per unit in the current map, sorted
+        self.median: float | None = None  # of `durations`; kept from the previous map until the first result
         self.failure: Exception | None = None
-        self.stillborn = 0  # workers that died before they were ready, in a row
-        self.unstarted = 0  # those that were given up for not getting ready, in a row
-        self.next_look = 0.0
+        self.failed_starts = 0  # consecutive workers that died before they were ready
+        self.start_timeouts = 0  # consecutive workers that did not become ready in time
+        self.next_check = 0.0
 
     def map(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        assert not self.items, "a crew does one map at a time"
+        assert not self.unfinished, "a crew runs one map at a time"
         source = iter(units)
-        self.times, self.failure = [], None
+        self.durations, self.failure = [], None
         answers: list[tuple[Any, Any]] = []
         try:
             while True:
-                self._draw(source)
-                self.group.fit(len(self.items))
-                self._give()
-                yield from answers  # while the workers have something to do
-                if not self.items:
+                self._take_units(source)
+                self.group.scale_to(len(self.unfinished))
+                self._dispatch()
+                yield from answers  # after the dispatch, so that workers stay busy while the caller handles results
+                if not self.unfinished:
                     return
-                answers = self._gather()
+                answers = self._collect_results()
                 if self.failure:
                     yield from answers
                     raise self.failure
-                self._look_after()
+                self._check_workers()
         finally:
-            for item in self.items:
-                item.done = True  # who is still busy with one is not listened to
-            self.items.clear()
-            self.waiting.clear()
+            for item in self.unfinished:
+                item.done = True  # ignore results that arrive later
+            self.unfinished.clear()
+            self.backlog.clear()
 
-    def _draw(self, source: Iterator[Any]) -> None:
-        most = max(len(self.group.able) * self._depth(), self.group.room)
-        while len(self.items) < most:
+    def _take_units(self, source: Iterator[Any]) -> None:
+        most = max(len(self.group.available) * self._queue_depth(), self.group.capacity)
+        while len(self.unfinished) < most:
             try:
                 item = WorkItem(next(source))
             except StopIteration:
                 return
-            self.items.add(item)
-            self.waiting.append(item)
+            self.unfinished.add(item)
+            self.backlog.append(item)
 
-    def _depth(self) -> int:
-        """Calls that a worker may have: more than one only if units are about as short as the way to the driver."""
-        return 1 if self.median is None else 1 + min(QUEUE - 1, int(QUEUE_SECONDS / max(self.median, 1e-6)))
+    def _queue_depth(self) -> int:
+        """Maximum number of calls per worker: above 1 only if a unit takes about as long as a round trip."""
+        if self.median is None:
+            return 1
+        return 1 + min(MAX_QUEUED_CALLS - 1, int(QUEUE_SECONDS / max(self.median, 1e-6)))
 
-    def _give(self) -> None:
-        """The idle first; then, of short units, a second one each and so on."""
-        depth = self._depth()
-        free = [worker for worker in self.group.able if len(worker.calls) < depth] if self.waiting else []
+    def _dispatch(self) -> None:
+        """Send units from the backlog to the workers with the shortest queues first."""
+        depth = self._queue_depth()
+        free = [worker for worker in self.group.available if len(worker.calls) < depth] if self.backlog else []
         for load in range(depth):
-            for worker in [worker for worker in free if len(worker.calls) == load][: len(self.waiting)]:
-                self.group.call(worker, "do", self.waiting.popleft())
-        if not self.waiting:
-            self._give_again()
+            for worker in [worker for worker in free if len(worker.calls) == load][: len(self.backlog)]:
+                self.group.call(worker, "run", self.backlog.popleft())
+        if not self.backlog:
+            self._dispatch_copies()
 
-    def _give_again(self) -> None:
-        """Idle workers may try what another is slow with, or won't finish since its node leaves."""
-        idle = [worker for worker in self.group.able if not worker.calls]
+    def _dispatch_copies(self) -> None:
+        """Send copies of straggling units, and of units on draining nodes, to idle workers."""
+        idle = [worker for worker in self.group.available if not worker.calls]
         if not idle:
             return
-        now, slow = time.monotonic(), max(SLOW * (self.median or float("inf")), SLOW_SECONDS)
+        now, slow = time.monotonic(), max(STRAGGLER_FACTOR * (self.median or float("inf")), STRAGGLER_MIN_SECONDS)
         late = [
             call
             for call in self.group.calls.values()
             if call.item
             and not call.item.done
             and call.item.copies == 1
-            and (call.worker.drained or (self.times and now - self._began(call) > slow))
+            and (call.worker.draining or (self.durations and now - self._started_at(call) > slow))
         ]
-        for worker, call in zip(idle, sorted(late, key=self._began), strict=False):
+        for worker, call in zip(idle, sorted(late, key=self._started_at), strict=False):
             assert call.item
-            log.info("%s is slow: given to another worker, too", call.item.unit)
+            log.info("%s is slow: sending a copy to another worker", call.item.unit)
             self.stats.reissued += 1
-            self.group.call(worker, "do", call.item)
+            self.group.call(worker, "run", call.item)
 
     @staticmethod
-    def _began(call: Call) -> float:
-        return call.worker.since if call.worker.calls[0] is call else call.sent
+    def _started_at(call: Call) -> float:
+        return call.worker.busy_since if call.worker.calls[0] is call else call.sent
 
-    def _gather(self) -> list[tuple[Any, Any]]:
-        """Wait for an answer, a little; take all there are."""
+    def _collect_results(self) -> list[tuple[Any, Any]]:
+        """Wait briefly for a result, then take all that are ready."""
         refs = list(self.group.calls)
         if not refs:
             time.sleep(0.1)
             return []
-        idle = any(not worker.calls for worker in self.group.able)
-        ready, _ = ray.wait(refs, timeout=0.1 if idle else min(1.0, self.pool.silent_seconds / 4))
+        idle = any(not worker.calls for worker in self.group.available)
+        ready, _ = ray.wait(refs, timeout=0.1 if idle else min(1.0, self.pool.min_timeout_seconds / 4))
         if ready and len(refs) > 1:
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         answers = []
         for ref, answer in zip(ready, _fetch(ready), strict=True):
-            if ref not in self.group.calls:  # it went with its worker, a moment ago
+            if ref not in self.group.calls:  # dropped with its worker earlier in this loop
                 continue
             call = self.group.calls[ref]
-            if isinstance(answer, GONE) or (isinstance(answer, Exception) and call.item is None):
-                self._lost(call, answer)
+            if isinstance(answer, WORKER_LOST_ERRORS) or (isinstance(answer, Exception) and call.item is None):
+                self._on_worker_lost(call, answer)
                 continue
             self.group.answered(ref)
             if call.item is None:
-                self._prepared(call, answer)
+                self._on_prepared(call, answer)
             elif not call.item.done:
-                answers += self._settle(call.item, answer)
+                answers += self._handle_result(call.item, answer)
             if call.item:
-                call.worker.units += 1
-                if self.pool.recycle_units and call.worker.units >= self.pool.recycle_units:
+                call.worker.units_run += 1
+                if self.pool.recycle_units and call.worker.units_run >= self.pool.recycle_units:
                     self.group.recycle(call.worker)
-        if self.times:
-            self.median = self.times[len(self.times) // 2]
+        if self.durations:
+            self.median = self.durations[len(self.durations) // 2]
         return answers
 
-    def _prepared(self, call: Call, answer: Any) -> None:
-        if call.kind == "hello":
+    def _on_prepared(self, call: Call, answer: Any) -> None:
+        if call.kind == "identify":
             call.worker.node, call.worker.pid = answer
         else:
-            self.group.prepared(call.worker)
-            self.stillborn = self.unstarted = 0
+            self.group.mark_ready(call.worker)
+            self.failed_starts = self.start_timeouts = 0
 
-    def _settle(self, item: WorkItem, answer: Any) -> list[tuple[Any, Any]]:
-        """What a unit came to: its result, another try, or the end."""
-        if isinstance(answer, ObjectLostError | GetTimeoutError):  # its node went after it had answered
+    def _handle_result(self, item: WorkItem, answer: Any) -> list[tuple[Any, Any]]:
+        """Return the unit with its result, or retry it, or fail the job."""
+        if isinstance(answer, ObjectLostError | GetTimeoutError):  # the node died after the unit was done
             self._requeue([item])
-            self._blame(item, f"the last time: {brief(answer)}")
+            self._count_death(item, f"last error: {brief(answer)}")
             return []
         value: Any
         kind, value, seconds = ("failed", str(answer), 0.0) if isinstance(answer, Exception) else answer
         if kind == "done":
             item.done = True
-            self.items.discard(item)
+            self.unfinished.discard(item)
             self.stats.units += 1
-            insort(self.times, seconds)
+            insort(self.durations, seconds)
             return [(item.unit, value)]
         if kind == "stop":
             self._fail(value)
@@ -249,94 +251,96 @@ class _Crew:
         if item.tries >= self.pool.retries:
             self._fail(UnitFailed(item.unit, item.tries, value))
         else:
-            log.warning("%s failed, trying again:\n%s", item.unit, value)
-            self._back(item)
+            log.warning("%s failed, retrying:\n%s", item.unit, value)
+            self._put_back(item)
         return []
 
-    def _back(self, item: WorkItem) -> None:
+    def _put_back(self, item: WorkItem) -> None:
         if not item.done and not item.copies:
-            self.waiting.appendleft(item)
+            self.backlog.appendleft(item)
 
     def _fail(self, error: Exception) -> None:
         self.failure = self.failure or error
 
-    def _lost(self, call: Call, error: Exception) -> None:
-        """The worker is gone, or can't be reached: what it had goes back into the queue."""
+    def _on_worker_lost(self, call: Call, error: Exception) -> None:
+        """Requeue the units of a worker that died or can't be reached."""
         worker = call.worker
         first = worker.calls[0]
-        said = str(error)  # nothing else tells a lost node from a lost process
-        node = "its node has died" in said or "never ran" in said or getattr(error, "preempted", False)
+        message = str(error)  # only the message tells a lost node from a lost process
+        node = "its node has died" in message or "never ran" in message or getattr(error, "preempted", False)
         if isinstance(error, ActorUnavailableError):
             items = self.group.drop_calls(worker)
             self.group.prepare(worker)
         else:
             log.warning("lost worker %d: %s", worker.pid, brief(error))
             self.stats.died += 1
-            items = self.group.dismiss(worker)
+            items = self.group.remove(worker)
         self._requeue(items)
-        if node or worker.drained:
+        if node or worker.draining:
             return
         if first.item:
-            self._blame(first.item, f"the last time: {brief(error)}")
+            self._count_death(first.item, f"last error: {brief(error)}")
         elif not worker.ready:
-            self.stillborn += 1
-            if self.stillborn >= self.pool.deaths:
-                self._fail(Failure(f"{self.stillborn} workers died before they were ready: {brief(error)}"))
+            self.failed_starts += 1
+            if self.failed_starts >= self.pool.max_deaths:
+                self._fail(Failure(f"{self.failed_starts} workers died before they were ready: {brief(error)}"))
 
     def _requeue(self, items: list[WorkItem]) -> None:
         for item in reversed(items):
             if not item.done and not item.copies:
                 self.stats.requeued += 1
-                self._back(item)
+                self._put_back(item)
 
-    def _blame(self, item: WorkItem, why: str) -> None:
+    def _count_death(self, item: WorkItem, why: str) -> None:
         item.deaths += 1
-        if item.deaths >= self.pool.deaths and not item.done:
-            self._fail(Failure(f"{item.unit} ended {item.deaths} workers (out of memory? a crash?); {why}"))
+        if item.deaths >= self.pool.max_deaths and not item.done:
+            self._fail(Failure(f"{item.unit} killed {item.deaths} workers (out of memory or a crash?); {why}"))
 
-    def _look_after(self) -> None:
-        """A worker that is silent for far too long is killed."""
+    def _check_workers(self) -> None:
+        """Kill workers that exceed their timeout."""
         now = time.monotonic()
-        if now < self.next_look:
+        if now < self.next_check:
             return
-        self.next_look = now + min(1.0, self.pool.silent_seconds / 4)
-        self.pool.metrics.crew(self.stats, len(self.waiting), len(self.items) - len(self.waiting))
-        unstarted = self.unstarted
+        self.next_check = now + min(1.0, self.pool.min_timeout_seconds / 4)
+        self.pool.metrics.crew(self.stats, len(self.backlog), len(self.unfinished) - len(self.backlog))
+        start_timeouts = self.start_timeouts
         for worker in [worker for worker in self.group.workers if worker.calls]:
             item = worker.calls[0].item
-            silence, patience = now - worker.since, self._patience(item)
-            if silence < patience:
+            elapsed, timeout = now - worker.busy_since, self._timeout(item)
+            if elapsed < timeout:
                 continue
-            self._requeue(self.group.dismiss(worker))
-            if not item:  # it hangs; or there is no machine for it yet, and asking again does no harm
-                log.warning("a worker has not started in %.0f s: another is asked for", silence)
-                self.unstarted = unstarted + 1
+            self._requeue(self.group.remove(worker))
+            if not item:  # either it hangs, or no node has room for it yet; a new request is harmless then
+                log.warning("a worker did not start within %.0f s: requesting another", elapsed)
+                self.start_timeouts = start_timeouts + 1
                 continue
-            log.warning("worker %d is silent for %.0f s over %s: killed", worker.pid, silence, item.unit)
+            log.warning(
+                "killed worker %d as unresponsive: %.0f s without a result for %s", worker.pid, elapsed, item.unit
+            )
             self.stats.hung += 1
             item.hangs += 1
-            self._blame(item, f"the last one was silent for {silence:.0f} s")
+            self._count_death(item, f"the last one was unresponsive for {elapsed:.0f} s")
 
-    def _patience(self, item: WorkItem | None) -> float:
-        """Longer each time, so that a unit which is only slow gets done in the end."""
+    def _timeout(self, item: WorkItem | None) -> float:
+        """Seconds allowed for a unit (None: a start). Grows with each timeout, so that slow units finish in the end."""
         if item is None:
-            return START_SECONDS * 2 ** min(self.unstarted, 6)
+            return START_TIMEOUT_SECONDS * 2 ** min(self.start_timeouts, 6)
         if self.median is None:
             return self.pool.unit_seconds
-        silent = max(self.pool.silent_seconds, SILENT * self.median)
-        return min(self.pool.unit_seconds, silent * 4**item.hangs)
+        timeout = max(self.pool.min_timeout_seconds, TIMEOUT_FACTOR * self.median)
+        return min(self.pool.unit_seconds, timeout * 4**item.hangs)
 
 
 def _fetch(refs: list[ray.ObjectRef]) -> list[Any]:
-    """Results, or the errors in their place: all at once if there are none, which is nearly always."""
+    """Results, with errors in place of those that failed. One `ray.get` suffices unless there is an error."""
     try:
-        return ray.get(refs, timeout=GET_SECONDS)
+        return ray.get(refs, timeout=FETCH_TIMEOUT_SECONDS)
     except RayError:
         return [_fetch_one(ref) for ref in refs]
 
 
 def _fetch_one(ref: ray.ObjectRef) -> Any:
     try:
-        return ray.get(ref, timeout=GET_SECONDS)
+        return ray.get(ref, timeout=FETCH_TIMEOUT_SECONDS)
     except (RayError, GetTimeoutError) as error:
         return error

@@ -1,4 +1,4 @@
-"""Ray itself: an embedded one on a laptop, or the cluster we were sent to; and what its nodes have."""
+"""Connects to Ray, either an embedded instance or an existing cluster, and describes its nodes."""
 
 import contextlib
 import logging
@@ -19,22 +19,22 @@ from wm.errors import UserError
 
 log = logging.getLogger(__name__)
 
-ROLE = "wm.io/role"  # node types of ray_cluster.yaml carry it: rollout, train
-SOCKET_PATH = 107  # the most that a unix socket's path may have
-SESSION_PATH = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
-# On a head that `ray up` has started: the cluster's file, as Ray's autoscaler reads it.
-PLAN = "~/ray_bootstrap_config.yaml"
-_joined = False  # a cluster that is not our own
+ROLE = "wm.io/role"  # label of the node types in ray_cluster.yaml: head, rollout or train
+MAX_SOCKET_PATH = 107  # maximum length of a Unix socket path
+SESSION_PATH_LENGTH = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+# The cluster config that `ray up` puts on the head for the autoscaler.
+BOOTSTRAP_CONFIG = "~/ray_bootstrap_config.yaml"
+_joined = False  # connected to an existing cluster
 
 
 @dataclass(frozen=True)
 class NodeType:
-    """Machines that the autoscaler starts when they are asked for."""
+    """Nodes that the autoscaler can start on demand."""
 
     role: str
     cpus: int
     gpus: int
-    most: int
+    max_nodes: int
 
 
 @dataclass(frozen=True)
@@ -47,50 +47,50 @@ class Node:
 
 
 def connect(address: str = "", num_cpus: int = 0, object_store_mb: int = 512) -> None:
-    """Join the cluster at `address`, or that of RAY_ADDRESS (set inside a submitted job), else start our own.
+    """Join the cluster at `address` or RAY_ADDRESS (set inside a submitted job), else start an embedded Ray.
 
-    A cluster that merely runs on this machine is not taken: it may be somebody else's.
+    Unlike `ray.init`, this never joins a cluster that happens to run on this machine: it may belong to another user.
     """
     if ray.is_initialized():
         return
     address = address or os.environ.get("RAY_ADDRESS", "") or "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # a token is no cause for alarm
-    _quiet()
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it warns whenever a token is in use
+    _redirect_node_output()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": object_store_mb * 2**20}
         options |= {"num_cpus": num_cpus or None, "_temp_dir": _short_temp_dir()}
     else:
-        _look(address)
+        _check_reachable(address)
     global _joined
     _joined = address != "local"
     try:
         ray.init(address=address, **options)
-    except Exception as error:  # Ray raises Exception itself where its start takes too long
+    except Exception as error:  # Ray raises a plain Exception if its start times out
         if address == "local" and "timed out" in str(error):
             raise UserError(
-                f"Ray did not start in time ({_first_line(error)}): give the same command again when this machine is"
-                " less busy, or with --local, which does without Ray"
+                f"Ray did not start in time ({_first_line(error)}): retry when this machine is less busy,"
+                " or use --local to run without Ray"
             ) from error
         if address == "local" or not isinstance(error, ConnectionError | RuntimeError | ValueError):
             raise
-        raise UserError(f"can't join the Ray cluster at {address} ({_first_line(error)}): {CURE}") from error
+        raise UserError(f"can't connect to the Ray cluster at {address} ({_first_line(error)}): {FIX}") from error
 
 
-CURE = (
-    "give the head's host:port (6379 by default) as --address or RAY_ADDRESS, with RAY_AUTH_MODE and the "
-    "token that its nodes have; or unset RAY_ADDRESS to work on this machine alone"
+FIX = (
+    "set --address or RAY_ADDRESS to the head's host:port (default port 6379), and RAY_AUTH_MODE and the token as on"
+    " its nodes; or unset RAY_ADDRESS to run on this machine only"
 )
 
 
 def disconnect() -> None:
-    """Leave the cluster; stop it if it is our own."""
+    """Disconnect from the cluster, and stop it if it is embedded."""
     ray.shutdown()
 
 
 def nodes() -> list[Node]:
-    """The nodes that are alive now. Costs about 2 ms and a little more for each node."""
+    """The nodes that are alive. Takes about 2 ms, plus a little for each node."""
     draining = _draining()
     return [
         Node(
@@ -106,55 +106,54 @@ def nodes() -> list[Node]:
 
 
 def rollout_nodes(alive: list[Node]) -> list[Node]:
-    """Where rollouts go: to the nodes labelled so, if any are; else anywhere with a CPU. Not to one that leaves."""
+    """Nodes for rollouts: those labelled rollout if there are any, else all with CPUs. Excludes draining nodes."""
     stay = [node for node in alive if not node.draining]
     return [node for node in stay if node.role == "rollout"] or [node for node in stay if node.cpus]
 
 
 def planned() -> list[NodeType]:
-    """What this cluster may grow by: nothing unless we are on its head, where its jobs run, and it scales itself."""
-    return _types(PLAN) if _joined else []
+    """Node types that the autoscaler can start. Empty unless this runs on the head of an autoscaling cluster."""
+    return _node_types(BOOTSTRAP_CONFIG) if _joined else []
 
 
 @cache
-def _types(path: str) -> list[NodeType]:
+def _node_types(path: str) -> list[NodeType]:
     try:
-        said = yaml.safe_load(Path(path).expanduser().read_text())
+        config = yaml.safe_load(Path(path).expanduser().read_text())
         return [
             NodeType(
                 role=kind.get("labels", {}).get(ROLE, ""),
                 cpus=int(kind["resources"].get("CPU", 0)),
                 gpus=int(kind["resources"].get("GPU", 0)),
-                most=int(kind.get("max_workers", said.get("max_workers", 0))),
+                max_nodes=int(kind.get("max_workers", config.get("max_workers", 0))),
             )
-            for name, kind in said["available_node_types"].items()
-            if name != said["head_node_type"]
+            for name, kind in config["available_node_types"].items()
+            if name != config["head_node_type"]
         ]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        log.warning("%s can't be read (%s): only nodes that are there already are used", path, error)
+        log.warning("can't read %s (%s): using only nodes that already run", path, error)
         return []
 
 
 def planned_cpus() -> int:
-    """For rollouts."""
-    return sum(kind.cpus * kind.most for kind in planned() if kind.role == "rollout")
+    return sum(kind.cpus * kind.max_nodes for kind in planned() if kind.role == "rollout")
 
 
 def planned_gpus() -> int:
-    return sum(kind.gpus * kind.most for kind in planned())
+    return sum(kind.gpus * kind.max_nodes for kind in planned())
 
 
 def _draining() -> set[str]:
-    """Nodes that will be gone soon (a spot instance given notice). Ray has no public call for this."""
+    """Ids of nodes that will terminate soon, e.g. spot instances with a notice. Ray has no public API for this."""
     with contextlib.suppress(AttributeError):
         return set(ray._private.state.state.get_draining_nodes())
     return set()
 
 
-def _quiet() -> None:
-    """Ray prints its nodes' complaints on our stdout, where only the job's summary belongs: log them instead."""
+def _redirect_node_output() -> None:
+    """Log the messages of Ray's nodes. Ray prints them on stdout, which is reserved for the job's summary."""
 
     def to_log(data: dict[str, Any], *_: Any, **__: Any) -> None:
         for line in data.get("lines", []):
@@ -165,23 +164,23 @@ def _quiet() -> None:
 
 
 def _short_temp_dir() -> str | None:
-    """Ray puts its sockets under the temp dir: below a long TMPDIR their paths would be too long to open."""
-    room = SOCKET_PATH - SESSION_PATH
-    own = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return "/tmp/ray" if len(own) > room else None
+    """/tmp/ray if TMPDIR is too long: Ray puts Unix sockets there, whose paths are limited in length."""
+    max_length = MAX_SOCKET_PATH - SESSION_PATH_LENGTH
+    temp_dir = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return "/tmp/ray" if len(temp_dir) > max_length else None
 
 
-def _look(address: str) -> None:
-    """Ray takes up to a minute to find that nobody answers, and may end the process then: look first."""
+def _check_reachable(address: str) -> None:
+    """Fail fast: on an unreachable address Ray hangs for up to a minute and may then exit the process."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("http://").rpartition(":")
     if "://" in address or not host or not port.isdigit():
-        raise UserError(f"{address} is not the address of a Ray cluster: {CURE}")
+        raise UserError(f"the address of a Ray cluster must be host:port, got {address}: {FIX}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
-        raise UserError(f"no Ray cluster answers at {address} ({error}): {CURE}") from None
+        raise UserError(f"no Ray cluster at {address} ({error}): {FIX}") from None
 
 
 def _first_line(error: BaseException) -> str:

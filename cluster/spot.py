@@ -1,9 +1,9 @@
-"""The watcher on each worker: EC2 gives two minutes' notice before it takes a spot instance; Ray does not listen.
+"""Drains a node when EC2 sends the two-minute interruption notice for its spot instance, which Ray does not handle.
 
     python -m cluster.spot --address HEAD:6379
 
-A node with notice is drained: it gets no new work, and what it has is done elsewhere. A mere recommendation to
-rebalance is logged and no more: most instances that get one stay for hours.
+Runs on each worker node. A drained node gets no new work, and its units are sent to other nodes. Rebalance
+recommendations are only logged, since most instances that get one keep running for hours.
 """
 
 import argparse
@@ -20,21 +20,21 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-ENDPOINT = "http://169.254.169.254"  # where every instance finds its metadata
-TOKEN_SECONDS = 21600  # the longest that a token lives
-POLL_SECONDS = 5.0  # as often as EC2 itself advises
-NOTICE_SECONDS = 110  # of the two minutes, what is left for sure
-LOCK = "/tmp/wm-spot.lock"  # one watcher a node, however often Ray is started on it
+ENDPOINT = "http://169.254.169.254"  # EC2 instance metadata service
+TOKEN_SECONDS = 21600  # maximum lifetime of a metadata token
+POLL_SECONDS = 5.0  # interval recommended by EC2
+NOTICE_SECONDS = 110  # two minutes minus a safety margin
+LOCK = "/tmp/wm-spot.lock"  # one watcher per machine, even if Ray is restarted on it
 
 
 class Metadata:
-    """Instance metadata, version 2: nothing without a token."""
+    """Client for the instance metadata service, version 2 (with session tokens)."""
 
     def __init__(self, endpoint: str = ENDPOINT):
         self.endpoint, self.token = endpoint.rstrip("/"), ""
 
     def get(self, path: str) -> str | None:
-        """What stands there, or None where there is nothing (yet)."""
+        """The value at `path`, or None if there is none."""
         try:
             return self._get(path)
         except urllib.error.HTTPError as error:
@@ -42,7 +42,7 @@ class Metadata:
                 return None
             if error.code != 401:
                 raise
-        self.token = ""  # it has expired
+        self.token = ""  # expired
         return self._get(path)
 
     def _get(self, path: str) -> str:
@@ -58,31 +58,31 @@ class Metadata:
 
 
 def watch(metadata: Metadata, address: str, node: str = "", poll_seconds: float = POLL_SECONDS) -> None:
-    """Until this instance is taken back; at once where it can't be, since it is no spot instance."""
-    said, trouble, life = False, False, None
+    """Poll for an interruption notice and drain the node. Returns immediately if this is not a spot instance."""
+    advised, failing, lifecycle = False, False, None
     while True:
         try:
-            life = life or metadata.get("instance-life-cycle")
-            if life and life != "spot":
-                log.info("this instance is %s: nothing to watch for", life)
+            lifecycle = lifecycle or metadata.get("instance-life-cycle")
+            if lifecycle and lifecycle != "spot":
+                log.info("this instance is %s, not spot: nothing to watch", lifecycle)
                 return
             notice = metadata.get("spot/instance-action")
             if notice and drain(address, node, seconds_left(notice)):
                 return
             advice = metadata.get("events/recommendations/rebalance")
-            if advice and not said:
-                said = True
-                log.warning("EC2 recommends to leave (%s): not urgent, so the node stays", advice)
-            trouble = False
+            if advice and not advised:
+                advised = True
+                log.warning("EC2 sent a rebalance recommendation (%s): not draining the node", advice)
+            failing = False
         except OSError as error:
-            if not trouble:
-                trouble = True
-                log.warning("no metadata (%s): trying again", error)
+            if not failing:
+                failing = True
+                log.warning("can't read instance metadata (%s): retrying", error)
         time.sleep(poll_seconds)
 
 
 def seconds_left(notice: str) -> int:
-    """Until the instance goes, as far as the notice says when."""
+    """Seconds until the instance is terminated; NOTICE_SECONDS if the notice has no valid time."""
     try:
         when = datetime.datetime.fromisoformat(json.loads(notice)["time"])
         left = (when - datetime.datetime.now(datetime.UTC)).total_seconds() - 5
@@ -92,30 +92,30 @@ def seconds_left(notice: str) -> int:
 
 
 def drain(address: str, node: str, seconds: int) -> bool:
-    """Tell Ray. Whether it has agreed."""
-    node = node or own_node()
-    log.warning("EC2 takes this instance back: node %s is drained, %d s are left", node, seconds)
-    words = ["drain-node", "--address", address, "--node-id", node]
-    words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-    words += ["--deadline-remaining-seconds", str(seconds)]
+    """Drain the node in Ray; False if Ray rejects it or does not answer."""
+    node = node or local_node_id()
+    log.warning("EC2 interruption notice: draining node %s, %d s left", node, seconds)
+    command = ["drain-node", "--address", address, "--node-id", node]
+    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    command += ["--deadline-remaining-seconds", str(seconds)]
     ray = Path(sys.executable).with_name("ray")
     try:
-        done = subprocess.run([str(ray), *words], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([str(ray), *command], capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:
-        log.warning("Ray does not answer: trying again")
+        log.warning("`ray drain-node` timed out: retrying")
         return False
     if done.returncode:
-        log.warning("not drained, trying again: %s", (done.stderr or done.stdout).strip()[-500:])
+        log.warning("`ray drain-node` failed, retrying: %s", (done.stderr or done.stdout).strip()[-500:])
     return done.returncode == 0
 
 
-def own_node() -> str:
-    """Ray's name for the node that this process is on."""
+def local_node_id() -> str:
+    """Ray's id for the node that this process runs on."""
     from ray._private.services import find_node_ids
 
     nodes = find_node_ids()
     if len(nodes) != 1:
-        raise OSError(f"{len(nodes)} Ray nodes run here instead of one")
+        raise OSError(f"expected one Ray node on this machine, found {len(nodes)}: set --node-id")
     return nodes.pop()
 
 
@@ -123,20 +123,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m cluster.spot", description=__doc__.split("\n")[0] if __doc__ else ""
     )
-    parser.add_argument("--address", required=True, help="the head's host:port")
-    parser.add_argument("--node-id", default="", help="the node to drain, where several run on one machine")
-    parser.add_argument("--endpoint", default=ENDPOINT, help="where the metadata is")
+    parser.add_argument("--address", required=True, help="host:port of the head")
+    parser.add_argument("--node-id", default="", help="node to drain, if several run on this machine")
+    parser.add_argument("--endpoint", default=ENDPOINT, help="URL of the instance metadata service")
     parser.add_argument("--poll-seconds", type=float, default=POLL_SECONDS)
-    parser.add_argument("--lock", default=LOCK, help="a file that only one watcher can hold")
-    said = parser.parse_args()
+    parser.add_argument("--lock", default=LOCK, help="lock file that ensures a single watcher")
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    with open(said.lock, "a") as lock:
+    with open(options.lock, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("another watcher is at work here")
+            log.info("another watcher is already running on this machine")
             return
-        watch(Metadata(said.endpoint), said.address, said.node_id, said.poll_seconds)
+        watch(Metadata(options.endpoint), options.address, options.node_id, options.poll_seconds)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trials of a sweep side by side, under Ray Tune: it gives out the cluster, the runs themselves keep what was done."""
+"""Runs the trials of a sweep in parallel with Ray Tune. Tune only schedules them; results are stored in the runs."""
 
 import contextlib
 import io
@@ -18,15 +18,15 @@ from wm.pool import LocalPool, Pool, Progress, set_threads
 
 log = logging.getLogger(__name__)
 
-RETRIES = 3  # of a trial whose node was lost: it goes on from its last generation
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # runs may have relative names
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends the job, as in all others
+RETRIES = 3  # per trial; a trial resumes from its last generation
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # run paths may be relative
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C interrupts the job as usual
 
 
 def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, tell: Callable[[Progress], None]) -> None:
-    """All of them, as many at a time as the cluster has room for, each on so many CPUs.
+    """Run the trials with `cpus` CPUs each, as many at a time as fit into the cluster.
 
-    Nothing of Tune's own state is kept: it is pickled, and what a trial has done is in its run.
+    Tune's own state, which is pickled, is discarded: the runs hold all progress.
     """
 
     def trainable(parameters: dict[str, Any]) -> None:
@@ -43,11 +43,11 @@ def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, te
         try:
             run_trial(trial, base, config, pool, report)
         except UserError as mistake:
-            tune.report({"mistake": str(mistake)})  # trying again won't mend it
+            tune.report({"mistake": str(mistake)})  # reported as a result, since Tune would retry an error
         finally:
             pool.close()
 
-    # With one CPU a trial works in its own process; with more it only directs workers.
+    # With one CPU a trial does its work in its own process; with more, its process only drives the workers.
     bundles: list[dict[str, float]] = [{"CPU": 1}] if cpus == 1 else [{}, *({"CPU": 1.0} for _ in range(cpus))]
     watch = _Watch(tell)
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
@@ -62,7 +62,7 @@ def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, te
                 callbacks=[watch],
             ),
         )
-        with contextlib.redirect_stdout(io.StringIO()):  # Tune greets there, where only the summary belongs
+        with contextlib.redirect_stdout(io.StringIO()):  # Tune prints to stdout, which is reserved for the summary
             results = tuner.fit()
     if watch.mistake:
         raise UserError(watch.mistake)
@@ -76,13 +76,13 @@ def _pool(config: Config, cpus: int) -> RayPool:
 
 
 class _Watch(tune.Callback):
-    """Each trial's progress, as one line of the display."""
+    """Forwards the progress of each trial to the display."""
 
     def __init__(self, tell: Callable[[Progress], None]):
         self.tell, self.mistake = tell, ""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles all that it is given; nothing is ever made from it
+        return {}  # Tune pickles its callbacks but never restores them here
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         if "mistake" in result:

@@ -1,4 +1,4 @@
-"""One long task, on a GPU or on the CPUs of one node; submitted again when its machine vanishes."""
+"""Runs one long task on a GPU or on the CPUs of one node, and resubmits it if the node is lost."""
 
 import logging
 import time
@@ -16,14 +16,14 @@ from wm.pool import Task, set_threads
 
 log = logging.getLogger(__name__)
 
-AHEAD = 16  # reports that may wait for the driver before the task does
-GRACE_SECONDS = 5.0  # after an interrupt, before it is killed
-WAIT_SECONDS = 30.0  # for a place, before it is worth a line
+MAX_UNREAD_REPORTS = 16  # the task blocks until the driver has read some
+GRACE_SECONDS = 5.0  # between interrupting the task and killing it
+NO_NODE_WARNING_SECONDS = 30.0
 
 
 @ray.remote(max_retries=0)
 def _run(task: Task) -> Iterator[tuple[str, Any]]:
-    """("report", report) ..., and at last ("error", (error, traceback)) if it came to that."""
+    """Yield ("report", report) for each report, and ("error", (error, traceback)) if the task raises."""
     try:
         set_threads(task.threads)
         for report in task.run():
@@ -32,40 +32,40 @@ def _run(task: Task) -> Iterator[tuple[str, Any]]:
         yield "error", (portable(error), traceback.format_exc())
 
 
-def stream(task: Task, deaths: int) -> Iterator[Any]:
-    """The task's reports. It finds its own way back after a crash, so some may come twice."""
-    fruitless = lives = 0
+def stream(task: Task, max_failures: int) -> Iterator[Any]:
+    """Yield the task's reports. After a crash the task resumes from its own checkpoint, so some reports may repeat."""
+    failures_in_a_row = submissions = 0
     while True:
-        lives += 1
+        submissions += 1
         try:
-            for report in _live(task):
-                fruitless = 0
+            for report in _run_once(task):
+                failures_in_a_row = 0
                 yield report
             return
         except RayTaskError:
             raise
         except RayError as error:
-            fruitless += 1
-            if fruitless >= deaths or lives >= 10 * deaths:
-                raise Failure(f"{task} was lost {lives} times; the last time: {brief(error)}") from error
-            log.warning("the task was lost (%s): it starts again", brief(error))
+            failures_in_a_row += 1
+            if failures_in_a_row >= max_failures or submissions >= 10 * max_failures:
+                raise Failure(f"{task} was lost {submissions} times; last error: {brief(error)}") from error
+            log.warning("the task was lost (%s): resubmitting it", brief(error))
 
 
-def _live(task: Task) -> Iterator[Any]:
-    """One submission, until it ends or its worker does."""
+def _run_once(task: Task) -> Iterator[Any]:
+    """Submit the task once and yield its reports."""
     generator: Any = _run.options(
-        num_returns="streaming", _generator_backpressure_num_objects=AHEAD, **_place(task)
+        num_returns="streaming", _generator_backpressure_num_objects=MAX_UNREAD_REPORTS, **_place(task)
     ).remote(task)
     ended = False
     try:
-        said = False
+        warned_or_started = False
         while True:
-            if not ray.wait([generator], timeout=WAIT_SECONDS)[0]:
-                if not said and not _anywhere(task):
-                    said = True
-                    log.warning("no node has what the task needs (%s): waiting for one", task.device)
+            if not ray.wait([generator], timeout=NO_NODE_WARNING_SECONDS)[0]:
+                if not warned_or_started and not _any_node(task):
+                    warned_or_started = True
+                    log.warning("no node can run the task on %s: waiting for one", task.device)
                 continue
-            said = True
+            warned_or_started = True
             try:
                 kind, answer = ray.get(next(generator))
             except (StopIteration, RayError) as error:
@@ -95,18 +95,18 @@ def _place(task: Task) -> dict[str, Any]:
     return {"num_cpus": max(1, min(task.threads, largest))}
 
 
-def _anywhere(task: Task) -> bool:
+def _any_node(task: Task) -> bool:
     return any(node.gpus if task.device == "cuda" else node.cpus for node in runtime.nodes())
 
 
 def _stop(generator: Any) -> None:
-    """Interrupt the task, as Ctrl-C would; kill it if that is not enough."""
+    """Interrupt the task as Ctrl-C does, and kill it if it does not stop."""
     ray.cancel(generator)
-    if not _over(generator):
+    if not _has_stopped(generator):
         ray.cancel(generator, force=True)
 
 
-def _over(generator: Any) -> bool:
+def _has_stopped(generator: Any) -> bool:
     end = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < end:
         if ray.wait([generator], timeout=0.2)[0]:

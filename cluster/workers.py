@@ -1,4 +1,4 @@
-"""The process that does units where there is a CPU, and the driver's side of it."""
+"""The Ray actor that runs work units, and the driver's group of these actors."""
 
 import logging
 import os
@@ -21,13 +21,13 @@ from wm.pool import Work, set_threads
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0  # how often the cluster is asked for its nodes
-LINGER_SECONDS = 60.0  # for which a worker that is asked for, but has no machine yet, is still asked for
-SILENCE_SECONDS = 15.0  # without a single worker, before it is worth a line
+POLL_SECONDS = 1.0  # between two looks at the cluster's nodes
+DOWNSCALE_DELAY_SECONDS = 60.0  # before unneeded requests for workers without a node are withdrawn
+NO_WORKER_WARNING_SECONDS = 15.0
 
 
 def portable(error: Exception) -> Exception:
-    """The error itself if it survives the journey to the driver, else a Failure that says the same."""
+    """The error itself if it can be pickled, else a Failure with the same message."""
     try:
         pickle.loads(cloudpickle.dumps(error))
     except Exception:
@@ -36,30 +36,33 @@ def portable(error: Exception) -> Exception:
 
 
 def brief(error: BaseException) -> str:
-    """What happened, without the page of advice that Ray adds."""
+    """The error message without the advice that Ray adds to it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip().split(". ")[0]
 
 
 class Worker:
-    """Builds the work once and does one unit at a time. Every retry is the driver's decision."""
+    """Builds the work once and runs one unit at a time. The driver decides about retries."""
 
     def __init__(self, work: Work):
         self.work = work
-        self.do_unit: Callable[[Any], Any] | None = None
+        self.run_unit: Callable[[Any], Any] | None = None
         self.metrics = WorkerMetrics()
 
-    def hello(self) -> tuple[str, int]:
+    def identify(self) -> tuple[str, int]:
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def build(self) -> None:
-        """Ahead of the first unit, so that none seems slow for it. If it fails, the first attempt will tell."""
+        """Build before the first unit, so that its time does not include the build.
+
+        Errors are ignored here: the first unit builds again and reports them.
+        """
         try:
             self._prepare()
         except Exception:
-            self.do_unit = None
+            self.run_unit = None
 
-    def do(self, unit: Any) -> tuple[str, Any, float]:
+    def run(self, unit: Any) -> tuple[str, Any, float]:
         """("done", result, seconds), ("failed", traceback, seconds) or ("stop", error, seconds)."""
         start = time.perf_counter()
         try:
@@ -67,17 +70,17 @@ class Worker:
         except (UserError, Failure) as error:
             kind, answer = "stop", portable(error)
         except Exception:
-            self.do_unit = None  # whatever broke may have broken what was built, too
+            self.run_unit = None  # the error may have left the built objects in a bad state
             kind, answer = "failed", traceback.format_exc()
         seconds = time.perf_counter() - start
-        self.metrics.did(kind, seconds)
+        self.metrics.record(kind, seconds)
         return kind, answer, seconds
 
     def _prepare(self) -> Callable[[Any], Any]:
-        if self.do_unit is None:
+        if self.run_unit is None:
             set_threads(self.work.threads)
-            self.do_unit = self.work.build()
-        return self.do_unit
+            self.run_unit = self.work.build()
+        return self.run_unit
 
 
 _Actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Worker)
@@ -85,93 +88,93 @@ _Actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Worker)
 
 @dataclass(eq=False)
 class WorkItem:
-    """A unit on its way: who answers first has done it."""
+    """A unit of the current map. Several workers may run copies of it; the first result counts."""
 
     unit: Any
     done: bool = False
-    copies: int = 0  # attempts under way
+    copies: int = 0  # attempts in progress
     tries: int = 0  # attempts that raised
-    deaths: int = 0  # workers that died of it, or fell silent over it
+    deaths: int = 0  # workers that died or hung while they ran it
     hangs: int = 0
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a worker; `item` is None for those that get it ready."""
+    """A pending actor call. `item` is None for calls that prepare the worker."""
 
     worker: "WorkerHandle"
-    kind: str  # hello, build, do
+    kind: str  # identify, build, run
     item: WorkItem | None
     sent: float
 
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """A worker as the driver sees it. It answers its calls in order, so it is busy with the first one."""
+    """The driver's view of a worker. Calls run in order, so a worker is always busy with the first one."""
 
     actor: ActorHandle
-    labelled: bool = False  # asked for a node with our label
-    node: str = ""  # where it is; nowhere yet while Ray looks for room
+    labelled: bool = False  # requires a node with the label of its role
+    node: str = ""  # empty until Ray has placed it
     pid: int = 0
-    ready: bool = False  # set by Staff.prepare and Staff.prepared
-    leaving: bool = False  # gets no more units; set by Staff.let_go
-    drained: bool = False  # and its node will be gone soon
-    units: int = 0
-    since: float = 0.0  # when it began with the first of its calls
+    ready: bool = False  # set by WorkerGroup.prepare and WorkerGroup.mark_ready
+    retiring: bool = False  # gets no more units; set by WorkerGroup.retire
+    draining: bool = False  # retiring because its node is about to go
+    units_run: int = 0
+    busy_since: float = 0.0  # when it started the first of its calls
     calls: deque[Call] = field(default_factory=deque)
 
 
 class WorkerGroup:
-    """As many workers as the cluster has room for and the units need, adapting as nodes come and go."""
+    """Keeps as many workers as the units need and the cluster can hold, as nodes come and go."""
 
     def __init__(self, work: Work, limit: int, options: dict[str, Any], stats: Stats, gpu: bool = False):
-        self.work = ray.put(work)  # once, however many workers there will be
-        self.gpu = gpu  # a worker takes a GPU; its CPU is left to those who need one
+        self.work = ray.put(work)  # stored once for all workers
+        self.gpu = gpu
         if gpu:
-            options = {**options, "num_gpus": 1, "num_cpus": 0}
+            options = {**options, "num_gpus": 1, "num_cpus": 0}  # leaves the CPUs to CPU workers
         self.limit, self.options, self.stats = limit, options, stats
         self.workers: set[WorkerHandle] = set()
-        self.leaving: set[WorkerHandle] = set()
-        self._able: list[WorkerHandle] | None = None  # looked at for every answer, so not gathered anew each time
-        self.calls: dict[ray.ObjectRef, Call] = {}  # everything not answered yet
-        self.room = 1  # workers that the cluster has room for
+        self.retiring: set[WorkerHandle] = set()
+        self._available: list[WorkerHandle] | None = None  # cached: read for every result
+        self.calls: dict[ray.ObjectRef, Call] = {}  # pending
+        self.capacity = 1  # number of workers that the cluster can hold
         self.labelled = False
-        self.wanted, self.wanted_until = 0, 0.0  # the most that was needed lately
-        self.next_poll, self.said = 0.0, time.monotonic()
+        self.target, self.target_until = 0, 0.0  # largest number of workers needed recently
+        self.next_poll, self.last_ready = 0.0, time.monotonic()
 
     @property
-    def able(self) -> list[WorkerHandle]:
-        """Those that may be given units."""
-        if self._able is None:
-            self._able = [worker for worker in self.workers if worker.ready and not worker.leaving]
-        return self._able
+    def available(self) -> list[WorkerHandle]:
+        """Workers that accept units."""
+        if self._available is None:
+            self._available = [worker for worker in self.workers if worker.ready and not worker.retiring]
+        return self._available
 
-    def fit(self, needed: int) -> None:
-        """Look at the cluster now and then; hire up to the need; let go of who should leave and is free."""
+    def scale_to(self, needed: int) -> None:
+        """Start workers up to `needed`, withdraw requests that are no longer needed, remove idle retiring workers."""
         now = time.monotonic()
         if now >= self.next_poll:
             self._poll(now)
-        if needed >= self.wanted or now >= self.wanted_until:
-            self.wanted, self.wanted_until = needed, now + LINGER_SECONDS
-        staying = len(self.workers) - len(self.leaving)
-        for _ in range(min(self.room, needed) - staying):
-            self._hire()
-        self._ask_for_less(staying - self.wanted)
-        for worker in [worker for worker in self.leaving if not worker.calls]:
-            self.dismiss(worker)
-        self.stats.workers = len(self.able) + sum(worker.ready for worker in self.leaving)
+        if needed >= self.target or now >= self.target_until:
+            self.target, self.target_until = needed, now + DOWNSCALE_DELAY_SECONDS
+        staying = len(self.workers) - len(self.retiring)
+        for _ in range(min(self.capacity, needed) - staying):
+            self._start_worker()
+        self._withdraw_requests(staying - self.target)
+        for worker in [worker for worker in self.retiring if not worker.calls]:
+            self.remove(worker)
+        self.stats.workers = len(self.available) + sum(worker.ready for worker in self.retiring)
         if self.stats.workers:
-            self.said = now
-        elif now - self.said > SILENCE_SECONDS:
-            self.said = now
-            log.warning("no worker yet: waiting for %d, the cluster has room for %d", needed, self.room)
+            self.last_ready = now
+        elif now - self.last_ready > NO_WORKER_WARNING_SECONDS:
+            self.last_ready = now
+            log.warning("no worker is ready: %d needed, the cluster has room for %d", needed, self.capacity)
 
     def call(self, worker: WorkerHandle, kind: str, item: WorkItem | None = None) -> None:
         method = getattr(worker.actor, kind)
         call = Call(worker, kind, item, time.monotonic())
         self.calls[method.remote() if item is None else method.remote(item.unit)] = call
         if not worker.calls:
-            worker.since = call.sent
+            worker.busy_since = call.sent
         worker.calls.append(call)
         if item:
             item.copies += 1
@@ -179,13 +182,13 @@ class WorkerGroup:
     def answered(self, ref: ray.ObjectRef) -> Call:
         call = self.calls.pop(ref)
         call.worker.calls.remove(call)
-        call.worker.since = time.monotonic()
+        call.worker.busy_since = time.monotonic()
         if call.item:
             call.item.copies -= 1
         return call
 
     def drop_calls(self, worker: WorkerHandle) -> list[WorkItem]:
-        """Expect nothing more of what it was given: the items."""
+        """Forget the worker's pending calls and return their items."""
         for ref in [ref for ref, call in self.calls.items() if call.worker is worker]:
             del self.calls[ref]
         items = [call.item for call in worker.calls if call.item]
@@ -195,74 +198,75 @@ class WorkerGroup:
         return items
 
     def prepare(self, worker: WorkerHandle) -> None:
-        """Say hello and have it build: ready when both are answered."""
-        worker.ready, self._able = False, None
-        self.call(worker, "hello")
+        """Start its preparation: the worker is ready once both calls have returned."""
+        worker.ready, self._available = False, None
+        self.call(worker, "identify")
         self.call(worker, "build")
 
-    def prepared(self, worker: WorkerHandle) -> None:
-        worker.ready, self._able = True, None
+    def mark_ready(self, worker: WorkerHandle) -> None:
+        worker.ready, self._available = True, None
 
-    def let_go(self, worker: WorkerHandle) -> None:
-        """No more units: it is dismissed when it has answered its last call."""
-        worker.leaving, self._able = True, None
-        self.leaving.add(worker)
+    def retire(self, worker: WorkerHandle) -> None:
+        """Send it no more units; it is removed after its last pending call."""
+        worker.retiring, self._available = True, None
+        self.retiring.add(worker)
 
-    def dismiss(self, worker: WorkerHandle) -> list[WorkItem]:
+    def remove(self, worker: WorkerHandle) -> list[WorkItem]:
+        """Kill the worker and return the items that it had."""
         ray.kill(worker.actor)
         self.workers.discard(worker)
-        self.leaving.discard(worker)
-        self._able = None
+        self.retiring.discard(worker)
+        self._available = None
         return self.drop_calls(worker)
 
     def close(self) -> None:
         while self.workers:
-            self.dismiss(next(iter(self.workers)))
+            self.remove(next(iter(self.workers)))
         self.stats.workers = 0
 
     def recycle(self, worker: WorkerHandle) -> None:
-        """Let it go after its last call, unless many others are away at the moment."""
-        away = len(self.workers) - len(self.able)
-        if not worker.leaving and away <= len(self.workers) // 8:
-            self.let_go(worker)
+        """Retire the worker, unless more than an eighth of the workers are unavailable already."""
+        unavailable = len(self.workers) - len(self.available)
+        if not worker.retiring and unavailable <= len(self.workers) // 8:
+            self.retire(worker)
             self.stats.recycled += 1
 
-    def _hire(self) -> None:
-        # A row a unit in the dashboard would cost a fifth of the dispatch and drown everything else there.
+    def _start_worker(self) -> None:
+        # Task events would add a fifth to the dispatch time, and flood the dashboard with one row per unit.
         options = {"enable_task_events": False, **self.options}
         if self.labelled:
             options.setdefault("label_selector", {runtime.ROLE: "train" if self.gpu else "rollout"})
         worker = WorkerHandle(_Actor.options(**options).remote(self.work), labelled=self.labelled)
         self.workers.add(worker)
-        self.stats.hired += 1
+        self.stats.started += 1
         self.prepare(worker)
 
-    def _ask_for_less(self, surplus: int) -> None:
-        """The autoscaler starts a machine for whoever waits for one: there should be work for it when it comes."""
+    def _withdraw_requests(self, surplus: int) -> None:
+        """Remove workers without a node: otherwise the autoscaler starts nodes for which no units are left."""
         if surplus > 0:
             for worker in [worker for worker in self.workers if not worker.node][:surplus]:
-                self.dismiss(worker)
+                self.remove(worker)
 
     def _poll(self, now: float) -> None:
         alive = runtime.nodes()
         took = time.monotonic() - now
-        self.next_poll = now + max(POLL_SECONDS, 30 * took)  # a few per cent of our time at most
+        self.next_poll = now + max(POLL_SECONDS, 30 * took)  # at most a few percent of the driver's time
         if self.gpu:
-            places, role = [node for node in alive if node.gpus and not node.draining], "train"
-            planned, there = runtime.planned_gpus(), sum(node.gpus for node in places)
+            usable, role = [node for node in alive if node.gpus and not node.draining], "train"
+            planned, present = runtime.planned_gpus(), sum(node.gpus for node in usable)
         else:
-            places, role = runtime.rollout_nodes(alive), "rollout"
-            planned, there = runtime.planned_cpus(), sum(node.cpus for node in places)
-        self.labelled = planned > 0 or any(node.role == role for node in places)
-        self.room = self.limit or max(1, planned, there)
-        leaving = {node.id for node in alive if node.draining}
+            usable, role = runtime.rollout_nodes(alive), "rollout"
+            planned, present = runtime.planned_cpus(), sum(node.cpus for node in usable)
+        self.labelled = planned > 0 or any(node.role == role for node in usable)
+        self.capacity = self.limit or max(1, planned, present)
+        draining = {node.id for node in alive if node.draining}
         for worker in self.workers:
-            if worker.node in leaving and not worker.drained:
-                log.info("node %s is leaving: no new units for its worker", worker.node[:8])
-                self.let_go(worker)
-                worker.drained = True
-        surplus = len(self.workers) - len(self.leaving) - self.room
+            if worker.node in draining and not worker.draining:
+                log.info("node %s is draining: its worker gets no new units", worker.node[:8])
+                self.retire(worker)
+                worker.draining = True
+        surplus = len(self.workers) - len(self.retiring) - self.capacity
         for worker in [worker for worker in self.workers if not worker.node]:
-            if surplus > 0 or worker.labelled != self.labelled:  # nobody will make room for it where it asked
-                self.dismiss(worker)
+            if surplus > 0 or worker.labelled != self.labelled:  # its request can't be met any more
+                self.remove(worker)
                 surplus -= 1

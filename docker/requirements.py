@@ -1,6 +1,6 @@
-"""The libraries that pyproject.toml asks for, one a line: `python requirements.py [EXTRA ...]`, or `--torch` for it.
+"""Print the dependencies in pyproject.toml, one per line: `python requirements.py [EXTRA ...]` or `--torch`.
 
-Torch goes by itself: which build of it there is makes the difference between the images.
+torch is listed separately because the images install different builds of it.
 """
 
 import re

@@ -1,1 +1,1 @@
-"""The doors: one thin file per job, what a person types or submits to a cluster."""
+"""The command-line entry points, one file for each job: `python -m jobs.NAME`, or `wm NAME`."""

@@ -1,54 +1,64 @@
-"""From what a person types to a config: `[PRESET] --run URI [--section.field value ...]`."""
+"""From a command line to a config: `[PRESET] --run URI [--section.field value ...]`."""
 
+import ast
 import contextlib
+import dataclasses
+import inspect
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Annotated, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
+from wm.config.fields import parse_value
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.errors import UserError
 from wm.runs.run import open_existing, open_run
 
-# What one would say, but the field can't be called: --in dream, --rounds 3.
+# Short spellings that a field can't have as its name: --in dream, --rounds 3.
 SHORT = {("evolve", "in"): "where", ("rounds", "rounds"): "count"}
+# What --help shows of a config, unless the job has a section of its own.
+USUAL = (
+    *("game", "seed", "collect.episodes", "vision.steps", "memory.steps", "evolve.generations"),
+    *("evolve.population", "evolve.episodes", "score.episodes", "workers.count"),
+)
+ALL_FLAGS = "Every field of the config is a flag: --help-all lists them."
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What every job that works on a run can be told."""
+    """Options of every job that works on a run."""
 
     run: str
     """The run: a folder or s3://bucket/prefix."""
     base: str | None = None
-    """Another run, whose complete stages are used where their config is the same; it can stand for the preset."""
+    """Another run, whose stages are reused where the config is the same; can replace the preset."""
     address: str | None = None
-    """A Ray cluster to work on; without it, RAY_ADDRESS, else a Ray of this job's own."""
+    """A Ray cluster to use; by default RAY_ADDRESS, or a Ray of this job's own."""
     local: bool = False
-    """Work in this process alone, without Ray."""
+    """Use this process only, without Ray."""
     take_over: bool = False
-    """Don't wait for the job that holds the run: take it from it."""
+    """Take the run from the job that holds it instead of waiting."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    where: Annotated[RunOptions, tyro.conf.arg(name="")]
+    options: Annotated[RunOptions, tyro.conf.arg(name="")]
     config: Annotated[Config, tyro.conf.arg(name="")]
 
 
 def parse(
     job: str, doc: str, argv: Sequence[str], section: str | None = None, fallback: Config | None = None
 ) -> tuple[str, RunOptions, Config]:
-    """The preset's name, where to work, and the config.
+    """The preset's name, the options and the config.
 
-    The defaults of the flags are the run's own config where it exists, else the preset's, its base's, `fallback`. In a
-    stage's own job its section's name may be left out: `--episodes` for `--collect.episodes`.
+    Defaults of the flags come from the existing run, else the preset, its base, or `fallback`. In a stage's own job
+    its section may be left out: `--episodes` for `--collect.episodes`.
     """
     words = list(argv)
     preset = words.pop(0) if words and not words[0].startswith("-") else None
@@ -56,14 +66,20 @@ def parse(
         _known(preset)
     words = [_with_section(word, section) for word in words]
     preset, config = _default(job, preset, value_of(words, "--run"), value_of(words, "--base"), fallback)
-    default = Arguments(where=RunOptions(run=tyro.MISSING), config=config)
-    arguments = _parsed(f"{job} [{'|'.join(PRESETS)}]", doc, words, default)
-    return preset, arguments.where, arguments.config
+    words, config = _overridden(words, config)
+    default = Arguments(options=RunOptions(run=tyro.MISSING), config=config)
+    command = f"{job} [{'|'.join(PRESETS)}]"
+    if not {"-h", "--help"}.isdisjoint(words):
+        _short_help(command, doc, section, config)
+    words = ["--help" if word == "--help-all" else word for word in words]
+    arguments = _parsed(command, doc, words, default)
+    return preset, arguments.options, arguments.config
 
 
 def configured(job: str, doc: str, preset: str, words: Sequence[str]) -> Config:
-    """A preset changed by flags, for who needs no run."""
-    return _parsed(f"{job} {preset}", doc, words, _known(preset)).check()
+    """A preset changed by flags, for jobs without a run."""
+    left, config = _overridden(words, _known(preset))
+    return _parsed(f"{job} {preset}", doc, left, config).check()
 
 
 def _parsed(command: str, doc: str, words: Sequence[str], default: T) -> T:
@@ -79,18 +95,59 @@ def _parsed(command: str, doc: str, words: Sequence[str], default: T) -> T:
         raise UserError(_in_one_line(complaint.getvalue())) from None
 
 
+def _short_help(command: str, doc: str, section: str | None, config: Config) -> None:
+    """Print the options and the job's own flags, and exit."""
+    if section:
+        own = getattr(config, section)
+        shown = [(item.name, section, item.name) for item in fields(own) if item.name != "overrides"]
+    else:
+        shown = [(path.replace("-", "_"), *path.rpartition(".")[::2]) for path in USUAL]
+    flags: list[Any] = []
+    for name, holder_name, field in shown:
+        holder = getattr(config, holder_name) if holder_name else config
+        kind = get_type_hints(type(holder))[field]
+        described = tyro.conf.arg(name=name.replace("_", "-"), help=_help_of(type(holder), field))
+        flags.append((name.replace(".", "__"), Annotated[kind, described], getattr(holder, field)))
+    flag_class = dataclasses.make_dataclass("Flags", flags)
+    both = dataclasses.make_dataclass(
+        "Both",
+        [
+            ("options", Annotated[RunOptions, tyro.conf.arg(name="")]),
+            ("flags", Annotated[flag_class, tyro.conf.arg(name="")]),
+        ],
+    )
+    default = both(RunOptions(run=tyro.MISSING), flag_class())
+    tyro.cli(
+        both, prog=f"python -m jobs.{command}", description=f"{doc}\n{ALL_FLAGS}", args=["--help"], default=default
+    )
+
+
+def _help_of(section: type, name: str) -> str:
+    """The line of help below a field."""
+    for holder in section.__mro__:
+        if not dataclasses.is_dataclass(holder):
+            continue
+        (body,) = ast.parse(inspect.getsource(holder)).body
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and getattr(field.target, "id", "") == name:
+                assert isinstance(text, ast.Expr)
+                return " ".join(str(ast.literal_eval(text.value)).split())
+    raise AssertionError((section, name))
+
+
 def _in_one_line(box: str) -> str:
-    """What is wrong and what was perhaps meant, out of tyro's box of rows and rules."""
+    """What is wrong and what may have been meant, from tyro's box of rows and rules."""
     rows = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
     wrong, *others = re.split("─{9,}", " ".join(rows.split()))
-    wrong = re.sub(r" from python -m jobs\.[^:]*:", ":", wrong)  # the box breaks the presets' names apart
+    wrong = re.sub(r" from python -m jobs\.[^:]*:", ":", wrong)  # the box splits the presets' names
     meant = [found[0] for part in others if "Perhaps you meant" in part and (found := re.findall(r"--[\w.-]+", part))]
-    return f"{wrong.strip(' .')}{f' (perhaps you meant {meant[0]})' if meant else ''}; --help lists all flags"
+    return f"{wrong.strip(' .')}{f' (perhaps you meant {meant[0]})' if meant else ''}; --help-all lists all flags"
 
 
 def _known(preset: str) -> Config:
     if preset not in PRESETS:
-        raise UserError(f"no preset {preset!r}: say one of {', '.join(PRESETS)}")
+        raise UserError(f"no preset {preset}: use one of {', '.join(PRESETS)}")
     return PRESETS[preset]
 
 
@@ -101,7 +158,7 @@ def _default(
     if run is not None:
         if preset not in (None, run.preset):
             raise UserError(
-                f"{uri} was started with the preset {run.preset}, not {preset}: leave it out, or start another run"
+                f"{uri} was started with the preset {run.preset}, not {preset}: remove the preset, or start another run"
             )
         return run.preset, run.config
     if preset is None:
@@ -111,15 +168,36 @@ def _default(
         if fallback is not None:
             return "", fallback
         if uri is None:
-            return "", PRESETS["car-racing-small"]  # for --help; the parser itself asks for --run
+            return "", PRESETS["car-racing-small"]  # for --help; otherwise the parser asks for --run
         raise UserError(
             f"no run in {uri}: start one with `python -m jobs.{job} PRESET --run {uri}`; presets: {', '.join(PRESETS)}"
         )
     return preset, PRESETS[preset]
 
 
+def _overridden(words: Sequence[str], config: Config) -> tuple[list[str], Config]:
+    """Take flags such as --rounds.evolve.generations 30 from the words into the config's overrides."""
+    left: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        found = re.fullmatch(r"--(rounds|polish)\.([a-z]+)\.(no-)?([a-z0-9-]+)(?:=(.*))?", word)
+        if not found:
+            left.append(word)
+            continue
+        holder, section, negated, name, value = found.groups()
+        path = f"{section}.{name}"
+        if value is None:
+            flag_of_its_own = negated or not rest or rest[0].startswith("--")
+            value = str(not negated) if flag_of_its_own else rest.pop(0)
+        parsed = parse_value(config, path, value)
+        changed = replace(getattr(config, holder), overrides=getattr(config, holder).overrides | {path: parsed})
+        config = replace(config, **{holder: changed})
+    return left, config
+
+
 def value_of(words: Sequence[str], flag: str) -> str | None:
-    """What follows --flag on the command line."""
+    """The value of --flag on the command line."""
     for at, word in enumerate(words):
         if word == flag and at + 1 < len(words):
             return words[at + 1]
@@ -129,7 +207,7 @@ def value_of(words: Sequence[str], flag: str) -> str | None:
 
 
 def without(words: Sequence[str], flag: str) -> list[str]:
-    """The command line without --flag and what follows it."""
+    """The command line without --flag and its value."""
     left: list[str] = []
     for word in words:
         if left and left[-1] == flag:

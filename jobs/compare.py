@@ -1,4 +1,4 @@
-"""Runs side by side in one HTML file: `python -m jobs.compare --runs URI URI ...`."""
+"""Compare runs in one HTML file: `python -m jobs.compare --runs URI URI ...`."""
 
 import argparse
 import logging
@@ -11,15 +11,14 @@ from jobs.runner import guard
 from wm.pool import set_threads
 from wm.report.compare_data import fresh_drives, groups
 from wm.report.compare_page import comparison
-from wm.runs import storage as places
 from wm.runs.run import open_existing
-from wm.runs.storage import to_json
+from wm.runs.storage import open_storage, to_json
 
 PAGE, NUMBERS = "compare.html", "compare.json"
 
 
 def compare(uris: Sequence[str], to: str) -> dict[str, Any]:
-    """The page and its numbers, written into the folder or bucket `to`; the runs are left as they are."""
+    """Write the page and its numbers to the folder or bucket `to`; the runs do not change."""
     start, runs = time.monotonic(), [open_existing(uri) for uri in uris]
     set_threads(runs[0].config.threads)
     found = groups(runs)
@@ -29,7 +28,7 @@ def compare(uris: Sequence[str], to: str) -> dict[str, Any]:
         {"name": group.name, "runs": [one.run.uri for one in group.runs], "measures": measured, "curve": group.curve()}
         for group, measured in zip(found, numbers, strict=True)
     ]
-    storage = places.at(to)
+    storage = open_storage(to)
     storage.put(PAGE, comparison(found, numbers).encode())
     storage.put(NUMBERS, to_json({"groups": rows}))
     where, seconds = f"{storage.uri.rstrip('/')}/{PAGE}", round(time.monotonic() - start, 1)

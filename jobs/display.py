@@ -1,4 +1,4 @@
-"""Progress for whoever watches: a live bar in a terminal, a line now and then in a log."""
+"""Progress: a live bar in a terminal, a line now and then in a log."""
 
 import logging
 import shlex
@@ -12,20 +12,20 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from wm.formatting import number
+from wm.formatting import format_duration, format_number
 from wm.pool import Progress
 from wm.runs.cost import cost_of
-from wm.runs.run import Manifest
+from wm.runs.manifest import Manifest
 
 log = logging.getLogger("jobs")
 
 
 class Display:
-    """Rate and time left are of this process's own work: what was there already took none of its time."""
+    """Rates and time left are of this process's own work; what existed before does not count."""
 
     def __init__(self, log_seconds: float, stages: int):
         self.log_seconds, self.stages = log_seconds, stages
-        self.began: dict[str, tuple[float, float]] = {}  # stage -> (when, how far it was then)
+        self.began: dict[str, tuple[float, float]] = {}  # stage -> (start time, progress at that time)
         self.said = 0.0
         self.bars: Bars | None = None
         self.tasks: dict[str, Any] = {}
@@ -56,8 +56,8 @@ class Display:
         first = progress.stage not in self.began
         since, before = self.began.setdefault(progress.stage, (now, progress.done))
         text = describe(progress, now - since, before)
-        if not first and progress.unit == "in all":
-            return  # it was watched to its end
+        if not first and progress.unit == "complete":
+            return  # its own reports have been shown
         number = f"stage {len(self.began)} of {self.stages} " if self.stages > 1 else ""
         if self.bars is not None:
             if first:
@@ -70,17 +70,17 @@ class Display:
             log.info("%s%s %s", number, progress.stage, text)
 
 
-def show_spent(manifests: Sequence[Manifest], uri: str) -> None:
-    """What each stage took, at the end of a job, and where to go from there."""
+def show_cost(manifests: Sequence[Manifest], uri: str) -> None:
+    """The cost of each stage, at the end of a job."""
     rows = [cost_of(manifest) for manifest in manifests]
     print(f"{'stage':8} {'time':>8} {'steps':>14} {'':10} CPU hours  GPU hours", file=sys.stderr)
     for row in rows:
-        cpu = "-" if row.cpu_hours is None else f"{row.cpu_hours:.3g}"
         gpu = f"{row.gpu_hours:.3g}" if row.gpu_hours else "-"
+        steps = f"{row.steps:>14,} {row.unit:10}"
         print(
-            f"{row.stage:8} {clock(row.seconds):>8} {row.steps:>14,} {row.unit:10} {cpu:>9} {gpu:>10}", file=sys.stderr
+            f"{row.stage:8} {format_duration(row.seconds):>8} {steps} {row.cpu_hours:>9.3g} {gpu:>10}", file=sys.stderr
         )
-    print(f"a report of the run: python -m jobs.report --run {shlex.quote(uri)}", file=sys.stderr, flush=True)
+    print(f"make a report: python -m jobs.report --run {shlex.quote(uri)}", file=sys.stderr, flush=True)
 
 
 def describe(progress: Progress, seconds: float, before: float) -> str:
@@ -89,13 +89,6 @@ def describe(progress: Progress, seconds: float, before: float) -> str:
     parts = [f"{progress.done:,.0f}/{progress.total:,.0f} {progress.unit}"]
     if made > 0 and seconds > 0:
         parts.append(f"{made / seconds:,.3g} {progress.unit}/s")
-        parts.append(f"{clock((progress.total - progress.done) * seconds / made)} left")
-    parts += [f"{name} {number(value)}" for name, value in progress.metrics.items()]
+        parts.append(f"{format_duration((progress.total - progress.done) * seconds / made)} left")
+    parts += [f"{name} {format_number(value)}" for name, value in progress.metrics.items()]
     return " · ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """h:mm:ss, or m:ss below an hour."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

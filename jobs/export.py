@@ -1,6 +1,6 @@
-"""Write a run's agent as one file: `python -m jobs.export --run URI --to FILE.safetensors [--half]`.
+"""Write a run's agent to a file: `python -m jobs.export --run URI --to FILE.safetensors [--half]`.
 
-The card beside it says how it was made and, given again with `--scored`, how the file scores.
+A card next to it describes how the agent was made and, with `--scored`, how it scores.
 """
 
 import argparse
@@ -11,28 +11,30 @@ from typing import Any
 
 from jobs.runner import guard
 from wm.agents.card import card_of, markdown, scored
-from wm.agents.trained import export, of_run
+from wm.agents.files import export_agent
+from wm.agents.trained import of_run
 from wm.errors import UserError
-from wm.runs.run import Manifest, open_existing
+from wm.runs.manifest import Manifest
+from wm.runs.run import open_existing
 from wm.runs.storage import sha256
 
 
 def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
     path = Path(to)
     if path.suffix != ".safetensors":
-        raise UserError(f"--to {to} is no name for an agent: say {path.with_suffix('.safetensors')}")
+        raise UserError(f"--to must end in .safetensors, got {to}")
     run = open_existing(uri)
     card = card_of(run)
-    agent, decoder = export(replace(of_run(run), card=card), half)
+    agent, decoder = export_agent(replace(of_run(run), card=card), half)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = {path: agent}
     if decoder is None:
-        print("V came without its decoder: none is written", file=sys.stderr)
+        print("this V has no decoder, so none is written", file=sys.stderr)
     else:
         files[path.with_name(f"{path.stem}-decoder.safetensors")] = decoder
     for file, data in files.items():
         if file.exists() and file.read_bytes() != data:
-            raise UserError(f"{file} is there already and holds something else: remove it, or export --to another name")
+            raise UserError(f"{file} already exists with other content: delete it, or use another name for --to")
     text = markdown(path.stem, card)
     if scores:
         text += f"\n## Score\n\n{scored(_score(scores, agent, path), path.stem)}"
@@ -40,25 +42,27 @@ def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
     for file, data in files.items():
         file.write_bytes(data)
         print(f"{file}: {len(data) / 1e6:.1f} MB", file=sys.stderr)
-    print(f"score what you ship: python -m jobs.score --agent {path}", file=sys.stderr)
+    print(f"score this file: python -m jobs.score --agent {path}", file=sys.stderr)
     return {"job": "export", "run": run.uri, "files": {str(file): len(data) for file, data in files.items()}}
 
 
 def _score(uri: str, agent: bytes, path: Path) -> Manifest:
-    """What `jobs.score --agent` has kept in this run, of this very file."""
+    """The score of exactly this file that `jobs.score --agent` has kept in this run."""
     made = open_existing(uri).stage("score", of=sha256(agent)).manifest()
     if made is None:
-        raise UserError(
-            f"{uri} has no score of {path} as it would be written: run `python -m jobs.score --agent {path}`"
-        )
+        raise UserError(f"{uri} has no score of this version of {path}: run `python -m jobs.score --agent {path}`")
     return made
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m jobs.export", description=__doc__)
     parser.add_argument("--run", required=True, help="the run: a folder or s3://bucket/prefix")
-    parser.add_argument("--to", required=True, help="the file to write; V's decoder and the card go beside it")
+    parser.add_argument(
+        "--to", required=True, help="the file to write; V's decoder and the card are written next to it"
+    )
     parser.add_argument("--half", action="store_true", help="store the weights in half precision")
-    parser.add_argument("--scored", metavar="URI", help="the run in which jobs.score --agent FILE kept what it played")
+    parser.add_argument(
+        "--scored", metavar="URI", help="the run in which jobs.score --agent FILE has kept its episodes"
+    )
     arguments = parser.parse_args()
     sys.exit(guard(lambda: job(arguments.run, arguments.to, arguments.half, arguments.scored)))

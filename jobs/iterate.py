@@ -1,4 +1,8 @@
-"""Rounds of the agent's own data: `python -m jobs.iterate PRESET --run URI --rounds N`."""
+"""Train in rounds on the agent's own data: `python -m jobs.iterate PRESET --run URI --rounds N`.
+
+Rounds after the first change fields by flags such as --rounds.evolve.generations 30, polishing by flags such as
+--polish.evolve.generations 15.
+"""
 
 from jobs.runner import stage_job
 from wm.config.schema import Config
@@ -6,7 +10,7 @@ from wm.experiments.rounds import PREPARING, iterate
 
 
 def stages_of(config: Config) -> int:
-    """At most: a target may be reached before."""
+    """At most: the target may be reached earlier."""
     return (config.rounds.count + (config.polish.generations > 0)) * len(PREPARING) + 1
 
 

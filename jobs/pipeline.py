@@ -1,7 +1,8 @@
-"""The whole method, stage by stage: `python -m jobs.pipeline PRESET --run URI`."""
+"""Run all stages: `python -m jobs.pipeline PRESET --run URI`."""
 
 from jobs.runner import stage_job
-from wm.pipeline import STAGES, pipeline
+from wm.pipeline import pipeline
+from wm.runs.stages import STAGES
 
 if __name__ == "__main__":
     stage_job("pipeline", __doc__, pipeline, count=lambda config: len(STAGES))

@@ -1,7 +1,6 @@
-"""What a run will take, before it is started: `python -m jobs.plan PRESET --cpus N [--gpus K]`.
+"""Estimate time, cost and disk space of a run: `python -m jobs.plan PRESET --cpus N [--gpus K]`.
 
-Time, money and disk of each stage, or with `--rounds N` of each of the rounds of jobs.iterate, from the rates of a
-reference machine, or of this one:
+Of each stage, or with `--rounds N` of each round of jobs.iterate, from the rates of a reference machine or of this one:
 `python -m jobs.bench > bench.json`, then `--bench bench.json`.
 """
 
@@ -16,24 +15,22 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.command_line import configured
-from jobs.display import clock
 from jobs.runner import guard
 from wm.errors import UserError
 from wm.experiments.plan import Estimate, Rates, estimate, estimate_rounds, rates_of
+from wm.formatting import format_duration
 
 ASSUMED = (
-    "Assumed: {rates}; episodes of evolution last 0.6 of the time limit; a stage holds only what it uses, and machines"
-    " that wait cost nothing; nothing is lost on the way."
+    "Assumptions: {rates}; episodes in evolution last 0.6 of the time limit; a stage holds only the machines it uses;"
+    " no work is lost."
 )
 
 
 def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     if arguments.cpus < 1 or arguments.gpus < 0:
-        raise UserError(
-            f"--cpus {arguments.cpus} --gpus {arguments.gpus} is no cluster: say 1 or more CPUs, 0 or more GPUs"
-        )
+        raise UserError(f"--cpus must be 1 or more and --gpus 0 or more, got {arguments.cpus} and {arguments.gpus}")
     if arguments.rounds < 0:
-        raise UserError(f"--rounds {arguments.rounds} is no number of rounds: say 1 or more, or leave it out")
+        raise UserError(f"--rounds must be 0 or more, got {arguments.rounds}")
     config = configured("plan", __doc__ or "", arguments.preset, rest)
     rates = _rates(arguments.bench)
     if arguments.rounds:
@@ -51,7 +48,7 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
 
 
 def _shown(stages: list[Estimate], arguments: argparse.Namespace) -> dict[str, Any]:
-    """As a table for who reads it, and as what the job returns."""
+    """Print the table; the same as the job's result."""
     rows = [
         {
             **dataclasses.asdict(stage),
@@ -74,13 +71,15 @@ def _shown(stages: list[Estimate], arguments: argparse.Namespace) -> dict[str, A
         table.add_row(
             row["stage"],
             row["work"],
-            clock(row["seconds"]),
+            format_duration(row["seconds"]),
             holds,
             f"{row['bytes'] / 1e9:,.2f} GB",
             f"{row['cost']:,.2f}",
         )
     total = {name: sum(row[name] for row in rows) for name in ("seconds", "bytes", "cost")}
-    table.add_row("all", "", clock(total["seconds"]), "", f"{total['bytes'] / 1e9:,.2f} GB", f"{total['cost']:,.2f}")
+    table.add_row(
+        "all", "", format_duration(total["seconds"]), "", f"{total['bytes'] / 1e9:,.2f} GB", f"{total['cost']:,.2f}"
+    )
     console = Console(stderr=True)
     console.print(table)
     console.print(ASSUMED.format(rates=_said(arguments.bench, arguments.gpus)), soft_wrap=True)
@@ -95,25 +94,25 @@ def _rates(path: str | None) -> Rates:
         return rates_of({row["what"]: row["figure"] for row in found})
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         raise UserError(
-            f"{path} is not what jobs.bench printed: make it with `python -m jobs.bench > {path}`"
+            f"{path} is not the output of jobs.bench: make it with `python -m jobs.bench > {path}`"
         ) from None
 
 
 def _said(bench: str | None, gpus: int) -> str:
-    said = f"the rates in {bench}" if bench else "cores as fast as the reference machine's (AMD EPYC, AVX2)"
-    return said + (", a GPU 25 times as fast at V and 15 times at M as two of its cores (not measured)" if gpus else "")
+    said = f"the rates in {bench}" if bench else "cores of the reference machine (AMD EPYC, AVX2)"
+    return said + (", a GPU 25 times as fast for V and 15 times for M as two cores (not measured)" if gpus else "")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.plan", description=__doc__, epilog="any field of the config is a flag, too"
+        prog="python -m jobs.plan", description=__doc__, epilog="any field of the config is a flag as well"
     )
-    parser.add_argument("preset", help="as for jobs.pipeline")
+    parser.add_argument("preset", help="a preset of jobs.pipeline")
     parser.add_argument("--cpus", type=int, default=2, help="workers (default 2)")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs for V and M (default 0: they train on two CPUs)")
-    parser.add_argument("--rounds", type=int, default=0, help="rounds of jobs.iterate (default: the pipeline, once)")
-    parser.add_argument("--price-cpu", type=float, default=0.0, help="of a CPU for an hour")
-    parser.add_argument("--price-gpu", type=float, default=0.0, help="of a GPU for an hour")
-    parser.add_argument("--bench", help="a file with what jobs.bench printed on the machine in question")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds of jobs.iterate (default: one pipeline)")
+    parser.add_argument("--price-cpu", type=float, default=0.0, help="price of a CPU hour")
+    parser.add_argument("--price-gpu", type=float, default=0.0, help="price of a GPU hour")
+    parser.add_argument("--bench", help="a file with the output of jobs.bench on the machine")
     known, rest = parser.parse_known_args()
     sys.exit(guard(lambda: plan(known, rest)))

@@ -1,4 +1,4 @@
-"""One HTML file that shows what came of a run: `python -m jobs.report --run URI`."""
+"""Write an HTML report of a run: `python -m jobs.report --run URI`."""
 
 import argparse
 import logging
@@ -15,7 +15,7 @@ NAME = "report.html"
 
 
 def report(uri: str) -> dict[str, Any]:
-    """Written into the run, finished or not; made anew each time."""
+    """Write it into the run, finished or not."""
     start, run = time.monotonic(), open_existing(uri)
     set_threads(run.config.threads)
     data = run_report(run).encode()

@@ -1,6 +1,7 @@
 """Score C on unseen episodes of the unmodified game: `python -m jobs.score --run URI`.
 
-Or an agent that comes with the project or lies in a file: `python -m jobs.score --agent car-racing --episodes 1000`.
+Or score an agent that comes with the project or lies in a file, without a run:
+`python -m jobs.score --agent car-racing --episodes 1000`.
 """
 
 import sys
@@ -8,21 +9,19 @@ from dataclasses import replace
 
 from jobs.command_line import value_of, without
 from jobs.runner import exit_on_user_error, stage_job
-from wm.agents.trained import Trained, load_trained
+from wm.agents.files import load_agent
+from wm.agents.trained import Trained
 from wm.config.schema import Score
-from wm.stages.score import score, score_of
+from wm.stages.score import score, score_agent
 
 
 @exit_on_user_error
 def prepare(words: list[str]) -> tuple[Trained | None, list[str]]:
-    """The agent, if one is named, and the other words.
-
-    It gets a run to keep what it played, so that this goes on, too, where it was stopped.
-    """
+    """The agent, if one is named, and the other words. Its episodes are kept in a run, so that the job can resume."""
     agent = value_of(words, "--agent")
     if not agent:
         return None, words
-    trained, words = load_trained(agent), without(words, "--agent")
+    trained, words = load_agent(agent), without(words, "--agent")
     if value_of(words, "--run") is None:
         words += ["--run", f"runs/agent-{trained.digest[:12]}"]
     return trained, words
@@ -33,8 +32,7 @@ if __name__ == "__main__":
     stage_job(
         "score",
         __doc__,
-        lambda config, run, pool: [score_of(trained, config, run, pool) if trained else score(config, run, pool)],
-        section="score",
+        lambda run, pool: [score_agent(trained, run, pool) if trained else score(run, pool)],
         fallback=replace(trained.config, score=Score()) if trained else None,
         words=words,
     )

@@ -1,6 +1,6 @@
 """Evolve C in the dream at several temperatures: `python -m jobs.sweep --run URI --tau 0.1 0.5 1.0 1.15 1.3 --seeds 3`.
 
-Every (tau, seed) is a run in URI/sweep, made on the V and M of the run at URI. The result is the paper's table: the
+Every (tau, seed) is a run in URI/sweep with the V and M of the run at URI. The result is the paper's table: the
 score in the dream and in the real game for each tau, in URI/sweep as Markdown, CSV, JSON and SVG.
 """
 
@@ -14,34 +14,33 @@ from typing import Any
 
 from jobs.command_line import RunOptions, parse
 from jobs.display import Display
-from jobs.runner import _interrupt, guard, open_pool
+from jobs.runner import guard, interrupt, open_pool
 from wm.config.schema import Config
 from wm.errors import UserError
 from wm.experiments.sweep import FOLDER, Trial, check_base, outcome, run_trial, trials_of
 from wm.pool import Progress
 from wm.report.temperature import comma_separated, data, markdown, plot, rows_of
-from wm.runs import storage as places
 from wm.runs.lease import hold
 from wm.runs.run import open_existing
-from wm.runs.storage import to_json
+from wm.runs.storage import open_storage, to_json
 
 DOC = f"""{__doc__}
 --tau T [T ...]: the temperatures (the paper's: 0.1 0.5 1.0 1.15 1.3)
---seeds N: evolutions of each (1)
---cpus-each N: CPUs that a trial works with; as many trials as the cluster has room for run side by side (1)
+--seeds N: evolutions for each temperature (1)
+--cpus-each N: CPUs of each trial; trials run in parallel as far as the cluster allows (1)
 """
 
 
 def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
-    signal.signal(signal.SIGTERM, _interrupt)
-    _, where, config = parse("sweep", DOC, words)
-    base = open_existing(where.run)
+    signal.signal(signal.SIGTERM, interrupt)
+    _, run_options, config = parse("sweep", DOC, words)
+    base = open_existing(run_options.run)
     trials = trials_of(options.tau, options.seeds)
     if options.cpus_each < 1:
-        raise UserError(f"--cpus-each {options.cpus_each}: say 1 or more")
+        raise UserError(f"--cpus-each must be 1 or more, got {options.cpus_each}")
     check_base(base, config)
-    start, storage = time.monotonic(), places.at(f"{base.uri}/{FOLDER}")
-    with Display(config.workers.log_seconds, 2 * len(trials)) as display, hold(storage, where.take_over) as lease:
+    start, storage = time.monotonic(), open_storage(f"{base.uri}/{FOLDER}")
+    with Display(config.workers.log_seconds, 2 * len(trials)) as display, hold(storage, run_options.take_over) as lease:
 
         def tell(progress: Progress) -> None:
             lease.check()
@@ -49,7 +48,7 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
 
         missing = [trial for trial in trials if outcome(trial, base.uri, config) is None]
         if missing:
-            _run(missing, base.uri, config, where, options.cpus_each, tell)
+            _run(missing, base.uri, config, run_options, options.cpus_each, tell)
         found = [one for trial in trials if (one := outcome(trial, base.uri, config))]
         rows = rows_of(found)
         table = markdown(rows, config.game)
@@ -68,11 +67,11 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
 
 
 def _run(
-    trials: list[Trial], base: str, config: Config, where: RunOptions, cpus: int, tell: Callable[[Progress], None]
+    trials: list[Trial], base: str, config: Config, options: RunOptions, cpus: int, tell: Callable[[Progress], None]
 ) -> None:
-    pool = open_pool(where, config)
+    pool = open_pool(options, config)
     try:
-        if where.local:
+        if options.local:
             for trial in trials:
                 run_trial(trial, base, config, pool, _named(trial.name, tell))
         else:

@@ -1,7 +1,7 @@
-"""Make a run of an agent's file, to go on from: `python -m jobs.unpack --agent NAME --run URI`.
+"""Make a run from an agent file, to build on: `python -m jobs.unpack --agent NAME --run URI`.
 
-NAME is an agent that comes with the project, or a FILE.safetensors that jobs.export wrote. Its V, M and C are complete
-in the run; other runs use them by `--base URI`, `--evolve.init URI`, `--collect.agent URI`.
+NAME is an agent that comes with the project, or a FILE.safetensors written by jobs.export. Its V, M and C are complete
+stages of the run; other runs use them with `--base URI`, `--evolve.init URI`, `--collect.agent URI`.
 """
 
 import argparse
@@ -9,15 +9,15 @@ import sys
 from typing import Any
 
 from jobs.runner import guard
-from wm.agents.trained import load_trained
+from wm.agents.files import load_agent
 from wm.agents.unpack import unpack
 
 
 def job(agent: str, uri: str) -> dict[str, Any]:
-    trained = load_trained(agent)
+    trained = load_agent(agent)
     run = unpack(trained, uri)
     if not trained.decodes:
-        print("V's decoder is not beside the agent: V can see, but not show what it sees", file=sys.stderr)
+        print("the file has no decoder for V: reconstructions and dreams can't be shown", file=sys.stderr)
     print(
         "evolve C further: python -m jobs.evolve --run ANOTHER"
         f" --base {run.uri} --evolve.init {run.uri} --evolve.init-sigma 0.02",
@@ -28,7 +28,7 @@ def job(agent: str, uri: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m jobs.unpack", description=__doc__)
-    parser.add_argument("--agent", required=True, help="its name, or its FILE.safetensors")
+    parser.add_argument("--agent", required=True, help="its name, or a FILE.safetensors")
     parser.add_argument("--run", required=True, help="the run to make: a folder or s3://bucket/prefix")
     arguments = parser.parse_args()
     sys.exit(guard(lambda: job(arguments.agent, arguments.run)))

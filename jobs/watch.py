@@ -1,7 +1,7 @@
-"""A film of a run's agent, with what it sees and dreams: `python -m jobs.watch --run URI [--in real|dream|both]`.
+"""Make a film of an agent with what it sees and dreams: `python -m jobs.watch --run URI [--in real|dream|both]`.
 
-Both, the dream beside the real game, shows whether C has learned to play or to cheat. Or of an agent
-that comes with the project or lies in a file: `python -m jobs.watch --agent car-racing`.
+`both` shows the dream next to the real game, and so whether C has learned to play or to exploit the dream. For an agent
+that comes with the project or is in a file: `python -m jobs.watch --agent car-racing`.
 """
 
 import argparse
@@ -14,12 +14,12 @@ import numpy as np
 
 from jobs.display import Display
 from jobs.runner import guard
-from wm.agents.so_far import best_agent
-from wm.agents.trained import Trained, load_trained
+from wm.agents.files import load_agent
+from wm.agents.trained import Trained, best_so_far
 from wm.errors import UserError
 from wm.pool import Progress, set_threads
 from wm.runs.run import open_existing
-from wm.runs.storage import Storage, at
+from wm.runs.storage import Storage, open_storage
 from wm.visuals.film import SUFFIXES, beside, encoded, films
 from wm.visuals.replay import Scene, dreamt, real
 
@@ -51,14 +51,14 @@ def watch(agent: Trained, where: str, seed: int, steps: int, every: int, tau: fl
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
     check(arguments)
     run = open_existing(arguments.run) if arguments.run else None
-    agent = best_agent(run) if run else load_trained(arguments.agent)
+    agent = best_so_far(run) if run else load_agent(arguments.agent)
     set_threads(agent.config.threads)
     seed = agent.config.score.seed if arguments.seed is None else arguments.seed
     name = arguments.to or f"{arguments.where}-{seed}.mp4"
     suffix = name.rpartition(".")[2].lower()
     if suffix not in SUFFIXES:
-        raise UserError(f"no film can be written as {name}: let --to end in .{', .'.join(SUFFIXES)}")
-    storage, key = _goal(run.storage if run else at("runs"), arguments.to, name)
+        raise UserError(f"--to must end in .{', .'.join(SUFFIXES)}, got {name}")
+    storage, key = _goal(run.storage if run else open_storage("runs"), arguments.to, name)
     data = watch(agent, arguments.where, seed, arguments.steps, arguments.every, arguments.tau, suffix)
     storage.put(key, data)
     film = f"{storage.uri.rstrip('/')}/{key}"
@@ -74,36 +74,36 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _goal(storage: Storage, to: str | None, name: str) -> tuple[Storage, str]:
-    """Into the films of the run, or where the user says."""
+    """The run's films folder, or the file that the user names."""
     if to is None:
         return storage, f"films/{name}"
     path = Path(to)
     if not path.parent.is_dir():
-        raise UserError(f"no folder {path.parent}: make it, or leave --to out to write into the run")
-    return at(str(path.parent.resolve())), path.name
+        raise UserError(f"no folder {path.parent}: create it, or remove --to to write into the run")
+    return open_storage(str(path.parent.resolve())), path.name
 
 
 def check(arguments: argparse.Namespace) -> None:
     if arguments.seed is not None and not 0 <= arguments.seed < 2**29:
-        raise UserError(f"--seed {arguments.seed} is no test episode: say 0 to {2**29 - 1}")
+        raise UserError(f"--seed must be in [0, {2**29 - 1}], got {arguments.seed}")
     if arguments.steps < 0 or arguments.every < 1:
-        raise UserError("--steps can't be negative (0 is the whole episode), and --every has to be 1 or more")
+        raise UserError("--steps must be 0 or more (0 is the whole episode) and --every 1 or more")
     if arguments.tau is not None and not arguments.tau > 0:
-        raise UserError(f"--tau {arguments.tau} has to be above 0")
+        raise UserError(f"--tau must be above 0, got {arguments.tau}")
     if arguments.tau is not None and arguments.where == "real":
-        raise UserError("--tau is the dream's temperature: say --in dream or --in both as well")
+        raise UserError("--tau is the dream's temperature: add --in dream or --in both")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m jobs.watch", description=__doc__)
     whose = parser.add_mutually_exclusive_group(required=True)
     whose.add_argument("--run", help="the run: a folder or s3://bucket/prefix")
-    whose.add_argument("--agent", help="an agent: one that comes with the project, or the file that jobs.export wrote")
+    whose.add_argument("--agent", help="an agent that comes with the project, or a file written by jobs.export")
     parser.add_argument("--in", dest="where", choices=("real", "dream", "both"), default="real", help="default: real")
-    parser.add_argument("--seed", type=int, help="which test episode or dream; default: the first that was scored")
-    parser.add_argument("--steps", type=int, default=0, help="stop after so many; 0 plays the whole episode")
-    parser.add_argument("--every", type=int, default=2, help="show one step in so many (default 2)")
-    parser.add_argument("--tau", type=float, help="the dream's temperature; default: that of the run's evolution")
+    parser.add_argument("--seed", type=int, help="test episode or dream; default: the first scored one")
+    parser.add_argument("--steps", type=int, default=0, help="maximum steps; 0 plays the whole episode")
+    parser.add_argument("--every", type=int, default=2, help="show one step in this many (default 2)")
+    parser.add_argument("--tau", type=float, help="temperature of the dream; default: that of the run's evolution")
     parser.add_argument(
         "--to", help="a file: .mp4, .webp or .gif; default: films/ in the run, or in runs/ for an --agent"
     )

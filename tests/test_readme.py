@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from processes import ROOT, SECONDS
 
-from wm.agents.trained import export, of_run
+from wm.agents.files import export_agent
+from wm.agents.trained import of_run
 from wm.config.fields import leaves
 from wm.config.presets import PRESETS
 from wm.runs.run import Run
@@ -23,7 +24,7 @@ COMMANDS = re.findall(r"python -m jobs\.(\w+)([^`|\n]*)", README)
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: re.findall(r"\w+", code)[1])
 def test_its_python_runs(code: str, tiny: Run, tmp_path: Path) -> None:
     """With an agent and a run where it says that they are."""
-    (tmp_path / "agent.safetensors").write_bytes(export(of_run(tiny), half=True)[0])
+    (tmp_path / "agent.safetensors").write_bytes(export_agent(of_run(tiny), half=True)[0])
     shutil.copytree(tiny.uri, tmp_path / "runs" / "demo")
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,9 +1,9 @@
-"""The two kinds of failure that are not a bug of ours."""
+"""The two kinds of failure that are not bugs."""
 
 
 class UserError(Exception):
-    """Something only the user can put right: the message is one line that names the cure. Exit code 2."""
+    """A mistake that only the user can fix: the message is one line that names the cure. Exit code 2."""
 
 
 class Failure(Exception):
-    """The work itself failed (a unit again and again, a diverged training). Exit code 1, what is complete kept."""
+    """The work failed, such as a unit after all retries or a diverged training. Exit code 1; completed work is kept."""

@@ -1,29 +1,29 @@
-"""The whole method, in the paper's order (Ha & Schmidhuber, 2018, section 3)."""
+"""The whole method (Ha & Schmidhuber, 2018, section 3): collect, vision, latents, memory, evolve, score.
 
-from wm.config.schema import Config
+The table of the stages, with a line on each, is `wm/runs/stages.py`.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+
 from wm.pool import Pool, Progress
-from wm.runs.run import Manifest, Run
-from wm.stages.collect import collect
-from wm.stages.evolve import evolve
-from wm.stages.latents import encode
-from wm.stages.memory import train_memory
-from wm.stages.score import score
-from wm.stages.vision import train_vision
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run
+from wm.runs.stages import STAGES
 
-STAGES = (
-    collect,  # look around at random in the real game
-    train_vision,  # V learns to see: a frame becomes z
-    encode,  # every frame as V sees it
-    train_memory,  # M learns to predict the next z
-    evolve,  # C learns to act, in the real game or in the dream
-    score,  # and is judged on unseen episodes of the unmodified game
-)
+StageFunction = Callable[[Run, Pool], Manifest]
 
 
-def pipeline(config: Config, run: Run, pool: Pool) -> list[Manifest]:
-    """Each stage does what is missing and leaves what is there: given again, the command goes on."""
+def stage_function(name: str) -> StageFunction:
+    module, _, function = STAGES[name].function.partition(":")
+    found: StageFunction = getattr(import_module(module), function)
+    return found
+
+
+def pipeline(run: Run, pool: Pool) -> list[Manifest]:
+    """Each stage does what is missing and keeps what exists, so the same command resumes an interrupted run."""
     made = []
-    for stage in STAGES:
-        made.append(stage(config, run, pool))
-        run.tell(Progress(made[-1].stage, made[-1].extent, made[-1].extent, "in all"))
+    for name in STAGES:
+        made.append(stage_function(name)(run, pool))
+        run.tell(Progress(name, made[-1].extent, made[-1].extent, "complete"))
     return made

@@ -1,1 +1,1 @@
-"""The cluster on AWS: what has to exist beforehand, and whether it does."""
+"""AWS prerequisites for the cluster, checks for them, and the node provider."""

@@ -1,4 +1,4 @@
-"""What the AWS account has, and what the cluster will miss. Only looks, but for one small object in the bucket."""
+"""Checks the AWS account for what the cluster needs. Read-only, except for one small test object in the bucket."""
 
 import re
 import secrets
@@ -7,20 +7,20 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-from cluster.aws.plan import NodeType, Plan
+from cluster.aws.plan import ClusterFile, NodeType
 from wm.errors import UserError
 
-STACK = "the stack of cluster/aws/prerequisites.yaml makes it (docs/aws.md, step 2)"
-DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden")
-ABSENT = ("NotFound", "NoSuch", "Malformed", "InvalidInstanceType", "404")
-EXPIRED = (
+STACK_FIX = "create the stack in cluster/aws/prerequisites.yaml (docs/aws.md, step 2)"
+ACCESS_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden")
+NOT_FOUND = ("NotFound", "NoSuch", "Malformed", "InvalidInstanceType", "404")
+INVALID_CREDENTIALS = (
     "ExpiredToken",
     "InvalidClientTokenId",
     "AuthFailure",
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 )
-# EC2 counts vCPUs by family and by market, each against a quota of its own: its code and its name.
+# EC2 has one vCPU quota for each group of instance families and market (on-demand or spot): its code and name.
 QUOTAS = {
     ("standard", False): ("L-1216C47A", "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances"),
     ("standard", True): ("L-34B43A08", "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests"),
@@ -32,8 +32,8 @@ QUOTAS = {
 
 
 class Account:
-    def __init__(self, plan: Plan):
-        self.plan = plan
+    def __init__(self, file: ClusterFile):
+        self.file = file
 
     def client(self, service: str) -> Any:
         from botocore.config import Config
@@ -47,180 +47,188 @@ class Account:
         from botocore.exceptions import ProfileNotFound
 
         try:
-            return boto3.Session(region_name=self.plan.region)
+            return boto3.Session(region_name=self.file.region)
         except ProfileNotFound as error:
-            raise UserError(f"{error}: set AWS_PROFILE to one that `aws configure list-profiles` lists") from None
+            raise UserError(
+                f"{error}: set AWS_PROFILE to a profile that `aws configure list-profiles` prints"
+            ) from None
 
     @cached_property
     def ec2(self) -> Any:
         return self.client("ec2")
 
     @cached_property
-    def number(self) -> str:
-        return ask(self.client("sts").get_caller_identity)["Account"]
+    def account_id(self) -> str:
+        return call_api(self.client("sts").get_caller_identity)["Account"]
 
     def credentials(self) -> str:
-        name = self.plan.region
-        for region in ask(self.ec2.describe_regions, AllRegions=True)["Regions"]:
+        name = self.file.region
+        for region in call_api(self.ec2.describe_regions, AllRegions=True)["Regions"]:
             if region["RegionName"] == name and region.get("OptInStatus") == "not-opted-in":
-                raise UserError(f"the region {name} is switched off in this account: switch it on, or take another")
-        return f"account {self.number}"
+                raise UserError(f"region {name} is disabled in this account: enable it or choose another region")
+        return f"account {self.account_id}"
 
     def key_pair(self) -> str:
-        names = sorted({kind.config.get("KeyName", "") for kind in self.plan.node_types})
+        names = sorted({node_type.config.get("KeyName", "") for node_type in self.file.node_types})
         for name in names:
-            with absent(f"no key pair {name} in {self.plan.region}: `aws ec2 create-key-pair` makes one (docs/aws.md)"):
-                ask(self.ec2.describe_key_pairs, KeyNames=[name])
+            with explain_missing(
+                f"no key pair {name} in {self.file.region}: run `aws ec2 create-key-pair` (docs/aws.md, step 1)"
+            ):
+                call_api(self.ec2.describe_key_pairs, KeyNames=[name])
         return ", ".join(names)
 
     def security_group(self) -> str:
-        ids = sorted({one for kind in self.plan.node_types for one in kind.config.get("SecurityGroupIds", [])})
-        with absent(f"no security group {', '.join(ids)} in {self.plan.region}: {STACK}"):
-            groups = ask(self.ec2.describe_security_groups, GroupIds=ids)["SecurityGroups"]
+        ids = sorted({id for node_type in self.file.node_types for id in node_type.config.get("SecurityGroupIds", [])})
+        with explain_missing(f"no security group {', '.join(ids)} in {self.file.region}: {STACK_FIX}"):
+            groups = call_api(self.ec2.describe_security_groups, GroupIds=ids)["SecurityGroups"]
         rules = [(group["GroupId"], rule) for group in groups for rule in group["IpPermissions"]]
         for group, rule in rules:
             world = [r["CidrIp"] for r in rule["IpRanges"]] + [r["CidrIpv6"] for r in rule.get("Ipv6Ranges", [])]
             if any(cidr.endswith("/0") for cidr in world):
-                raise UserError(
-                    f"{group} is open to the world: let in your own address only, as the stack's group does"
-                )
+                raise UserError(f"security group {group} is open to the world: allow ssh from your own address only")
         if not any(pair["GroupId"] == group for group, rule in rules for pair in rule["UserIdGroupPairs"]):
-            raise UserError(f"{', '.join(ids)} keeps its own nodes from talking to each other: {STACK}")
-        self._subnets({group["VpcId"] for group in groups})
+            raise UserError(f"security group {', '.join(ids)} blocks traffic between its own nodes: {STACK_FIX}")
+        self._check_subnets({group["VpcId"] for group in groups})
         return ", ".join(ids)
 
-    def _subnets(self, networks: set[str]) -> None:
+    def _check_subnets(self, networks: set[str]) -> None:
         if len(networks) != 1:
-            raise UserError(f"the security groups lie in different networks ({', '.join(sorted(networks))}): take one")
-        asked = [{"Name": "vpc-id", "Values": list(networks)}]
-        subnets = ask(self.ec2.describe_subnets, Filters=asked)["Subnets"]
+            raise UserError(f"SecurityGroupIds must name groups of one VPC, got {', '.join(sorted(networks))}")
+        filters = [{"Name": "vpc-id", "Values": list(networks)}]
+        subnets = call_api(self.ec2.describe_subnets, Filters=filters)["Subnets"]
         if not any(subnet["MapPublicIpOnLaunch"] for subnet in subnets):
-            raise UserError(
-                f"no subnet of {networks.pop()} gives its nodes public addresses: make the stack in another VPC"
-            )
+            raise UserError(f"no subnet in {networks.pop()} assigns public addresses: create the stack in another VPC")
 
     def profiles(self) -> str:
         iam, roles = self.client("iam"), {}
-        for name in sorted({kind.profile for kind in self.plan.node_types}):
-            with absent(f"no instance profile {name or '(none set)'}: {STACK}"):
-                profile = ask(iam.get_instance_profile, InstanceProfileName=name)["InstanceProfile"]
+        for name in sorted({node_type.profile for node_type in self.file.node_types}):
+            with explain_missing(f"no instance profile {name or '(none set)'}: {STACK_FIX}"):
+                profile = call_api(iam.get_instance_profile, InstanceProfileName=name)["InstanceProfile"]
             if not profile["Roles"]:
-                raise UserError(f"the instance profile {name} has no role: {STACK}")
+                raise UserError(f"the instance profile {name} has no role: {STACK_FIX}")
             roles[name] = profile["Roles"][0]["RoleName"]
-        heads = {roles[kind.profile] for kind in self.plan.node_types if kind.head}
-        shared = heads & {roles[kind.profile] for kind in self.plan.node_types if not kind.head}
+        heads = {roles[node_type.profile] for node_type in self.file.node_types if node_type.head}
+        shared = heads & {roles[node_type.profile] for node_type in self.file.node_types if not node_type.head}
         if shared:
             raise UserError(
-                f"workers have the head's role {shared.pop()}, which may start machines: give them their own"
+                f"workers must not use the head's role {shared.pop()}, which can start instances: set their own profile"
             )
         return ", ".join(roles)
 
     def machine_image(self) -> str:
         names = []
-        for ami in sorted({kind.config.get("ImageId", "") for kind in self.plan.node_types}):
-            with absent(f"no machine image {ami} in {self.plan.region}: the comment above machine_image finds one"):
-                images = ask(self.ec2.describe_images, ImageIds=[ami])["Images"]
+        for ami in sorted({node_type.config.get("ImageId", "") for node_type in self.file.node_types}):
+            with explain_missing(
+                f"no machine image {ami} in {self.file.region}: see the comment above machine_image in the file"
+            ):
+                images = call_api(self.ec2.describe_images, ImageIds=[ami])["Images"]
             if not images or images[0]["State"] != "available":
                 raise UserError(
-                    f"no machine image {ami} in {self.plan.region}: the comment above machine_image finds one"
+                    f"no machine image {ami} in {self.file.region}: see the comment above machine_image in the file"
                 )
-            self._fits(images[0])
+            self._check_image(images[0])
             names.append(images[0].get("Name", ami))
         return ", ".join(names)
 
-    def _fits(self, image: dict[str, Any]) -> None:
+    def _check_image(self, image: dict[str, Any]) -> None:
         ami, root = image["ImageId"], image["RootDeviceName"]
         if image["Architecture"] != "x86_64":
-            raise UserError(
-                f"{ami} is for {image['Architecture']}, the node types are x86_64: take another machine image"
-            )
-        own = max(
+            raise UserError(f"machine image {ami} must be for x86_64, got {image['Architecture']}: choose another one")
+        min_size = max(
             (disk["Ebs"].get("VolumeSize", 0) for disk in image["BlockDeviceMappings"] if "Ebs" in disk), default=0
         )
-        for kind in self.plan.node_types:
-            if kind.config.get("ImageId") != ami:
+        for node_type in self.file.node_types:
+            if node_type.config.get("ImageId") != ami:
                 continue
-            size = kind.disk(root)
+            size = node_type.disk(root)
             if not size:
                 raise UserError(
-                    f"{ami} has its root on {root}: give {kind.name} a BlockDeviceMappings entry of that name"
+                    f"{node_type.name} must map {root}, the root device of {ami}: add it to BlockDeviceMappings"
                 )
-            if size < own:
-                raise UserError(f"{ami} needs {own} GB: set {kind.name}'s VolumeSize to {own + 40} or more")
+            if size < min_size:
+                raise UserError(
+                    f"VolumeSize of {node_type.name} must be at least {min_size} for {ami}, got {size}: set it to"
+                    f" {min_size + 40} or more"
+                )
 
     def instance_types(self) -> str:
-        wanted = sorted({one for kind in self.plan.node_types for one in kind.instance_types})
-        asked = [{"Name": "instance-type", "Values": wanted}]
-        pages = self.ec2.get_paginator("describe_instance_type_offerings").paginate(Filters=asked)
-        found = {one["InstanceType"] for page in ask(lambda: list(pages)) for one in page["InstanceTypeOfferings"]}
+        wanted = sorted({name for node_type in self.file.node_types for name in node_type.instance_types})
+        filters = [{"Name": "instance-type", "Values": wanted}]
+        pages = self.ec2.get_paginator("describe_instance_type_offerings").paginate(Filters=filters)
+        found = {
+            offer["InstanceType"] for page in call_api(lambda: list(pages)) for offer in page["InstanceTypeOfferings"]
+        }
         missing = [name for name in wanted if name not in found]
         if missing:
             raise UserError(
-                f"{self.plan.region} has no {', '.join(missing)}: take out what needs them, or another region"
+                f"{self.file.region} does not offer {', '.join(missing)}: use other instance types or another region"
             )
         return ", ".join(wanted)
 
     def quotas(self) -> str:
-        """Room for one node of each kind at least; how many of all is only said."""
-        cpus, client, said = self._cpus(), self.client("service-quotas"), []
-        kinds: dict[tuple[str, bool], list[NodeType]] = {}
-        for kind in self.plan.node_types:
-            kinds.setdefault((_family(kind.instance_types[0]), kind.spot), []).append(kind)
-        for which, members in kinds.items():
-            if which not in QUOTAS:
-                said.append(f"not checked: {members[0].instance_types[0]}")
+        """Fail if a quota is too small for one node. A quota below the maximum cluster size is only reported."""
+        cpus, client, results = self._vcpus(), self.client("service-quotas"), []
+        by_quota: dict[tuple[str, bool], list[NodeType]] = {}
+        for node_type in self.file.node_types:
+            by_quota.setdefault((_quota_group(node_type.instance_types[0]), node_type.spot), []).append(node_type)
+        for key, members in by_quota.items():
+            if key not in QUOTAS:
+                results.append(f"not checked: {members[0].instance_types[0]}")
                 continue
-            code, title = QUOTAS[which]
-            has = int(ask(client.get_service_quota, ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
-            one = max(cpus[kind.instance_types[0]] for kind in members)
-            most = sum(cpus[kind.instance_types[0]] * (1 if kind.head else kind.most) for kind in members)
-            if has < one:
+            code, title = QUOTAS[key]
+            quota = int(call_api(client.get_service_quota, ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
+            needed = max(cpus[node_type.instance_types[0]] for node_type in members)
+            maximum = sum(
+                cpus[node_type.instance_types[0]] * (1 if node_type.head else node_type.max_nodes)
+                for node_type in members
+            )
+            if quota < needed:
                 raise UserError(
-                    f"the quota `{title}` is {has} vCPUs, one {members[0].instance_types[0]} takes {one}: `aws "
-                    f"service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} "
-                    f"--desired-value {most} "
-                    f"--region {self.plan.region}` (hours to days), or set max_workers of {members[0].name} to 0"
+                    f"the quota `{title}` must be at least {needed} vCPUs for one {members[0].instance_types[0]}, got"
+                    f" {quota}: run `aws service-quotas request-service-quota-increase --service-code ec2"
+                    f" --quota-code {code} --desired-value {maximum} --region {self.file.region}` (takes hours to"
+                    f" days), or set max_workers of {members[0].name} to 0"
                 )
-            said.append(f"{title}: {has} of {most} vCPUs" if has < most else f"{title}: {has} vCPUs")
-        return "; ".join(said)
+            results.append(f"{title}: {quota} of {maximum} vCPUs" if quota < maximum else f"{title}: {quota} vCPUs")
+        return "; ".join(results)
 
-    def _cpus(self) -> dict[str, int]:
-        wanted = sorted({one for kind in self.plan.node_types for one in kind.instance_types})
-        with absent("unknown for types that the region does not have: see instance_types"):
-            found = ask(self.ec2.describe_instance_types, InstanceTypes=wanted)["InstanceTypes"]
-        return {one["InstanceType"]: one["VCpuInfo"]["DefaultVCpus"] for one in found}
+    def _vcpus(self) -> dict[str, int]:
+        wanted = sorted({name for node_type in self.file.node_types for name in node_type.instance_types})
+        with explain_missing("not checked: the region does not offer all instance types, see instance_types"):
+            found = call_api(self.ec2.describe_instance_types, InstanceTypes=wanted)["InstanceTypes"]
+        return {each["InstanceType"]: each["VCpuInfo"]["DefaultVCpus"] for each in found}
 
     def images(self) -> str:
-        said = []
-        for image in self.plan.images:
+        results = []
+        for image in self.file.images:
             host, _, rest = image.partition("/")
             name, _, tag = rest.partition(":")
             if ".dkr.ecr." not in host:
-                said.append(f"{image} (not checked: no registry of AWS)")
+                results.append(f"{image} (not checked: not in ECR)")
                 continue
             number, _, _, region = host.split(".")[:4]
-            if (number, region) != (self.number, self.plan.region):
+            if (number, region) != (self.account_id, self.file.region):
                 raise UserError(
-                    f"{image} is of account {number} in {region}, you are {self.number} in {self.plan.region}"
+                    f"{image} must be in account {self.account_id} and {self.file.region}, got {number} and {region}"
                 )
-            with absent(f"{image} has not been pushed: build and push it (docs/aws.md, step 4)"):
-                ask(self.client("ecr").describe_images, repositoryName=name, imageIds=[{"imageTag": tag}])
-            said.append(f"{name}:{tag}")
-        return ", ".join(said)
+            with explain_missing(f"no image {image}: build and push it (docs/aws.md, step 4)"):
+                call_api(self.client("ecr").describe_images, repositoryName=name, imageIds=[{"imageTag": tag}])
+            results.append(f"{name}:{tag}")
+        return ", ".join(results)
 
     def bucket(self) -> str:
-        """There, near, writable, and true to put-if-absent, on which the safety of runs rests."""
-        name, s3 = self.plan.bucket, self.client("s3")
+        """The bucket must be writable, in the same region, and support put-if-absent, which runs rely on."""
+        name, s3 = self.file.bucket, self.client("s3")
         if not name:
-            raise UserError("the file names no bucket: set metadata.bucket to s3://...")
-        with absent(f"no bucket {name}: {STACK}"):
-            where = ask(s3.get_bucket_location, Bucket=name)["LocationConstraint"] or "us-east-1"
-        if where != self.plan.region:
+            raise UserError("no bucket in the cluster file: set metadata.bucket to s3://...")
+        with explain_missing(f"no bucket {name}: {STACK_FIX}"):
+            where = call_api(s3.get_bucket_location, Bucket=name)["LocationConstraint"] or "us-east-1"
+        if where != self.file.region:
             raise UserError(
-                f"the bucket {name} is in {where}, the cluster in {self.plan.region}: traffic would cost; move one"
+                f"bucket {name} must be in {self.file.region} to avoid transfer costs, got {where}: choose another one"
             )
         key = f".preflight-{secrets.token_hex(8)}"
-        ask(s3.put_object, Bucket=name, Key=key, Body=b"1", IfNoneMatch="*")
+        call_api(s3.put_object, Bucket=name, Key=key, Body=b"1", IfNoneMatch="*")
         try:
             s3.put_object(Bucket=name, Key=key, Body=b"2", IfNoneMatch="*")
         except s3.exceptions.ClientError:
@@ -228,20 +236,18 @@ class Account:
         finally:
             with suppress(s3.exceptions.ClientError):
                 s3.delete_object(Bucket=name, Key=key)
-        raise UserError(
-            f"{name} overwrites what must be put only if absent (If-None-Match): take a bucket of S3 itself"
-        )
+        raise UserError(f"bucket {name} ignores If-None-Match, which runs rely on: use a bucket on AWS S3")
 
 
-def _family(instance_type: str) -> str:
-    """c6id.4xlarge is of family c, which counts as standard."""
+def _quota_group(instance_type: str) -> str:
+    """The quota group of an instance type: c6id.4xlarge is in family c, which counts as standard."""
     letters = re.match("[a-z]*", instance_type)
     family = letters.group() if letters else ""
     return {"g": "g", "vt": "g", "p": "p"}.get(family, "standard" if family in set("acdhimrtz") else family)
 
 
-class absent:
-    """Whatever says that the thing is not there is said in our words."""
+class explain_missing:
+    """Context manager that turns a not-found error of AWS into a UserError with this message."""
 
     def __init__(self, message: str):
         self.message = message
@@ -250,35 +256,33 @@ class absent:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, _NotThere):
+        if isinstance(error, _NotFound):
             raise UserError(self.message) from None
 
 
-class _NotThere(Exception):
+class _NotFound(Exception):
     pass
 
 
-def ask(call: Callable[..., Any], **arguments: Any) -> Any:
-    """One question to AWS; whatever goes wrong with it is a mistake with a cure, or _NotThere."""
+def call_api(call: Callable[..., Any], **arguments: Any) -> Any:
+    """Call an AWS API. Raises _NotFound, or a UserError with a fix for any other error."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     from botocore.parsers import ResponseParserError
 
     try:
         return call(**arguments)
     except NoCredentialsError:
-        raise UserError("no AWS credentials: `aws configure`, `aws sso login`, or set AWS_PROFILE") from None
+        raise UserError("no AWS credentials: run `aws configure` or `aws sso login`, or set AWS_PROFILE") from None
     except ClientError as error:
         code, what = error.response["Error"]["Code"], error.operation_name
-        if code in EXPIRED:
+        if code in INVALID_CREDENTIALS:
+            raise UserError(f"AWS rejected the credentials ({code}): run `aws sso login` or `aws configure`") from None
+        if code in ACCESS_DENIED:
             raise UserError(
-                f"AWS does not accept the credentials ({code}): `aws sso login` or `aws configure`"
+                f"your credentials don't allow {what}: add this permission to your IAM user or role"
             ) from None
-        if code in DENIED:
-            raise UserError(f"your credentials don't allow {what}: have it allowed for the one who runs this") from None
-        if any(word in code for word in ABSENT):
-            raise _NotThere from None
-        raise UserError(f"AWS refuses {what} ({code}): {error.response['Error'].get('Message', '')}") from None
+        if any(word in code for word in NOT_FOUND):
+            raise _NotFound from None
+        raise UserError(f"AWS rejected {what} ({code}): {error.response['Error'].get('Message', '')}") from None
     except (BotoCoreError, ResponseParserError) as error:
-        raise UserError(
-            f"can't reach AWS ({error}): check the network, and AWS_ENDPOINT_URL if you have set it"
-        ) from None
+        raise UserError(f"can't reach AWS ({error}): check the network, and AWS_ENDPOINT_URL if it is set") from None

@@ -1,6 +1,6 @@
-"""Ray's own way to start nodes on AWS, but for one thing: where EC2 has run out of a type, the next one will do.
+"""Ray's AWS node provider with fallback instance types for when EC2 has no capacity.
 
-Ray's autoscaler would ask for the same type again and again, whatever the priorities of its node types.
+Ray's autoscaler itself keeps requesting the same instance type, regardless of the priorities of its node types.
 """
 
 import logging
@@ -11,21 +11,21 @@ from ray.autoscaler.node_launch_exception import NodeLaunchException
 
 log = logging.getLogger(__name__)
 
-# What EC2 says where another type may be had; anything else (a quota, a typo) would fail for the next one as well.
-RUN_OUT = ("InsufficientInstanceCapacity", "InsufficientHostCapacity", "SpotMaxPriceTooLow", "Unsupported")
+# Errors that another instance type may avoid. Others, such as quotas and typos, would affect that type as well.
+NO_CAPACITY = ("InsufficientInstanceCapacity", "InsufficientHostCapacity", "SpotMaxPriceTooLow", "Unsupported")
 
 
 class Nodes(AWSNodeProvider):
-    """`provider.instead` of ray_cluster.yaml: for an instance type, those that take its place, the best first."""
+    """Tries the fallback types in `provider.instead` of ray_cluster.yaml in order."""
 
     def create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
         first = node_config["InstanceType"]
-        kinds = [first, *self.provider_config.get("instead", {}).get(first, [])]
-        for kind in kinds[:-1]:
+        instance_types = [first, *self.provider_config.get("instead", {}).get(first, [])]
+        for instance_type in instance_types[:-1]:
             try:
-                return super().create_node({**node_config, "InstanceType": kind}, tags, count)
+                return super().create_node({**node_config, "InstanceType": instance_type}, tags, count)
             except NodeLaunchException as error:
-                if error.category not in RUN_OUT:
+                if error.category not in NO_CAPACITY:
                     raise
-                log.warning("EC2 has no %s at the moment: trying the next type", kind)
-        return super().create_node({**node_config, "InstanceType": kinds[-1]}, tags, count)
+                log.warning("EC2 has no capacity for %s: trying the next instance type", instance_type)
+        return super().create_node({**node_config, "InstanceType": instance_types[-1]}, tags, count)

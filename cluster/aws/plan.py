@@ -1,4 +1,4 @@
-"""What ray_cluster.yaml asks for, and what is wrong with it that can be seen without asking AWS."""
+"""Reads ray_cluster.yaml and checks it without access to AWS."""
 
 import contextlib
 import copy
@@ -14,7 +14,7 @@ import yaml
 
 from wm.errors import UserError
 
-UNFILLED = ("ami-00000000000000000", "sg-00000000000000000", "000000000000")  # as the file comes
+PLACEHOLDERS = ("ami-00000000000000000", "sg-00000000000000000", "000000000000")  # placeholders in ray_cluster.yaml
 OUR_PROVIDER = "cluster.aws.nodes.Nodes"
 TOKEN = "~/.ray/auth_token"
 
@@ -23,9 +23,9 @@ TOKEN = "~/.ray/auth_token"
 class NodeType:
     name: str
     head: bool
-    most: int  # nodes of it at one time
-    config: dict[str, Any]  # as EC2's RunInstances takes it
-    instead: tuple[str, ...] = ()  # instance types that take the place of its own
+    max_nodes: int
+    config: dict[str, Any]  # arguments of EC2's RunInstances
+    instead: tuple[str, ...] = ()  # fallback instance types
 
     @property
     def instance_types(self) -> tuple[str, ...]:
@@ -40,13 +40,15 @@ class NodeType:
         return self.config.get("IamInstanceProfile", {}).get("Name", "")
 
     def disk(self, device: str) -> int:
-        """Its size in GB where it is set, else 0."""
+        """Size of the disk in GB, or 0 if it is not set."""
         disks = self.config.get("BlockDeviceMappings", [])
         return max((disk["Ebs"]["VolumeSize"] for disk in disks if disk["DeviceName"] == device), default=0)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClusterFile:
+    """The content of ray_cluster.yaml."""
+
     path: str
     config: dict[str, Any]
 
@@ -56,7 +58,6 @@ class Plan:
 
     @property
     def bucket(self) -> str:
-        """Its name."""
         return str(self.config.get("metadata", {}).get("bucket", "")).removeprefix("s3://").partition("/")[0]
 
     @property
@@ -65,132 +66,136 @@ class Plan:
 
     @property
     def node_types(self) -> list[NodeType]:
-        """Those that can be started at all."""
-        kinds = [
+        """The head and all types with max_workers above 0."""
+        node_types = [
             NodeType(
                 name=name,
                 head=name == self.config["head_node_type"],
-                most=min(kind.get("max_workers", self.config["max_workers"]), self.config["max_workers"]),
-                config=kind["node_config"],
-                instead=tuple(self.config["provider"].get("instead", {}).get(kind["node_config"]["InstanceType"], [])),
+                max_nodes=min(node_type.get("max_workers", self.config["max_workers"]), self.config["max_workers"]),
+                config=node_type["node_config"],
+                instead=tuple(
+                    self.config["provider"].get("instead", {}).get(node_type["node_config"]["InstanceType"], [])
+                ),
             )
-            for name, kind in self.config["available_node_types"].items()
+            for name, node_type in self.config["available_node_types"].items()
         ]
-        return [kind for kind in kinds if kind.head or kind.most]
+        return [node_type for node_type in node_types if node_type.head or node_type.max_nodes]
 
     @property
     def images(self) -> list[str]:
-        """Of containers, without repetition."""
+        """Distinct container images."""
         docker = self.config.get("docker", {})
-        own = [kind.get("docker", {}) for kind in self.config["available_node_types"].values()]
-        found = [place.get(key) for place in (docker, *own) for key in ("image", "head_image", "worker_image")]
+        by_type = [node_type.get("docker", {}) for node_type in self.config["available_node_types"].values()]
+        found = [section.get(key) for section in (docker, *by_type) for key in ("image", "head_image", "worker_image")]
         return list(dict.fromkeys(image for image in found if image))
 
 
-def read(path: str) -> Plan:
+def read(path: str) -> ClusterFile:
     try:
         config = yaml.safe_load(Path(path).expanduser().read_text())
     except OSError as error:
-        raise UserError(f"can't read {path} ({error.strerror}): name the cluster's file, ray_cluster.yaml") from None
+        raise UserError(f"can't read {path} ({error.strerror}): pass the path of ray_cluster.yaml") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML ({_one_line(error)}): put that line right") from None
+        raise UserError(f"{path} is not valid YAML ({_one_line(error)}): fix that line") from None
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
-        raise UserError(f"{path} is no cluster of Ray's: start again from the ray_cluster.yaml of this project")
+        raise UserError(f"{path} is not a Ray cluster config: start from this project's ray_cluster.yaml")
     provider = config["provider"]
     if (provider.get("type") != "aws" and provider.get("module") != OUR_PROVIDER) or not provider.get("region"):
-        raise UserError(f"{path} is not about AWS: set provider.module to {OUR_PROVIDER}, and provider.region")
-    return Plan(path, config)
+        raise UserError(f"{path} is not for AWS: set provider.module to {OUR_PROVIDER}, and provider.region")
+    return ClusterFile(path, config)
 
 
-def valid_for_ray(plan: Plan) -> str:
-    from ray.autoscaler._private.util import prepare_config, validate_config
+def valid_for_ray(file: ClusterFile) -> str:
+    from ray.autoscaler._check_private.util import prepare_config, validate_config
 
-    if plan.config["provider"].get("module") == OUR_PROVIDER and not _installed():
-        raise UserError("`ray up` would not find this project's provider: pip install -e '.[aws]'")
+    if file.config["provider"].get("module") == OUR_PROVIDER and not _installed():
+        raise UserError("`ray up` can't import this project's node provider: run pip install -e '.[aws]'")
     logging.getLogger("ray.autoscaler").setLevel(logging.ERROR)
     try:
-        validate_config(prepare_config(copy.deepcopy(plan.config)))
+        validate_config(prepare_config(copy.deepcopy(file.config)))
     except Exception as error:
-        raise UserError(f"Ray refuses the file ({_one_line(error)}): put that entry right") from None
-    return f"{len(plan.node_types)} node types"
+        raise UserError(f"Ray rejects {file.path} ({_one_line(error)}): fix that entry") from None
+    return f"{len(file.node_types)} node types"
 
 
-def filled(plan: Plan) -> str:
-    """No line is as it came, and what is said twice is the same twice."""
-    left = sorted({word for word in UNFILLED if word in str(plan.config)})
-    if left:
+def filled(file: ClusterFile) -> str:
+    """No placeholder is left, and the region is the same in both places."""
+    found = sorted({word for word in PLACEHOLDERS if word in str(file.config)})
+    if found:
         raise UserError(
-            f"{', '.join(left)} is a place holder: put the block that the stack prints between the lines "
-            f"`yours: begin` and `yours: end` of {plan.path} (docs/aws.md, step 3)"
+            f"{file.path} contains the placeholder {', '.join(found)}: insert the block that the stack prints between"
+            " `yours: begin` and `yours: end` (docs/aws.md, step 3)"
         )
-    option = f"AWS_REGION={plan.region}"
-    if not any(option in word for word in plan.config.get("docker", {}).get("run_options", [])):
-        raise UserError(f"the containers are not told the region: set region_option to `-e {option}`")
-    return "every line of yours is set"
+    option = f"AWS_REGION={file.region}"
+    if not any(option in word for word in file.config.get("docker", {}).get("run_options", [])):
+        raise UserError(f"docker.run_options must contain `-e {option}`: set region_option to it")
+    return "all placeholders are filled in"
 
 
-def region(plan: Plan) -> str:
+def region(file: ClusterFile) -> str:
     import boto3
 
     known = boto3.Session().get_available_regions("ec2")
-    if plan.region not in known:
-        raise UserError(f"there is no region {plan.region}: set it to one of {', '.join(known)}")
-    return plan.region
+    if file.region not in known:
+        raise UserError(f"region must be one of {', '.join(known)}, got {file.region}")
+    return file.region
 
 
-def valid_for_ec2(plan: Plan) -> str:
-    """Ray passes node_config on as it is, so a typo there would be found out by the first launch."""
+def valid_for_ec2(file: ClusterFile) -> str:
+    """Check node_config, which Ray passes to EC2 unchecked: a typo would only show at the first launch."""
     import botocore.session
     from botocore.validate import ParamValidator
 
     shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
-    for kind in plan.node_types:
-        own = {key: value for key, value in kind.config.items() if key != "SubnetIds"}  # Ray's own word
-        report = ParamValidator().validate({**own, "MinCount": 1, "MaxCount": 1}, shape)
+    for node_type in file.node_types:
+        values = {
+            key: value for key, value in node_type.config.items() if key != "SubnetIds"
+        }  # a key of Ray, not of EC2
+        report = ParamValidator().validate({**values, "MinCount": 1, "MaxCount": 1}, shape)
         if report.has_errors():
             wrong = _one_line(report.generate_report())
-            raise UserError(f"EC2 would refuse {kind.name}.node_config ({wrong}): put that entry right")
-        if "SecurityGroupIds" not in kind.config:
-            raise UserError(f"{kind.name} has no SecurityGroupIds: Ray would make a group that is open to the world")
-        if kind.config.get("MetadataOptions", {}).get("HttpTokens") != "required":
-            raise UserError(f"{kind.name} takes IMDSv1: set MetadataOptions.HttpTokens to required")
-    return ", ".join(f"{kind.name}: {' or '.join(kind.instance_types)}" for kind in plan.node_types)
+            raise UserError(f"EC2 rejects {node_type.name}.node_config ({wrong}): fix that entry")
+        if "SecurityGroupIds" not in node_type.config:
+            raise UserError(f"{node_type.name} must set SecurityGroupIds: Ray's default group is open to the world")
+        if node_type.config.get("MetadataOptions", {}).get("HttpTokens") != "required":
+            raise UserError(f"{node_type.name} allows IMDSv1: set MetadataOptions.HttpTokens to required")
+    return ", ".join(f"{node_type.name}: {' or '.join(node_type.instance_types)}" for node_type in file.node_types)
 
 
-def key_file(plan: Plan) -> str:
-    _private(plan.key_file, "the key file", "`aws ec2 create-key-pair` makes a pair (docs/aws.md, step 1)")
-    if b"PRIVATE KEY" not in plan.key_file.read_bytes():
-        raise UserError(f"{plan.key_file} holds no private key: set key_file to the .pem that came with the key pair")
-    return str(plan.key_file)
+def key_file(file: ClusterFile) -> str:
+    _check_private(file.key_file, "the key file", "run `aws ec2 create-key-pair` (docs/aws.md, step 1)")
+    if b"PRIVATE KEY" not in file.key_file.read_bytes():
+        raise UserError(f"{file.key_file} contains no private key: set key_file to the .pem file of the key pair")
+    return str(file.key_file)
 
 
-def token(plan: Plan) -> str:
+def token(file: ClusterFile) -> str:
     path = Path(TOKEN).expanduser()
-    _private(path, "the token", f"`ray get-auth-token --generate && chmod 600 {TOKEN}` makes one")
+    _check_private(path, "the token", f"run `ray get-auth-token --generate && chmod 600 {TOKEN}`")
     if not path.read_text().strip():
-        raise UserError(f"{path} is empty: `ray get-auth-token --generate` makes a token")
-    if TOKEN not in plan.config.get("file_mounts", {}):
-        raise UserError(f"the nodes don't get the token: add `{TOKEN}: {TOKEN}` to file_mounts")
-    if not any("RAY_AUTH_MODE=token" in word for word in plan.config.get("docker", {}).get("run_options", [])):
-        raise UserError("the nodes don't ask for the token: add `-e RAY_AUTH_MODE=token` to docker.run_options")
+        raise UserError(f"{path} is empty: run `ray get-auth-token --generate`")
+    if TOKEN not in file.config.get("file_mounts", {}):
+        raise UserError(f"the nodes get no token: add `{TOKEN}: {TOKEN}` to file_mounts")
+    if not any("RAY_AUTH_MODE=token" in word for word in file.config.get("docker", {}).get("run_options", [])):
+        raise UserError("the nodes don't require the token: add `-e RAY_AUTH_MODE=token` to docker.run_options")
     return str(path)
 
 
 def _installed() -> bool:
-    """For the ray command, which does not look into the folder it is typed in."""
+    """Whether the ray command can import this project. It does not search the working directory."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return bool(importlib.metadata.version("world-models-ray"))
     return "PYTHONPATH" in os.environ
 
 
-def _private(path: Path, what: str, cure: str) -> None:
+def _check_private(path: Path, what: str, fix: str) -> None:
     if not path.is_file():
-        raise UserError(f"{what} {path} is missing: {cure}")
+        raise UserError(f"{what} {path} is missing: {fix}")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        raise UserError(f"others may read {what} {path} (mode {mode:o}): chmod 600 {path}")
+        raise UserError(f"mode of {what} {path} must be 600, got {mode:o}: run chmod 600 {path}")
     if not os.access(path, os.R_OK):
-        raise UserError(f"{what} {path} can't be read: chmod 600 {path}, as its owner")
+        raise UserError(f"can't read {what} {path}: run chmod 600 {path} as its owner")
 
 
 def _one_line(error: object) -> str:

@@ -9,37 +9,34 @@ import torch
 from jobs.benchmarks.measure import Row, one_core, rates
 from wm.config.fields import of_kind
 from wm.config.presets import PRESETS
-from wm.config.schema import Config
 from wm.dream.population import Dream
 from wm.dream.rules import Rules
 from wm.dream.starts import Starts
 from wm.dream.world import World
 from wm.envs import load
 from wm.evolution.evaluation import EvaluateWork, GameUnit
-from wm.models.build import controller_of, untrained_memory
-from wm.models.controller import Controller
+from wm.models.agent import Models
+from wm.models.build import controller_of, new_memory
 from wm.models.memory import MDNRNN, sample
 from wm.models.vision import VAE
 
 
-def _parts() -> tuple[Config, VAE, MDNRNN, Controller, np.ndarray]:
+def _models() -> tuple[Models, np.ndarray]:
     config = PRESETS["car-racing-small"]
     torch.manual_seed(1)
     vision = VAE(config.vision.z).eval()
     memory = MDNRNN(z=config.vision.z, actions=3, hidden=config.memory.hidden, reward=True).eval()
     controller = controller_of(config)
-    thetas = np.random.default_rng(1).normal(0, 0.03, (32, controller.size))
-    return config, vision, memory, controller, thetas
+    return Models(vision, memory, controller), np.random.default_rng(1).normal(0, 0.03, (32, controller.size))
 
 
 def real(seconds: float) -> list[Row]:
-    config, vision, memory, controller, thetas = _parts()
+    models, thetas = _models()
     rows = []
     with one_core():
         theirs = None
         for each in (4, 16, 32, 64):
-            config = replace(config, evolve=replace(config.evolve, unit_episodes=each))
-            work = EvaluateWork(config, vision, memory).build()
+            work = EvaluateWork(load("car-racing"), models, threads=1).build()
             owner = tuple(range(min(each, len(thetas)))) * max(1, each // len(thetas))
             numbers = iter(range(1_000_000))
 
@@ -49,16 +46,17 @@ def real(seconds: float) -> list[Row]:
                 return sum(episode.steps for episode in work(unit))
 
             if each == 32:
-                mine, theirs = rates([ours, _plain_agent(vision, memory, controller, thetas[0])], 3 * seconds, turns=1)
+                mine, theirs = rates([ours, _plain_agent(models, thetas[0])], 3 * seconds, turns=1)
             else:
                 (mine,) = rates([ours], seconds, turns=1)
             rows.append(Row(f"agent in the real game, units of {each} episodes, one core", mine, "steps/s", None))
     return [replace(row, plain=theirs) for row in rows]
 
 
-def _plain_agent(vision: VAE, memory: MDNRNN, controller: Controller, theta: np.ndarray) -> Callable[[], int]:
+def _plain_agent(models: Models, theta: np.ndarray) -> Callable[[], int]:
     """One episode, one frame at a time: gymnasium's environment, V, M and C at batch 1 in fp32."""
-    game = load("car-racing")
+    game, vision, memory, controller = load("car-racing"), models.vision, models.memory, models.controller
+    assert memory is not None
     env = game.make(exact=True)
     weights = controller.tensor(theta[None])
     frame = env.reset(seed=1)[0]
@@ -86,7 +84,7 @@ def _dreaming(preset: str, seconds: float) -> list[Row]:
     config = PRESETS[preset]
     size, squash = config.vision.z, load(config.game).squash
     torch.manual_seed(1)
-    memory, controller = untrained_memory(of_kind(config, "bits"), size).eval(), controller_of(config)
+    memory, controller = new_memory(of_kind(config, "bits"), size).eval(), controller_of(config)
     starts = Starts(np.zeros((1, size), np.float32), np.zeros((1, size), np.float32))
     rules = Rules(steps=200, done="never", reward="head" if config.memory.reward else "survival")
     dream = Dream(World(memory, starts, rules, squash), controller)

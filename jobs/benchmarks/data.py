@@ -21,10 +21,14 @@ def _config() -> Config:
     return replace(config, collect=replace(config.collect, unit_episodes=4))
 
 
+def collect_work(config: Config, folder: str) -> CollectWork:
+    return CollectWork(load(config.game), config.collect, config.seed, config.threads, folder, "collect")
+
+
 def collecting(seconds: float) -> list[Row]:
     config = _config()
     with tempfile.TemporaryDirectory() as folder, one_core():
-        work = CollectWork(config, folder, "collect").build()
+        work = collect_work(config, folder).build()
         units, records = iter(range(1_000_000)), []
 
         def ours() -> int:
@@ -55,7 +59,7 @@ def collecting(seconds: float) -> list[Row]:
 def reading(seconds: float) -> list[Row]:
     config = _config()
     with tempfile.TemporaryDirectory() as folder:
-        work = CollectWork(config, folder, "collect").build()
+        work = collect_work(config, folder).build()
         records = [work(unit) for unit in range(5)]
         shards = [
             Shard(record["key"], record["sha256"], record["bytes"], tuple(record["lengths"])) for record in records
@@ -70,7 +74,7 @@ def reading(seconds: float) -> list[Row]:
 
 
 def _plain_reading(data: DataSet, folder: str) -> float:
-    """npz files, one an episode, loaded whole and shuffled."""
+    """One npz file for each episode, loaded whole and shuffled."""
     for episode in range(4):
         np.savez_compressed(Path(folder, f"{episode}.npz"), frames=data.read(episode, ["frame"])["frame"])
     start, frames = time.perf_counter(), 0

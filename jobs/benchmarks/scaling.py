@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.benchmarks.measure import Row
-from wm.envs.rollout import Played
+from wm.envs.rollout import EpisodeResult
 from wm.evolution.cma_es import Evolution
 from wm.evolution.evaluation import GameUnit
 
@@ -30,7 +30,7 @@ class Empty:
     threads: int = 0
 
     def build(self) -> Callable[[GameUnit], list[Played]]:
-        return lambda unit: [Played(seed, STEPS, 900.0, False) for seed in unit.seeds]
+        return lambda unit: [EpisodeResult(seed, STEPS, 900.0, False) for seed in unit.seeds]
 
 
 def units(workers: int) -> list[GameUnit]:

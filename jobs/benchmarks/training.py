@@ -1,4 +1,4 @@
-"""Training V and M and encoding, against the loops that one would write first."""
+"""V's and M's training and encoding, against naive implementations."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,18 +12,20 @@ import numpy as np
 import torch
 from torch import nn
 
+from jobs.benchmarks.data import collect_work
 from jobs.benchmarks.measure import Row, elsewhere, one_core, rate, rates
+from wm.config.fields import of_kind
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
+from wm.envs import load
 from wm.models.vision import VAE
 from wm.pool import set_threads
 from wm.runs.shards import DataSet, File, Shard
 from wm.runs.storage import Folder
-from wm.stages.collect import CollectWork
-from wm.stages.latents import Encode
-from wm.stages.vision import VisionLearner
+from wm.stages.latents import EncodeWork
 from wm.training.learner import Learner
 from wm.training.memory import MemoryLearner
+from wm.training.vision import VisionLearner
 
 EPISODES = 8
 
@@ -34,7 +36,11 @@ def rollouts() -> Iterator[tuple[Config, DataSet, str]]:
     config = PRESETS["car-racing-small"]
     config = replace(config, collect=replace(config.collect, unit_episodes=EPISODES, steps=500))
     with tempfile.TemporaryDirectory() as folder:
-        yield config, _data(folder, CollectWork(config, folder, "collect").build()(0)), folder
+        yield config, _data(folder, collect_work(config, folder).build()(0)), folder
+
+
+def _encode_work(folder: str, vision: VAE, data: DataSet) -> EncodeWork:
+    return EncodeWork("car-racing", False, 1, folder, "latents", vision, data)
 
 
 def _data(folder: str, record: dict[str, Any]) -> DataSet:
@@ -45,7 +51,7 @@ def _data(folder: str, record: dict[str, Any]) -> DataSet:
 def vision(seconds: float) -> list[Row]:
     with rollouts() as (config, data, folder):
         set_threads(config.vision.threads)
-        learner = VisionLearner(config, data, "cpu")
+        learner = VisionLearner(config.vision, load(config.game), config.seed, data, "cpu")
         ours = _updates(learner, config.vision.batch)
         files = _npz(data, folder)
         before = rate(ours, seconds)
@@ -131,10 +137,10 @@ def encoding(seconds: float) -> list[Row]:
     with rollouts() as (config, data, folder), one_core():
         model = VAE(config.vision.z).eval()
         frames = torch.from_numpy(data.read(0, ["frame"])["frame"])
-        work = Encode(config, folder, "latents", model, data).build()
+        work = _encode_work(folder, model, data).build()
         total = int(data.lengths.sum())
         plain_model = VAE(config.vision.z).eval()
-        for parameter in plain_model.parameters():  # channels first, as a network is when nobody says otherwise
+        for parameter in plain_model.parameters():  # channels first, torch's default
             parameter.data = parameter.data.contiguous()
         numbers = count()
 
@@ -154,8 +160,8 @@ def encoding(seconds: float) -> list[Row]:
 def memory(seconds: float) -> list[Row]:
     with rollouts() as (config, data, folder):
         set_threads(config.memory.threads)
-        latents = _data(folder, Encode(config, folder, "latents", VAE(config.vision.z).eval(), data).build()(0))
-        learner = MemoryLearner(config, latents, "cpu")
+        latents = _data(folder, _encode_work(folder, VAE(config.vision.z).eval(), data).build()(0))
+        learner = MemoryLearner(config.memory, of_kind(config, "bits"), latents, "cpu")
         steps = config.memory.batch * config.memory.sequence
         mine, theirs = rates([_updates(learner, steps), _plain_memory()], 3 * seconds)
     return [Row(f"training M, {config.memory.threads} threads", mine, "steps/s", theirs)]

@@ -1,4 +1,4 @@
-"""One small Ray cluster for all tests here; those that need other nodes add and remove them."""
+"""Fixtures: one small Ray cluster for all tests in this package, and nodes that a test adds to it."""
 
 import os
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-# A killed node is noticed in seconds instead of a quarter of a minute. Read when Ray starts.
+# Detect killed nodes within seconds instead of 15 s. Ray reads these when it starts.
 os.environ.update(
     RAY_health_check_initial_delay_ms="0",
     RAY_health_check_period_ms="1000",
@@ -17,8 +17,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
 @dataclass(frozen=True)
-class Do:
-    """Work that is one function."""
+class FunctionWork:
+    """Work that calls one function."""
 
     function: Any
     threads: int = 0
@@ -28,8 +28,8 @@ class Do:
 
 
 @pytest.fixture
-def do() -> type[Do]:
-    return Do
+def as_work() -> type[FunctionWork]:
+    return FunctionWork
 
 
 @pytest.fixture(scope="package")
@@ -41,17 +41,17 @@ def cluster():
 
     from cluster import runtime
 
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 128 * 2**20})
-    runtime.connect(made.address)
-    yield made
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import the tests
+    ray_cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 128 * 2**20})
+    runtime.connect(ray_cluster.address)
+    yield ray_cluster
     runtime.disconnect()
-    made.shutdown()
+    ray_cluster.shutdown()
 
 
 @pytest.fixture
 def node(cluster):
-    """Adds nodes that are gone after the test."""
+    """Adds nodes to the cluster and removes them after the test."""
     added = []
 
     def add(num_cpus: int = 1, **options: Any) -> Any:
@@ -59,6 +59,6 @@ def node(cluster):
         return added[-1]
 
     yield add
-    for one in added:
-        if one in cluster.worker_nodes:
-            cluster.remove_node(one, allow_graceful=True)
+    for each in added:
+        if each in cluster.worker_nodes:
+            cluster.remove_node(each, allow_graceful=True)

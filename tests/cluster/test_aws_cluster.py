@@ -1,4 +1,4 @@
-"""ray_cluster.yaml: read, brought up by `ray up`, and scaled by the real autoscaler, against an account of moto's."""
+"""ray_cluster.yaml with `ray up` and the real autoscaler, against an AWS account simulated by moto."""
 
 import os
 import shutil
@@ -16,11 +16,11 @@ import pytest
 import yaml
 from aws_account import FILE, Account, a_home, an_account, our_file
 
-pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")  # moto says so of bucket policies
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")  # moto warns about bucket policies
 
 RAY = str(Path(sys.executable).with_name("ray"))
 SSH = """#!/bin/bash
-# Stands in for ssh: notes what it was to run, and answers as a node would whose container starts when told to.
+# Fake ssh: logs the command and answers like a node whose container starts on `docker run`.
 for word in "$@"; do case "$word" in ubuntu@*) up="$STAND_IN/up-$word";; esac; done
 printf '%s' "$*" | tr '\\n' ' ' >> "$STAND_IN/log"; echo >> "$STAND_IN/log"
 case "$*" in
@@ -36,7 +36,7 @@ esac
 exit 0
 """
 RSYNC = """#!/bin/bash
-# Stands in for rsync: keeps what it was to carry, under the name that it was to get.
+# Fake rsync: logs the command and keeps the copied file under its target name.
 to="${@: -1}"; from="${@: -2:1}"
 printf 'rsync %s %s\\n' "$from" "$to" >> "$STAND_IN/log"
 [ -f "$from" ] && cp "$from" "$STAND_IN/$(basename "$to")"
@@ -58,17 +58,17 @@ class Stage:
 
 runtime.connect(sys.argv[1])
 pool, units = RayPool(), int(sys.argv[2])
-if units:  # as collect, encode, evolve and score do
+if units:  # like collect, encode, evolve and score
     with pool.crew(Stage()) as crew:
         list(crew.map(range(units)))
-else:  # as the trainings of V and M do
+else:  # like the training of V and M
     list(pool.stream(Stage(pool.device("auto"))))
 """
 
 
 @dataclass
-class Brought:
-    """A cluster brought up: what its nodes were told."""
+class StartedCluster:
+    """A cluster started by `ray up`, with the log of all commands that were sent to its nodes."""
 
     account: Account
     folder: Path
@@ -79,7 +79,7 @@ class Brought:
     def log(self) -> list[str]:
         return (self.folder / "log").read_text().splitlines()
 
-    def told(self, *words: str) -> list[str]:
+    def commands(self, *words: str) -> list[str]:
         return [line for line in self.log if all(word in line for word in words)]
 
 
@@ -89,8 +89,8 @@ def file() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brought]:
-    """`ray up`, as a user types it, with ssh and rsync that reach nobody."""
+def started_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedCluster]:
+    """Runs `ray up` with fake ssh and rsync."""
     folder = tmp_path_factory.mktemp("up")
     home = a_home(folder / "home")
     programs = folder / "bin"
@@ -105,7 +105,7 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brought]:
             "PATH": f"{programs}:{os.environ['PATH']}",
             "STAND_IN": str(folder),
             "RAY_AUTH_MODE": "disabled",
-            "PYTHONPATH": str(FILE.parent),  # where the project is not installed
+            "PYTHONPATH": str(FILE.parent),  # in case the project is not installed
         }
         done = subprocess.run(
             [RAY, "up", "--yes", "--no-config-cache", str(path)],
@@ -116,10 +116,10 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brought]:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        yield Brought(account, folder, environment, done.stdout)
+        yield StartedCluster(account, folder, environment, done.stdout)
 
 
-def test_node_types_are_what_their_work_needs(file: dict[str, Any]) -> None:
+def test_node_types_match_their_roles(file: dict[str, Any]) -> None:
     kinds = file["available_node_types"]
     assert {name: kind["labels"]["wm.io/role"] for name, kind in kinds.items()} == {
         "head": "head",
@@ -133,11 +133,11 @@ def test_node_types_are_what_their_work_needs(file: dict[str, Any]) -> None:
     assert file["max_workers"] >= kinds["rollout"]["max_workers"] + kinds["train-gpu"]["max_workers"]
     types = [kinds["rollout"]["node_config"]["InstanceType"], *file["provider"]["instead"]["c6i.4xlarge"]]
     assert len(types) == len(set(types)) >= 4
-    assert {one[1:3] for one in types} == {"6i"}  # one processor family: the same bits
-    assert {one.partition(".")[2] for one in types} == {"4xlarge"}  # as many CPUs as are declared
+    assert {one[1:3] for one in types} == {"6i"}  # one processor family, for bit-identical results
+    assert {one.partition(".")[2] for one in types} == {"4xlarge"}  # the declared number of CPUs
 
 
-def test_every_node_is_closed_and_authenticated(file: dict[str, Any]) -> None:
+def test_every_node_is_secured(file: dict[str, Any]) -> None:
     for kind in file["available_node_types"].values():
         node = kind["node_config"]
         assert node["MetadataOptions"]["HttpTokens"] == "required"
@@ -150,15 +150,15 @@ def test_every_node_is_closed_and_authenticated(file: dict[str, Any]) -> None:
     assert "-e AUTOSCALER_MAX_NUM_FAILURES=inf" in file["docker"]["head_run_options"]
 
 
-def test_lines_that_are_yours_stand_at_the_top_and_nowhere_else() -> None:
+def test_account_specific_values_are_only_in_the_block_at_the_top() -> None:
     top, rest = FILE.read_text().split("# ---- yours: end ----")
     for word in ("us-west-2", "000000000000", "ami-", "sg-", ".pem", "dkr.ecr", "s3://"):
         assert word in top
         assert word not in rest
 
 
-def test_ray_up_starts_the_head_we_asked_for(brought: Brought) -> None:
-    account, ec2 = brought.account, brought.account.client("ec2")
+def test_ray_up_starts_the_configured_head(started_cluster: StartedCluster) -> None:
+    account, ec2 = started_cluster.account, started_cluster.account.client("ec2")
     [head] = account.instances()
     assert head["InstanceType"] == "m6i.2xlarge"
     assert "InstanceLifecycle" not in head
@@ -171,28 +171,29 @@ def test_ray_up_starts_the_head_we_asked_for(brought: Brought) -> None:
     [disk] = ec2.describe_volumes(VolumeIds=[head["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]])["Volumes"]
     assert (disk["Size"], disk["VolumeType"], disk["Encrypted"]) == (200, "gp3", True)
     groups = ec2.describe_security_groups()["SecurityGroups"]
-    assert not [group for group in groups if group["GroupName"].startswith("ray-autoscaler")]  # Ray's own are open
+    # Groups that Ray creates are open to the world.
+    assert not [group for group in groups if group["GroupName"].startswith("ray-autoscaler")]
 
 
-def test_ray_up_makes_no_roles_of_its_own(brought: Brought) -> None:
-    profiles = brought.account.client("iam").list_instance_profiles()["InstanceProfiles"]
+def test_ray_up_creates_no_roles(started_cluster: StartedCluster) -> None:
+    profiles = started_cluster.account.client("iam").list_instance_profiles()["InstanceProfiles"]
     assert {one["InstanceProfileName"] for one in profiles} == {"world-models-head", "world-models-worker"}
 
 
-def test_ray_up_logs_in_pulls_and_runs_our_image_with_the_token(brought: Brought) -> None:
-    config = yaml.safe_load((brought.folder / "ray_cluster.yaml").read_text())
-    assert brought.told("docker login", config["docker"]["image"].partition("/")[0])
-    assert brought.told("docker pull", config["docker"]["image"])
-    [run] = brought.told("docker run")
+def test_ray_up_pulls_and_runs_the_image_with_the_token(started_cluster: StartedCluster) -> None:
+    config = yaml.safe_load((started_cluster.folder / "ray_cluster.yaml").read_text())
+    assert started_cluster.commands("docker login", config["docker"]["image"].partition("/")[0])
+    assert started_cluster.commands("docker pull", config["docker"]["image"])
+    [run] = started_cluster.commands("docker run")
     assert "/.ray/auth_token:/home/ray/.ray/auth_token" in run
     for option in ("-e RAY_AUTH_MODE=token", "-e AWS_REGION=us-west-2", "-e AUTOSCALER_MAX_NUM_FAILURES=inf"):
         assert option in run
-    assert brought.told("rsync", ".ray/auth_token")
-    assert (brought.folder / "auth_token").read_text() == "a-token"
+    assert started_cluster.commands("rsync", ".ray/auth_token")
+    assert (started_cluster.folder / "auth_token").read_text() == "a-token"
 
 
-def test_ray_up_starts_ray_on_loopback_without_cpus_for_rollouts(brought: Brought) -> None:
-    [start] = brought.told("ray start --head")
+def test_ray_up_starts_the_head_on_loopback_without_cpus(started_cluster: StartedCluster) -> None:
+    [start] = started_cluster.commands("ray start --head")
     assert "--dashboard-host=127.0.0.1" in start
     assert "RAY_enable_autoscaler_v2=1" in start
     assert '"CPU":0' in start.replace(" ", "").replace("\\", "")
@@ -200,14 +201,14 @@ def test_ray_up_starts_ray_on_loopback_without_cpus_for_rollouts(brought: Brough
 
 
 @pytest.fixture
-def autoscaler(brought: Brought, tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
-    """A head with the very config that `ray up` has sent to it; starts stages of so many units, or (0) a training."""
+def autoscaler(started_cluster: StartedCluster, tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
+    """Starts a head with the config that `ray up` has sent; call it to run a stage with n units, or (0) a training."""
     port, short = free_port(), Path(f"/tmp/wm-{os.getpid()}")
-    config = brought.folder / "ray_bootstrap_config.yaml"
+    config = started_cluster.folder / "ray_bootstrap_config.yaml"
     for name in ("ray_bootstrap_key.pem", "ray_bootstrap_config.yaml"):
-        shutil.copy(brought.folder / name, brought.environment["HOME"])
-    [head] = brought.account.instances()
-    environment = brought.environment | {
+        shutil.copy(started_cluster.folder / name, started_cluster.environment["HOME"])
+    [head] = started_cluster.account.instances()
+    environment = started_cluster.environment | {
         "RAY_enable_autoscaler_v2": "1",
         "RAY_CLOUD_INSTANCE_ID": head["InstanceId"],
         "RAY_NODE_TYPE_NAME": "head",
@@ -236,7 +237,7 @@ def autoscaler(brought: Brought, tmp_path: Path) -> Iterator[Callable[[int], sub
             process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-    for name in ("monitor.log", "monitor.err"):  # where Ray says why there are no nodes
+    for name in ("monitor.log", "monitor.err"):  # the autoscaler logs launch failures there
         shutil.copy(short / "session_latest" / "logs" / name, tmp_path)
     shutil.rmtree(short, ignore_errors=True)
 
@@ -257,13 +258,13 @@ def until(ready: Callable[[], Any]) -> None:
 
 
 @pytest.mark.slow
-def test_demand_starts_the_right_nodes_and_its_end_ends_them(
-    brought: Brought, autoscaler: Callable[[int], subprocess.Popen[bytes]]
+def test_the_autoscaler_starts_the_needed_nodes_and_terminates_them(
+    started_cluster: StartedCluster, autoscaler: Callable[[int], subprocess.Popen[bytes]]
 ) -> None:
     def workers() -> list[dict[str, Any]]:
-        return [one for one in brought.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
+        return [one for one in started_cluster.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
 
-    brought.account.asked.clear()
+    started_cluster.account.asked.clear()
     drivers = [autoscaler(40), autoscaler(0)]
     until(lambda: len(workers()) >= 4)
     time.sleep(5)
@@ -272,25 +273,28 @@ def test_demand_starts_the_right_nodes_and_its_end_ends_them(
         assert (one.get("InstanceLifecycle") == "spot") == (one["InstanceType"] == "c6i.4xlarge")
         assert one["MetadataOptions"]["HttpTokens"] == "required"
         assert [group["GroupName"] for group in one["SecurityGroups"]] == ["world-models"]
-    given = [one for one in workers() if "IamInstanceProfile" in one]  # moto gives it to the first of a batch only
+    # moto sets it only for the first instance of a batch.
+    given = [one for one in workers() if "IamInstanceProfile" in one]
     assert {one["InstanceType"] for one in given} == {"c6i.4xlarge", "g5.2xlarge"}
     assert {one["IamInstanceProfile"]["Arn"].rpartition("/")[2] for one in given} == {"world-models-worker"}
-    until(lambda: len(brought.told("cluster.spot --address=")) >= 4)
-    config = yaml.safe_load((brought.folder / "ray_cluster.yaml").read_text())
-    assert len(brought.told("docker pull", config["metadata"]["image_gpu"])) == 1
-    assert len(brought.told("docker run", "RAY_AUTH_MODE=token", "auth_token:/home/ray/.ray/auth_token")) == 5
+    until(lambda: len(started_cluster.commands("cluster.spot --address=")) >= 4)
+    config = yaml.safe_load((started_cluster.folder / "ray_cluster.yaml").read_text())
+    assert len(started_cluster.commands("docker pull", config["metadata"]["image_gpu"])) == 1
+    assert (
+        len(started_cluster.commands("docker run", "RAY_AUTH_MODE=token", "auth_token:/home/ray/.ray/auth_token")) == 5
+    )
     for driver in drivers:
         driver.kill()
     until(lambda: not workers())
-    # What the head's profile allows it: the policy is tested in test_aws_prerequisites.py.
+    # The actions that the head's policy allows; test_aws_prerequisites.py tests the policy.
     allowed = {"DescribeInstances", "DescribeInstanceTypes", "DescribeImages"}
-    assert set(brought.account.asked) <= allowed | {"RunInstances", "CreateTags", "TerminateInstances"}
-    assert {"RunInstances", "CreateTags", "TerminateInstances"} <= set(brought.account.asked)
+    assert set(started_cluster.account.asked) <= allowed | {"RunInstances", "CreateTags", "TerminateInstances"}
+    assert {"RunInstances", "CreateTags", "TerminateInstances"} <= set(started_cluster.account.asked)
 
 
 @pytest.mark.slow
-def test_where_ec2_has_run_out_of_a_type_the_next_one_is_started(
-    brought: Brought,
+def test_the_next_instance_type_is_started_if_there_is_no_capacity(
+    started_cluster: StartedCluster,
     autoscaler: Callable[[int], subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -301,13 +305,13 @@ def test_where_ec2_has_run_out_of_a_type_the_next_one_is_started(
 
     def short(self: InstanceBackend, *words: Any, **more: Any) -> Any:
         if more["instance_type"] in gone:
-            raise EC2ClientError("InsufficientInstanceCapacity", "there is none")
+            raise EC2ClientError("InsufficientInstanceCapacity", "no capacity")
         return run(self, *words, **more)
 
     monkeypatch.setattr(InstanceBackend, "run_instances", short)
     autoscaler(40)
-    until(lambda: len(brought.account.instances()) >= 4)
-    workers = [one for one in brought.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
+    until(lambda: len(started_cluster.account.instances()) >= 4)
+    workers = [one for one in started_cluster.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
     assert Counter(one["InstanceType"] for one in workers) == {"c6id.4xlarge": 3}
     assert {one["InstanceLifecycle"] for one in workers} == {"spot"}
-    brought.account.client("ec2").terminate_instances(InstanceIds=[one["InstanceId"] for one in workers])
+    started_cluster.account.client("ec2").terminate_instances(InstanceIds=[one["InstanceId"] for one in workers])

@@ -1,4 +1,4 @@
-"""The CloudFormation template: clean, made in an account, and removed from it."""
+"""The CloudFormation template: linted, deployed and deleted with moto."""
 
 import contextlib
 import re
@@ -14,7 +14,7 @@ import yaml
 from aws_account import FILE, STACK, TEMPLATE, Account, an_account, our_file
 from botocore.exceptions import ClientError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")  # moto says so of bucket policies
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")  # moto warns about bucket policies
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def outputs(account: Account) -> Iterator[dict[str, str]]:
 
 
 def statements(account: Account, role: str) -> list[dict[str, Any]]:
-    """What the policies say that the template gives the role; moto makes them, but doesn't attach them to it."""
+    """Statements of the policies that the template attaches to the role. moto creates but does not attach them."""
     attached = [tag.strip() for tag in template()["Resources"][role]["Properties"]["ManagedPolicyArns"]]
     iam, found = account.client("iam"), []
     made = account.client("cloudformation").describe_stack_resources(StackName=STACK)["StackResources"]
@@ -49,7 +49,7 @@ def actions(statements: list[dict[str, Any]]) -> set[str]:
 
 
 def template() -> dict[str, Any]:
-    """Without what CloudFormation's functions would make of it."""
+    """The template, with CloudFormation functions replaced by their arguments."""
 
     class Loader(yaml.SafeLoader):
         pass
@@ -58,13 +58,13 @@ def template() -> dict[str, Any]:
     return yaml.load(TEMPLATE.read_text(), Loader=Loader)
 
 
-def test_the_template_is_clean() -> None:
+def test_the_template_passes_the_linter() -> None:
     lint = Path(sys.executable).with_name("cfn-lint")
     done = subprocess.run([lint, TEMPLATE], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_workers_may_use_the_bucket_and_pull_images_and_nothing_else(account: Account, outputs: dict[str, str]) -> None:
+def test_workers_can_only_use_the_bucket_and_pull_images(account: Account, outputs: dict[str, str]) -> None:
     given = statements(account, "WorkerRole")
     assert {action.split(":")[0] for action in actions(given)} == {"s3", "ecr"}
     bucket = yaml.safe_load(outputs["Metadata"])["metadata"]["bucket"].removeprefix("s3://")
@@ -74,7 +74,7 @@ def test_workers_may_use_the_bucket_and_pull_images_and_nothing_else(account: Ac
     assert not [action for action in actions(given) if "*" in action]
 
 
-def test_the_head_may_start_workers_of_its_cluster_and_pass_their_role_alone(
+def test_the_head_can_only_manage_its_own_workers_and_pass_their_role(
     account: Account, outputs: dict[str, str]
 ) -> None:
     given = statements(account, "HeadRole")
@@ -95,7 +95,9 @@ def test_the_head_may_start_workers_of_its_cluster_and_pass_their_role_alone(
     assert all(fnmatch(action, "ec2:Describe*") or action == "ecr:GetAuthorizationToken" for action in open_ended)
 
 
-def test_the_group_lets_in_ssh_from_one_place_and_its_own_nodes(account: Account, outputs: dict[str, str]) -> None:
+def test_the_security_group_allows_ssh_from_one_address_and_internal_traffic(
+    account: Account, outputs: dict[str, str]
+) -> None:
     group = yaml.safe_load(outputs["Metadata"])["metadata"]["security_group"]
     rules = account.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
     ssh = next(rule for rule in rules if rule["IpProtocol"] == "tcp")
@@ -106,32 +108,32 @@ def test_the_group_lets_in_ssh_from_one_place_and_its_own_nodes(account: Account
 
 
 @pytest.mark.parametrize("cidr", ["0.0.0.0/0", "203.0.113.7", "anywhere"])
-def test_ssh_from_the_whole_world_is_refused(cidr: str) -> None:
+def test_the_ssh_address_must_not_be_the_whole_world(cidr: str) -> None:
     pattern = template()["Parameters"]["SshFrom"]["AllowedPattern"]
     assert not re.fullmatch(pattern, cidr)
     assert re.fullmatch(pattern, "203.0.113.7/32")
 
 
-def test_the_bucket_is_private_encrypted_and_forgets_unfinished_uploads() -> None:
-    """Read, since moto does not carry these over from templates."""
+def test_the_bucket_is_private_encrypted_and_aborts_unfinished_uploads() -> None:
+    """Checks the template itself, since moto ignores these properties."""
     bucket = template()["Resources"]["Bucket"]
-    said = bucket["Properties"]
-    assert set(said["PublicAccessBlockConfiguration"].values()) == {True}
-    assert len(said["PublicAccessBlockConfiguration"]) == 4
-    assert said["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert said["LifecycleConfiguration"]["Rules"][0]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
-    assert bucket["DeletionPolicy"] == "Delete"  # which S3 refuses while there is anything in it
+    properties = bucket["Properties"]
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(properties["PublicAccessBlockConfiguration"]) == 4
+    assert properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert properties["LifecycleConfiguration"]["Rules"][0]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
+    assert bucket["DeletionPolicy"] == "Delete"  # S3 refuses this unless the bucket is empty
 
 
-def test_only_encrypted_connections_reach_the_bucket() -> None:
-    """Read, since moto makes no bucket policies from templates."""
+def test_the_bucket_requires_encrypted_connections() -> None:
+    """Checks the template itself, since moto creates no bucket policies from templates."""
     policy = template()["Resources"]["BucketPolicy"]["Properties"]
     [denied] = policy["PolicyDocument"]["Statement"]
     assert (denied["Effect"], denied["Principal"], denied["Action"]) == ("Deny", "*", "s3:*")
     assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_deleting_the_stack_removes_all_but_a_bucket_with_runs(account: Account) -> None:
+def test_deleting_the_stack_keeps_a_bucket_with_runs(account: Account) -> None:
     bucket = yaml.safe_load(account.make_stack()["Metadata"])["metadata"]["bucket"].removeprefix("s3://")
     account.delete_stack()
     s3, iam = account.client("s3"), account.client("iam")
@@ -151,7 +153,7 @@ def test_deleting_the_stack_removes_all_but_a_bucket_with_runs(account: Account)
     s3.delete_bucket(Bucket=bucket)
 
 
-def test_the_stack_prints_the_block_that_is_yours_in_ray_cluster_yaml(
+def test_the_stack_outputs_the_metadata_block_of_ray_cluster_yaml(
     outputs: dict[str, str], account: Account, tmp_path: Path
 ) -> None:
     ours, made = yaml.safe_load(FILE.read_text()), yaml.safe_load(our_file(tmp_path, outputs["Metadata"]).read_text())

@@ -1,4 +1,4 @@
-"""Whole stages on a cluster that loses its machines, its workers and its driver: the same theta, bit for bit."""
+"""Stages give bit-identical results on a cluster that loses workers, nodes and the driver."""
 
 import contextlib
 import os
@@ -26,21 +26,20 @@ from wm.stages.evolve import evolve
 ROLLOUT = {runtime.ROLE: "rollout"}
 
 
-def taken_further(uri: str | Path, generations: int) -> Run:
-    """The run, with so many generations wanted."""
-
+def with_generations(uri: str | Path, generations: int) -> Run:
+    """The run, with this number of generations in its config."""
     run = open_existing(str(uri))
     config = replace(run.config, evolve=replace(run.config.evolve, generations=generations))
     return start_run(str(uri), run.preset, config)
 
 
 def theta_of(uri: str | Path, generations: int, pool: Any) -> str:
-    run = taken_further(uri, generations)
+    run = with_generations(uri, generations)
     return evolve(run.config, run, pool).metrics["theta_sha256"]
 
 
 def workers_of(node: Any) -> list[int]:
-    """The processes of a node's actors: children of its raylet that do units."""
+    """Process ids of the workers on a node, which are children of its raylet."""
     raylet = node.all_processes["raylet"][0].process.pid
     found = []
     for folder in Path("/proc").iterdir():
@@ -54,7 +53,7 @@ def workers_of(node: Any) -> list[int]:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with V and M, and no C yet."""
+    """A run with V and M but without C."""
     folder = tmp_path_factory.mktemp("learned")
     run = start_run(str(folder), "tiny", PRESETS["tiny"])
     for stage in STAGES[: STAGES.index(evolve)]:
@@ -62,49 +61,51 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_cluster_that_loses_and_gains_machines(
+def test_evolution_is_unchanged_when_workers_and_nodes_are_lost(
     learned: Path, tmp_path: Path, cluster: Any, node: Callable[..., Any]
 ) -> None:
     alone, together = (shutil.copytree(learned, tmp_path / name) for name in ("alone", "together"))
-    generations = 16  # with four, all may be done before the death of the node is seen
+    generations = 16  # enough that the loss of the node is detected before the end
     expected = theta_of(alone, generations, LocalPool())
-    nodes, happened = [node(2, labels=ROLLOUT)], []
-    run = taken_further(together, generations)
+    nodes, events = [node(2, labels=ROLLOUT)], []
+    run = with_generations(together, generations)
 
     def disturb(progress: Progress) -> None:
         if progress.done == 1:
             os.kill(workers_of(nodes[0])[0], signal.SIGKILL)
             nodes.append(node(2, labels=ROLLOUT))
-            happened.append("a worker killed, a node added")
+            events.append("a worker killed, a node added")
         if progress.done == 2:
             nodes[0].kill_all_processes(check_alive=False, allow_graceful=False)
-            happened.append("a node lost")
+            events.append("a node lost")
 
     run.tell = disturb
     pool = RayPool(workers=2)
     assert evolve(run.config, run, pool).metrics["theta_sha256"] == expected
-    assert happened == ["a worker killed, a node added", "a node lost"]
+    assert events == ["a worker killed, a node added", "a node lost"]
     assert pool.stats.died >= 2
 
 
-def test_collecting_on_a_cluster_that_loses_machines(tmp_path: Path, cluster: Any, node: Callable[..., Any]) -> None:
+def test_collection_is_unchanged_when_workers_and_nodes_are_lost(
+    tmp_path: Path, cluster: Any, node: Callable[..., Any]
+) -> None:
     tiny = PRESETS["tiny"]
     config = replace(tiny, collect=replace(tiny.collect, episodes=24, steps=100))
     runs = {name: start_run(str(tmp_path / name), "tiny", config) for name in ("alone", "together")}
     expected = collect(config, runs["alone"], LocalPool())
-    nodes, happened = [node(1, labels=ROLLOUT) for _ in range(2)], []
+    nodes, events = [node(1, labels=ROLLOUT) for _ in range(2)], []
 
     def disturb(progress: Progress) -> None:
         if progress.done == 2:
             os.kill(workers_of(nodes[1])[0], signal.SIGKILL)
-            happened.append("a worker killed")
+            events.append("a worker killed")
         if progress.done == 4:
             nodes[0].kill_all_processes(check_alive=False, allow_graceful=False)
-            happened.append("a node lost")
+            events.append("a node lost")
 
     runs["together"].tell = disturb
     made = collect(config, runs["together"], RayPool(workers=2))
-    assert happened == ["a worker killed", "a node lost"]
+    assert events == ["a worker killed", "a node lost"]
     assert made.digest == expected.digest
     assert [shard["sha256"] for shard in made.content["shards"]] == [
         shard["sha256"] for shard in expected.content["shards"]
@@ -116,8 +117,8 @@ def test_collecting_on_a_cluster_that_loses_machines(tmp_path: Path, cluster: An
 def test_a_hundred_random_kills_of_workers_nodes_and_the_driver(
     learned: Path, tmp_path: Path, job: Callable[..., Job], cluster: Any, node: Callable[..., Any]
 ) -> None:
-    """One a generation: whoever is killed again before it has got anywhere never will."""
-    wanted, generations, luck = 100, 120, random.Random(1)
+    """One kill per generation, since a driver that is killed more often makes no progress."""
+    wanted, generations, rng = 100, 120, random.Random(1)
     words = ["--base", learned, "--generations", generations, "--episodes", 1, "--steps", 30]
     words += ["--validate-every", generations]
     expected = job("evolve", "--run", tmp_path / "alone", "--local", *words)
@@ -140,14 +141,14 @@ def test_a_hundred_random_kills_of_workers_nodes_and_the_driver(
     while not_done():
         if sum(kills.values()) == wanted or generation() <= sum(kills.values()):
             continue
-        time.sleep(luck.uniform(0, 1))  # anywhere in a generation
-        what = luck.choices(["worker", "node", "driver"], [86, 7, 7])[0]
+        time.sleep(rng.uniform(0, 1))  # at any point of a generation
+        what = rng.choices(["worker", "node", "driver"], [86, 7, 7])[0]
         if what == "worker":
             pids = [pid for one in nodes for pid in workers_of(one)]
             if not pids:
                 continue
             with contextlib.suppress(ProcessLookupError):
-                os.kill(luck.choice(pids), luck.choices([signal.SIGKILL, signal.SIGSTOP], [9, 1])[0])
+                os.kill(rng.choice(pids), rng.choices([signal.SIGKILL, signal.SIGSTOP], [9, 1])[0])
         elif what == "node":
             nodes.pop(0).kill_all_processes(check_alive=False, allow_graceful=False)
             nodes.append(node(2, labels=ROLLOUT))
@@ -157,5 +158,5 @@ def test_a_hundred_random_kills_of_workers_nodes_and_the_driver(
             driver = job(*words)
         kills[what] += 1
     print(kills)
-    assert sum(kills.values()) == wanted, f"finished before it was killed often enough: {kills}"
+    assert sum(kills.values()) == wanted, f"finished after too few kills: {kills}"
     assert driver.summary["stages"]["evolve"]["theta_sha256"] == expected.summary["stages"]["evolve"]["theta_sha256"]

@@ -1,4 +1,4 @@
-"""RayPool does what LocalPool does, on any number of workers, and says what went wrong as it would."""
+"""RayPool returns the same results and raises the same errors as LocalPool, for any number of workers."""
 
 import json
 import os
@@ -15,44 +15,44 @@ from cluster.pool import RayPool
 from wm.errors import Failure, UserError
 from wm.pool import LocalPool, UnitFailed
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import the tests
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-def collected(crew, units):
-    """Results by unit; each unit once."""
+def results_by_unit(crew, units):
+    """Check that each unit is returned once."""
     answers = list(crew.map(units))
     assert len({unit for unit, _ in answers}) == len(answers)
     return dict(answers)
 
 
-def test_results_are_those_of_the_local_pool_whatever_the_number_of_workers(do):
+def test_results_match_the_local_pool_for_any_number_of_workers(as_work):
     def play(seed):
         import numpy as np
 
         return np.random.default_rng(seed).standard_normal(100).cumsum().tobytes()
 
-    with LocalPool().crew(do(play)) as crew:
-        expected = collected(crew, range(40))
+    with LocalPool().crew(as_work(play)) as crew:
+        expected = results_by_unit(crew, range(40))
     for workers in (1, 2, 4):
         pool = RayPool(workers=workers)
-        with pool.crew(do(play)) as crew:
-            assert collected(crew, range(40)) == expected
-            assert collected(crew, range(20, 40)) == {unit: expected[unit] for unit in range(20, 40)}
-            assert collected(crew, []) == {}
-        assert pool.stats.hired <= workers
+        with pool.crew(as_work(play)) as crew:
+            assert results_by_unit(crew, range(40)) == expected
+            assert results_by_unit(crew, range(20, 40)) == {unit: expected[unit] for unit in range(20, 40)}
+            assert results_by_unit(crew, []) == {}
+        assert pool.stats.started <= workers
         assert pool.stats.units == 60
 
 
-def test_work_is_built_once_a_worker_and_settled(cluster):
+def test_work_is_built_once_per_worker_with_its_number_of_threads(cluster):
     class Counted:
         threads = 1
 
         def build(self):
             import torch
 
-            made = object()
-            return lambda unit: (os.getpid(), id(made), torch.get_num_threads())
+            built = object()
+            return lambda unit: (os.getpid(), id(built), torch.get_num_threads())
 
     pool = RayPool(workers=2)
     with pool.crew(Counted()) as crew:
@@ -61,7 +61,7 @@ def test_work_is_built_once_a_worker_and_settled(cluster):
     assert {threads for _, _, threads in seen} == {1}
 
 
-def test_all_cpus_are_used_by_default(do):
+def test_all_cpus_are_used_by_default(as_work):
     pool = RayPool()
     assert pool.workers == 4
     assert pool.device("auto") == "cpu"
@@ -70,11 +70,11 @@ def test_all_cpus_are_used_by_default(do):
         time.sleep(0.3)
         return os.getpid()
 
-    with pool.crew(do(wait)) as crew:
-        assert len(set(collected(crew, range(40)).values())) == 4
+    with pool.crew(as_work(wait)) as crew:
+        assert len(set(results_by_unit(crew, range(40)).values())) == 4
 
 
-def test_units_are_taken_as_there_is_room(do):
+def test_units_are_taken_from_the_iterator_on_demand(as_work):
     taken = []
 
     def units():
@@ -82,13 +82,13 @@ def test_units_are_taken_as_there_is_room(do):
             taken.append(unit)
             yield unit
 
-    with RayPool(workers=2).crew(do(lambda unit: time.sleep(0.1))) as crew:
+    with RayPool(workers=2).crew(as_work(lambda unit: time.sleep(0.1))) as crew:
         for done, _ in enumerate(crew.map(units()), start=1):
             assert len(taken) <= done + 4
     assert taken == list(range(30))
 
 
-def test_a_unit_that_raises_is_tried_again_and_then_named_with_its_traceback(do, tmp_path):
+def test_a_unit_that_raises_is_retried_and_then_reported_with_its_traceback(as_work, tmp_path):
     def once(unit):
         marker = tmp_path / str(unit)
         if unit == 3 and not marker.exists():
@@ -101,9 +101,9 @@ def test_a_unit_that_raises_is_tried_again_and_then_named_with_its_traceback(do,
             raise ValueError("the wheel came off")
         return unit
 
-    with RayPool(workers=2).crew(do(once)) as crew:
-        assert collected(crew, range(6)) == {unit: unit for unit in range(6)}
-    with RayPool(workers=1, retries=2).crew(do(always)) as crew:
+    with RayPool(workers=2).crew(as_work(once)) as crew:
+        assert results_by_unit(crew, range(6)) == {unit: unit for unit in range(6)}
+    with RayPool(workers=1, retries=2).crew(as_work(always)) as crew:
         answers = []
         with pytest.raises(UnitFailed, match=r"track 7 failed 2 times") as caught:
             answers.extend(crew.map(["a", "b", "track 7", "c"]))
@@ -113,36 +113,36 @@ def test_a_unit_that_raises_is_tried_again_and_then_named_with_its_traceback(do,
 
 
 @pytest.mark.parametrize("kind", [UserError, Failure])
-def test_mistakes_and_failures_come_through_as_they_are(do, tmp_path, kind):
+def test_user_errors_and_failures_are_raised_unchanged_without_retries(as_work, tmp_path, kind):
     def stop(unit):
         with (tmp_path / "tries").open("a") as file:
             file.write("x")
-        raise kind("say --this")
+        raise kind("set --this")
 
-    with RayPool(workers=1).crew(do(stop)) as crew, pytest.raises(kind, match="say --this"):
+    with RayPool(workers=1).crew(as_work(stop)) as crew, pytest.raises(kind, match="set --this"):
         list(crew.map([1]))
     assert (tmp_path / "tries").read_text() == "x"
 
 
-def test_results_that_cannot_travel_fail_their_unit(do):
+def test_results_that_cannot_be_pickled_fail_their_unit(as_work):
     import threading
 
     pool = RayPool(workers=1, retries=2)
-    with pool.crew(do(lambda unit: threading.Lock())) as crew, pytest.raises(UnitFailed, match="pickle"):
+    with pool.crew(as_work(lambda unit: threading.Lock())) as crew, pytest.raises(UnitFailed, match="pickle"):
         list(crew.map([1]))
 
 
-def test_an_unfinished_map_leaves_nothing_to_the_next(do):
+def test_results_of_an_abandoned_map_do_not_leak_into_the_next(as_work):
     def slow(unit):
         time.sleep(0.5 if unit < 0 else 0)
         return unit
 
-    with RayPool(workers=2).crew(do(slow)) as crew:
+    with RayPool(workers=2).crew(as_work(slow)) as crew:
         next(iter(crew.map([1, -1, -2])))
-        assert collected(crew, [1, 2, 3]) == {1: 1, 2: 2, 3: 3}
+        assert results_by_unit(crew, [1, 2, 3]) == {1: 1, 2: 2, 3: 3}
 
 
-def test_a_straggler_is_given_to_an_idle_worker_and_the_first_answer_counts(do, tmp_path):
+def test_an_idle_worker_gets_a_copy_of_a_straggler_and_the_first_result_counts(as_work, tmp_path):
     def play(unit):
         try:
             (tmp_path / str(unit)).touch(exist_ok=False)
@@ -152,35 +152,35 @@ def test_a_straggler_is_given_to_an_idle_worker_and_the_first_answer_counts(do, 
         return "first"
 
     pool = RayPool(workers=2)
-    with pool.crew(do(play)) as crew:
+    with pool.crew(as_work(play)) as crew:
         start = time.monotonic()
-        results = collected(crew, range(8))
+        results = results_by_unit(crew, range(8))
         assert time.monotonic() - start < 20
         assert results[5] == "second"
         assert pool.stats.reissued == 1
         assert pool.stats.restarts == 0
-        start = time.monotonic()  # the loser is still at it, the other goes on
-        assert len(collected(crew, range(100, 110))) == 10
+        start = time.monotonic()  # the slow worker is still busy; the other continues
+        assert len(results_by_unit(crew, range(100, 110))) == 10
         assert time.monotonic() - start < 20
 
 
-def test_workers_are_replaced_after_their_units(do):
+def test_workers_are_recycled_after_a_number_of_units(as_work):
     pool = RayPool(workers=2, recycle_units=10)
-    with pool.crew(do(lambda unit: os.getpid())) as crew:
+    with pool.crew(as_work(lambda unit: os.getpid())) as crew:
         pids = set()
         end = time.monotonic() + 60
-        while pool.stats.recycled < 2:  # one after the other, so that never both are away
+        while pool.stats.recycled < 2:  # one at a time, so that one worker is always available
             assert time.monotonic() < end
-            pids |= set(collected(crew, range(20)).values())
+            pids |= set(results_by_unit(crew, range(20)).values())
             time.sleep(0.2)
-        pids |= set(collected(crew, range(20)).values())
+        pids |= set(results_by_unit(crew, range(20)).values())
     assert len(pids) >= 3
     assert pool.stats.requeued == 0
 
 
-def test_an_interrupt_leaves_no_worker_behind(do):
+def test_an_interrupt_leaves_no_worker_behind(as_work):
     def interrupted():
-        with RayPool(workers=2).crew(do(lambda unit: time.sleep(0.2))) as crew:
+        with RayPool(workers=2).crew(as_work(lambda unit: time.sleep(0.2))) as crew:
             next(iter(crew.map(range(1000))))
             raise KeyboardInterrupt
 
@@ -193,7 +193,7 @@ def test_an_interrupt_leaves_no_worker_behind(do):
 
 
 class Steps:
-    """A task that resumes from its marker files, and may kill its process on the way."""
+    """A task that resumes from its marker files and can kill its own process."""
 
     threads, device = 0, "cpu"
 
@@ -215,31 +215,31 @@ def test_a_task_reports_in_order(tmp_path):
     assert list(RayPool().stream(Steps(tmp_path, 100))) == list(range(100))
 
 
-def test_a_task_whose_process_dies_goes_on_from_its_checkpoint(tmp_path):
+def test_a_task_whose_process_dies_resumes_from_its_checkpoint(tmp_path):
     reports = list(RayPool().stream(Steps(tmp_path, 10, kill_at=(3, 7))))
     assert sorted(set(reports)) == sorted(reports)
     assert reports[-1] == 9
     assert len(list(tmp_path.iterdir())) == 10
 
 
-def test_a_task_that_always_dies_is_given_up(tmp_path):
+def test_a_task_that_always_dies_fails(tmp_path):
     class Dies(Steps):
         def run(self):
             os.kill(os.getpid(), 9)
             yield
 
     with pytest.raises(Failure, match="was lost 2 times"):
-        list(RayPool(deaths=2).stream(Dies(tmp_path, 1)))
+        list(RayPool(max_deaths=2).stream(Dies(tmp_path, 1)))
 
 
-@pytest.mark.parametrize("error", [UserError("say --that"), Failure("diverged"), ZeroDivisionError("division")])
+@pytest.mark.parametrize("error", [UserError("set --that"), Failure("diverged"), ZeroDivisionError("division")])
 def test_errors_of_a_task_keep_their_type(tmp_path, error):
     reports = []
     with pytest.raises(type(error), match=str(error)):
         reports.extend(RayPool().stream(Steps(tmp_path, 3, error=error)))
 
 
-def test_an_interrupted_task_ends(tmp_path):
+def test_an_interrupted_task_stops(tmp_path):
     for step in RayPool().stream(Steps(tmp_path, 1000, pause=0.1)):
         if step == 3:
             break
@@ -249,7 +249,7 @@ def test_an_interrupted_task_ends(tmp_path):
     assert len(list(tmp_path.iterdir())) == count
 
 
-def test_nobody_at_the_address_is_a_mistake_that_names_the_cure():
+def test_an_unreachable_address_is_a_user_error_that_names_the_fix():
     code = "from cluster import runtime; runtime.connect({!r})"
     for address in ("127.0.0.1:1", "ray://somewhere:10001", "nonsense"):
         run = subprocess.run([sys.executable, "-c", code.format(address)], capture_output=True, text=True, timeout=60)
@@ -257,7 +257,7 @@ def test_nobody_at_the_address_is_a_mistake_that_names_the_cure():
         assert "unset RAY_ADDRESS" in run.stderr
 
 
-def test_an_embedded_ray_is_ours_alone_and_prints_nothing(tmp_path):
+def test_an_embedded_ray_ignores_other_clusters_and_prints_nothing(tmp_path):
     script = tmp_path / "job.py"
     script.write_text(
         "from cluster import runtime\n"

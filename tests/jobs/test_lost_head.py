@@ -10,9 +10,9 @@ import pytest
 from processes import Job
 from rays import Rays
 
-from wm.runs import storage as places
 from wm.runs.run import Run, open_existing
 from wm.runs.status import stage_statuses
+from wm.runs.storage import open_storage
 
 TOKEN = "c" * 64
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -38,7 +38,7 @@ def test_a_new_head_takes_up_what_the_lost_one_left(
     tiny: Run, start: Callable[[], Rays], s3: Callable[[str], str], job: Callable[..., Job]
 ) -> None:
     uri = s3("lost")
-    storage = places.at(uri)
+    storage = open_storage(uri)
     first = start()
     # All these nodes share one folder for code that is sent, which no real ones do: they would take it from each other.
     sent = job("submit", "pipeline", "tiny", "--run", uri, "--address", first.jobs, "--no-code")

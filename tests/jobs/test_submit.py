@@ -19,8 +19,8 @@ from cluster import submission
 from jobs.runner import stage_job
 from jobs.submit import SECTIONS, _whole
 from wm.errors import UserError
-from wm.runs import storage as places
 from wm.runs.run import open_existing
+from wm.runs.storage import open_storage
 
 TOKEN, WRONG = "a" * 64, "b" * 64
 
@@ -59,9 +59,9 @@ def test_a_stage_is_sent_and_watched_to_its_end(
     assert (said["job"], said["submission"], said["status"]) == ("submit", f"{name}-collect-1", "SUCCEEDED")
     assert said["summary"]["stages"]["collect"]["extent"] == 2
     assert open_existing(uri).stage("collect").complete(2)
-    record = json.loads(places.at(uri).get("submissions/0001.json") or b"")
+    record = json.loads(open_storage(uri).get("submissions/0001.json") or b"")
     assert (record["stage"], record["words"]) == ("collect", ["tiny", "--run", uri, "--episodes", "2"])
-    assert not places.at(uri).sizes("lease")
+    assert not open_storage(uri).sizes("lease")
     again = job("submit", "--resume", "--run", uri, "--address", rays.jobs)
     assert again.wait() == 0, again.stderr
     assert "is done: nothing to resume" in again.stderr
@@ -84,7 +84,7 @@ def test_who_stops_watching_leaves_the_job_alone_and_may_come_back(
     second = job("submit", *words)  # while the first is at it
     assert second.wait() == 2, second.stderr
     assert "is being worked on by process" in second.stderr
-    places.at(uri).delete("submissions/0002.json")
+    open_storage(uri).delete("submissions/0002.json")
 
     back = job("submit", "--resume", "--run", uri, "--address", rays.jobs)
     back.until(lambda: back.err.exists() and "shards · " in back.stderr)
@@ -108,7 +108,7 @@ def test_without_the_right_token_nothing_is_sent(
         assert refused.stderr.splitlines()[-1].startswith(
             f"the cluster at {rays.jobs} wants its token: set RAY_AUTH_MODE"
         )
-    assert places.at(uri).sizes() == {}
+    assert open_storage(uri).sizes() == {}
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from processes import Job
 
-from wm.agents.so_far import best_agent
+from wm.agents.trained import best_so_far
 from wm.errors import UserError
 from wm.runs.run import Run
 from wm.visuals.film import beside, encoded
@@ -91,7 +91,7 @@ def test_without_an_agent_the_missing_job_is_named(copy: Callable[..., Path], jo
 
 
 def test_the_dream_beside_the_game_begins_with_what_is_seen_there(tiny: Run) -> None:
-    scenes = list(real(best_agent(tiny), seed=0, steps=8, awake=4))
+    scenes = list(real(best_so_far(tiny), seed=0, steps=8, awake=4))
     names = [[name for name, _ in scene.views] for scene in scenes]
     assert names[0] == ["the game", "V sees"]
     assert names[3] == ["the game", "V sees", "M expected"]
@@ -106,7 +106,7 @@ def test_what_is_watched_is_what_is_scored(tiny: Run) -> None:
     """The same agent on the same track: watching it changes nothing."""
     from wm.envs.rollout import play
 
-    agent = best_agent(tiny)
+    agent = best_so_far(tiny)
     scenes = list(real(agent, seed=5, steps=20))
     played: list[float] = []
     driver = agent.agent()
@@ -115,7 +115,7 @@ def test_what_is_watched_is_what_is_scored(tiny: Run) -> None:
 
 
 def test_the_same_dream_again(tiny: Run) -> None:
-    agent = best_agent(tiny)
+    agent = best_so_far(tiny)
     one, again, other = (list(dreamt(agent, seed, 5)) for seed in (1, 1, 2))
     assert np.array_equal(one[4].views[0][1], again[4].views[0][1])
     assert not np.array_equal(one[4].views[0][1], other[4].views[0][1])

@@ -1,42 +1,39 @@
-"""TODO"""
+"""The models that a run has made."""
 
 import numpy as np
 
-from wm.config.schema import Config
-from wm.models.build import untrained_memory, untrained_vision
+from wm.models.agent import Models
+from wm.models.build import controller_of, new_memory, new_vision
 from wm.models.memory import MDNRNN
 from wm.models.vision import Vision
 from wm.runs.checkpoints import unpack
-from wm.runs.run import Manifest, Run, Stage
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run
 from wm.training.weights import load_weights
 
 
-def load_memory(manifest: Manifest, z: int) -> MDNRNN:
-    """The M that a manifest vouches for."""
-    model = untrained_memory(manifest.config, z)
-    load_weights(model, manifest)
-    return model.eval()
-
-
 def load_vision(manifest: Manifest) -> Vision:
-    """The V that a manifest vouches for."""
-    model = untrained_vision(manifest.config["vision.kind"], manifest.config["vision.z"])
+    model = new_vision(manifest.config["vision.kind"], manifest.config["vision.z"])
     load_weights(model, manifest)
     return model.eval()
 
 
-def parts(config: Config, run: Run) -> tuple[Stage, dict[str, str], Vision, MDNRNN | None]:
-    """The stage, made of the V and M that C is to work with, and these."""
-    made_of = run.need("vision", config.vision.steps, "train_vision")
-    inputs = {"vision": made_of.digest}
-    vision, memory = load_vision(made_of), None
-    if config.controller.inputs != "z" or config.evolve.where == "dream":
-        made_of = run.need("memory", config.memory.steps, "train_memory", of=made_of.digest)
-        inputs["memory"] = made_of.digest
-        memory = load_memory(made_of, config.vision.z)
-    return run.stage("evolve", of=made_of.digest), inputs, vision, memory
+def load_memory(manifest: Manifest, z: int) -> MDNRNN:
+    model = new_memory(manifest.config, z)
+    load_weights(model, manifest)
+    return model.eval()
 
 
 def load_theta(manifest: Manifest) -> np.ndarray:
-    """The C that a manifest vouches for. (N,) float64"""
+    """C's parameters. (N,) float64"""
     return unpack(manifest.read(manifest.content["theta"]))[0]["theta"].numpy()
+
+
+def load_models(run: Run) -> tuple[Models, dict[str, str]]:
+    """The V and M that a run's C works with, and their digests by stage; no M where C does not need one."""
+    config, seeing = run.config, run.need("vision")
+    vision, memory, digests = load_vision(seeing), None, {"vision": seeing.digest}
+    if config.uses_memory:
+        remembering = run.need("memory")
+        memory, digests["memory"] = load_memory(remembering, vision.z), remembering.digest
+    return Models(vision, memory, controller_of(config), config.controller.latent), digests

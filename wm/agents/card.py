@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from wm.agents.unpack import card_with
+from wm.agents.unpack import carried_card
 from wm.config.fields import of_kind
 from wm.config.schema import Config
-from wm.formatting import number
-from wm.runs.run import Manifest, Run, open_existing
+from wm.formatting import format_number
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, open_existing
 from wm.runs.status import stage_statuses
 
 KEPT = (
@@ -20,23 +21,23 @@ BARS = 24  # characters of the longest bar
 
 
 def card_of(run: Run) -> dict[str, Any]:
-    """What was done for the run's agent, in the runs that it builds on and in itself; each stage once."""
+    """How the run's agent was made, in this run and those it builds on; each stage once."""
     runs = [part for card in _carried(run) for part in card["runs"]]
     for one, new in _stages(run):
-        made = [_made(manifest) for manifest in new if manifest.stage != "score" and card_with(manifest) is None]
+        made = [_made(manifest) for manifest in new if manifest.stage != "score" and carried_card(manifest) is None]
         if made or not new:
             runs.append({"name": _name(one.uri), "preset": one.preset, "made": made})
     return {"env_steps": env_steps(run), "runs": runs}
 
 
 def all_made(card: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every stage of every run that it tells of, in their order."""
+    """Every stage of every run in the card, in order."""
     return [made for part in card["runs"] for made in part["made"]]
 
 
 def env_steps(run: Run) -> int:
-    """Steps of the game that all of it took: rollouts and evolution, those of the runs it builds on included."""
-    made = [manifest for _, new in _stages(run) for manifest in new if card_with(manifest) is None]
+    """Steps of the game for rollouts and evolution, including the runs it builds on."""
+    made = [manifest for _, new in _stages(run) for manifest in new if carried_card(manifest) is None]
     frames = sum(int(manifest.metrics["frames"]) for manifest in made if manifest.stage == "collect")
     evolution = sum(
         int(manifest.metrics["env_steps"]) for manifest in made if manifest.stage == "evolve" and _real(manifest)
@@ -45,21 +46,21 @@ def env_steps(run: Run) -> int:
 
 
 def _carried(run: Run) -> list[dict[str, Any]]:
-    """The cards of agents whose files some of it was unpacked from, each once."""
+    """The cards of agent files that stages were unpacked from, each once."""
     found = {
         manifest.inputs["agent"]: card
         for _, new in _stages(run)
         for manifest in new
-        if (card := card_with(manifest)) is not None
+        if (card := carried_card(manifest)) is not None
     }
     return list(found.values())
 
 
 def _stages(run: Run) -> list[tuple[Run, list[Manifest]]]:
-    """What each run of the lineage has made that none before it had; of those that only lent V or M, no C."""
+    """What each run of the lineage added; no C from runs that only lent V or M."""
     found, seen = [], set[str]()
     for one, lent in lineage(run):
-        made = [station.manifest for station in stage_statuses(one) if not (lent and station.stage == "evolve")]
+        made = [status.manifest for name, status in stage_statuses(one).items() if not (lent and name == "evolve")]
         new = [manifest for manifest in made if manifest and manifest.digest not in seen]
         seen |= {manifest.digest for manifest in new}
         found.append((one, new))
@@ -67,9 +68,9 @@ def _stages(run: Run) -> list[tuple[Run, list[Manifest]]]:
 
 
 def lineage(run: Run) -> list[tuple[Run, bool]]:
-    """The run, last, after those that its rollouts' driver, its C, V and M came from, and theirs.
+    """The runs that this one builds on through its rollouts, C, V and M, oldest first, then the run itself.
 
-    With each whether it only lent weights of V or M to begin with, so that its own C has no part in this run.
+    With each, whether it only lent weights of V or M to start from, so that its own C has no part in this run.
     """
     found: dict[str, tuple[Run, bool]] = {}
 
@@ -108,16 +109,16 @@ def _made(manifest: Manifest) -> dict[str, Any]:
 
 
 def _name(uri: str) -> str:
-    """A run's own: where it lies is nobody else's business."""
+    """Only the last part of the URI, which says nothing about the machine."""
     return uri.rstrip("/").rpartition("/")[2]
 
 
 def scored(manifest: Manifest, agent: str) -> str:
-    """The score's section: mean, spread, a histogram, the worst 1% of the tracks, and how to have it again."""
+    """The section with the score: mean, spread, histogram, the worst 1% of the tracks, and the command."""
     episodes, metrics = manifest.content["episodes"], manifest.metrics
     scores = np.array([episode["score"] for episode in episodes])
     low, high = np.floor(scores.min() / 50) * 50, np.ceil(scores.max() / 50) * 50
-    width = 50 * max(1, round((high - low) / 1_000))  # some twenty bars
+    width = 50 * max(1, round((high - low) / 1_000))  # about twenty bars
     counts, edges = np.histogram(scores, bins=np.arange(low, high + width, width) if high > low else 1)
     bars = [
         f"{edge:6.0f} to {edge + width:4.0f} {'#' * -(-BARS * count // counts.max())} {count}"
@@ -135,35 +136,35 @@ def scored(manifest: Manifest, agent: str) -> str:
             *bars,
             "```",
             "",
-            "The worst 1%:",
+            "The worst 1% of the episodes:",
             "",
             "| seed | score | steps |",
             "|---|---|---|",
             *rows,
             "",
-            f"The same again: `python -m jobs.score --agent {agent} --episodes {metrics['episodes']}`.",
+            f"Command: `python -m jobs.score --agent {agent} --episodes {metrics['episodes']}`.",
             "",
         ]
     )
 
 
 def markdown(name: str, card: dict[str, Any]) -> str:
-    """How it was made: what it took in all, then each run that had a part in it, the first one first."""
+    """How it was made: the total cost, then each run that took part, oldest first."""
     steps, hours = card["env_steps"], sum(made["seconds"] for made in all_made(card)) / 3600
     core_hours = sum(made["seconds"] * made.get("cpus", 0) for made in all_made(card)) / 3600
     took = f"Wall time **{hours:.1f} hours**"
     if all(made.get("cpus") for made in all_made(card)):
-        took += f", **{core_hours:.1f} core-hours** (that is, times the cores of the machine, busy or not)"
-    lines = [f"# {name}", "", f"Environment steps, all rounds and rollouts included: **{steps:,}**.", f"{took}.", ""]
-    for storage, part in enumerate(card["runs"], 1):
+        took += f", **{core_hours:.1f} core-hours** (wall time times all cores of the machine)"
+    lines = [f"# {name}", "", f"Environment steps, including all rounds and rollouts: **{steps:,}**.", f"{took}.", ""]
+    for number, part in enumerate(card["runs"], 1):
         lines += [
-            f"## {storage}. {part.get('name', 'a run')}, of preset {part['preset']}",
+            f"## {number}. {part.get('name', 'a run')} (preset {part['preset']})",
             "",
-            "| stage | set, where it isn't the default | what came of it | wall time | code |",
+            "| stage | settings other than the default | result | wall time | code |",
             "|---|---|---|---|---|",
         ]
         for made in part["made"]:
-            found = ", ".join(f"{key} {number(value)}" for key, value in made["metrics"].items())
+            found = ", ".join(f"{key} {format_number(value)}" for key, value in made["metrics"].items())
             minutes = f"{made['seconds'] / 60:.1f} min"
             lines.append(f"| {made['stage']} | {_recipe(made)} | {found} | {minutes} | {made['code']} |")
         lines += ["", _circumstances(part["made"]), ""] if part["made"] else [""]
@@ -171,17 +172,17 @@ def markdown(name: str, card: dict[str, Any]) -> str:
 
 
 def _recipe(made: dict[str, Any]) -> str:
-    """What was set for this stage, and isn't what it would have been anyhow."""
+    """The stage's fields that differ from their defaults."""
     usual, own = of_kind(Config(), "bits"), (made["stage"], "controller")
     return ", ".join(
-        f"{path.partition('.')[2]} {number(value) if isinstance(value, float) else value}"
+        f"{path.partition('.')[2]} {format_number(value) if isinstance(value, float) else value}"
         for path, value in made["config"].items()
         if path.partition(".")[0] in own and value != usual.get(path)
     )
 
 
 def _circumstances(stages: list[dict[str, Any]]) -> str:
-    """The seed, the versions and the machine of a run's stages; the last one's, if they differ."""
+    """Seed, versions and machine of a run's stages; of the last one, if they differ."""
     last = stages[-1]
     versions = ", ".join(f"{package} {version}" for package, version in last["versions"].items())
     return f"Seed {last['config']['seed']}; {versions}; processor {last['processor']}."

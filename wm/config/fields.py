@@ -1,18 +1,23 @@
-"""Three kinds of field that a config is made of, and what follows from a field's kind:
+"""Kinds of config fields, and the rules that follow from a field's kind.
 
 bits     changes results; frozen by the first stage of a run
-extent   how far to go; may change, but not to less than is done, so that a finished run can be taken further
-free     changes nothing but speed and comfort; never frozen
+extent   how far to go; may change later, but not below what is already done, so a finished run can be extended
+free     affects speed and convenience only; never frozen
+
+A section may also hold overrides: values for fields of other sections, keyed by flag ("evolve.generations"), that
+apply to a part of the run.
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from wm.errors import UserError
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 def bits(default: Any) -> Any:
@@ -27,11 +32,25 @@ def free(default: Any) -> Any:
     return field(default=default, metadata={"kind": "free"})
 
 
+def overrides(default: Mapping[str, Any]) -> Any:
+    return field(default_factory=lambda: dict(default), metadata={"kind": "overrides"})
+
+
+EXTENT_OVERRIDE = "evolve.generations"  # C comes last, so it is all that can be extended in a later part of a run
+
+
 def positive(section: Any, prefix: str, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
-        if not value > 0:  # also refuses NaN
-            raise UserError(f"--{flag(prefix, name)} {value} has to be above 0")
+        if not 0 < value < math.inf:  # also refuses NaN
+            raise UserError(f"--{flag(prefix, name)} must be above 0, got {value}")
+
+
+def not_negative(section: Any, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if not 0 <= value < math.inf:
+            raise UserError(f"--{flag(prefix, name)} must be 0 or more, got {value}")
 
 
 def flag(*path: str) -> str:
@@ -39,41 +58,84 @@ def flag(*path: str) -> str:
     return ".".join(part.replace("_", "-") for part in path if part)
 
 
-def leaves(config: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], tuple[str, Any]]:
-    """Every field, flat: path -> (kind, value)."""
-    found: dict[tuple[str, ...], tuple[str, Any]] = {}
+def leaves(config: Any, *path: str) -> dict[str, tuple[str, Any]]:
+    """All fields as one table: flag -> (kind, value). Overrides stand under the section that holds them."""
+    found: dict[str, tuple[str, Any]] = {}
     for item in dataclasses.fields(config):
-        value, where = getattr(config, item.name), (*path, item.name)
+        value, kind = getattr(config, item.name), item.metadata.get("kind")
         if dataclasses.is_dataclass(value):
-            found |= leaves(value, where)
+            found |= leaves(value, *path, item.name)
+        elif kind == "overrides":
+            found |= {
+                flag(*path, name): ("extent" if name == EXTENT_OVERRIDE else "bits", one) for name, one in value.items()
+            }
         else:
-            found[where] = (item.metadata["kind"], value)
+            found[flag(*path, item.name)] = (item.metadata["kind"], value)
     return found
 
 
 def of_kind(config: Any, *kinds: str) -> dict[str, Any]:
-    """The fields of these kinds under their flags: what a manifest records, what two runs must share."""
-    return {flag(*path): value for path, (kind, value) in leaves(config).items() if kind in kinds}
+    """The fields of these kinds by flag: what a manifest records, what two runs must share."""
+    return {name: value for name, (kind, value) in leaves(config).items() if kind in kinds}
 
 
-def grown(frozen: C, wanted: C, done: Callable[[], dict[str, int]] = dict) -> C:
-    """`wanted`, if a run frozen with `frozen` may go on with it; else the Mistake that names both values.
+def with_overrides(config: C, values: Mapping[str, Any]) -> C:
+    """The config with these fields replaced; keys are flags ("evolve.init-sigma")."""
+    for name, value in values.items():
+        section_name, _, leaf = name.rpartition(".")
+        leaf = leaf.replace("-", "_")
+        section = getattr(config, section_name, None)
+        if not dataclasses.is_dataclass(section) or leaf not in {item.name for item in dataclasses.fields(section)}:
+            raise UserError(f"the config has no field {name}: --help-all lists all fields")
+        changed = dataclasses.replace(section, **{leaf: value})  # type: ignore[type-var]
+        config = dataclasses.replace(config, **{section_name: changed})  # type: ignore[type-var]
+    return config
 
-    An extent may fall as far as what is `done` of it; where nothing is said of that, it may only grow.
+
+def parse_value(config: Any, name: str, text: str) -> Any:
+    """The value that a field named by its flag gets from a word on the command line."""
+    section_name, _, leaf = name.rpartition(".")
+    section = getattr(config, section_name, None)
+    hints = get_type_hints(type(section)) if dataclasses.is_dataclass(section) else {}
+    hint = hints.get(leaf.replace("-", "_"))
+    if hint is None:
+        raise UserError(f"the config has no field {name}: --help-all lists all fields")
+    if get_origin(hint) is Literal:
+        if text not in get_args(hint):
+            raise UserError(f"--{name} must be one of {', '.join(get_args(hint))}, got {text}")
+        return text
+    if hint is bool:
+        if text not in ("True", "False"):
+            raise UserError(f"--{name} must be True or False, got {text}")
+        return text == "True"
+    try:
+        return hint(text)
+    except ValueError:
+        raise UserError(f"--{name} must be {'an integer' if hint is int else 'a number'}, got {text}") from None
+
+
+def extended(frozen: C, wanted: C, done: Callable[[], dict[str, int]] = dict) -> C:
+    """`wanted`, if a run frozen with `frozen` can continue with it; otherwise a UserError with both values.
+
+    An extent may fall as far as `done` says; extents that `done` does not list may only grow.
     """
     before, after = leaves(frozen), leaves(wanted)
-    for path, (kind, value) in before.items():
-        new = after[path][1]
+    for name in dict.fromkeys([*before, *after]):
+        absent = ("", None)
+        (kind, value), (new_kind, new) = before.get(name, absent), after.get(name, absent)
+        kind = kind or new_kind
         if kind == "bits" and new != value:
             raise UserError(
-                f"this run was frozen with --{flag(*path)} {value}, not {new}: leave the flag out, or start another run"
-                " (--base takes over what this one made)"
+                f"this run was frozen with --{name} {value}, not {new}: remove the flag, or start another run"
+                " (--base reuses the stages of this one)"
             )
-        if kind == "extent" and new < value and new < (least := min(value, done().get(flag(*path), value))):
-            raise UserError(
-                f"--{flag(*path)} {new} is less than this run has come to: say {least} or more, or start another run"
-                " (--base takes over what this one made)"
-            )
+        if kind == "extent" and None not in (value, new) and new < value:
+            least = min(value, done().get(name, value))
+            if new < least:
+                raise UserError(
+                    f"--{name} must be {least} or more, since this run has come so far, got {new}; or start another"
+                    " run (--base reuses the stages of this one)"
+                )
     return wanted
 
 
@@ -81,18 +143,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(values: dict[str, Any], kind: Any) -> Any:
-    """The inverse of to_dict.
-
-    A field that came later has its default: what was done before there was a choice. One that this version doesn't
-    know can't be guessed at.
-    """
+def from_dict(values: dict[str, Any], kind: type[T]) -> T:
+    """The inverse of to_dict. A missing field has its default; an unknown one is an error."""
     hints = get_type_hints(kind)
-    odd = sorted(values.keys() - hints.keys())
-    if odd:
-        raise UserError(
-            f"the run's config has other fields than this version knows ({', '.join(odd)}): use its own version"
-        )
+    unknown = sorted(values.keys() - hints.keys())
+    if unknown:
+        raise UserError(f"unknown config fields: {', '.join(unknown)}; use the version of this project that made them")
     return kind(
         **{
             name: from_dict(value, hints[name]) if dataclasses.is_dataclass(hints[name]) else value

@@ -1,4 +1,4 @@
-"""The presets: configs worth starting from, each a value."""
+"""The presets: configs to start from."""
 
 from dataclasses import replace
 
@@ -11,13 +11,13 @@ PAPER = Config(
     evolve=Evolve(unit_episodes=4),
 )
 
-# CarRacing in the game, on what one machine can spare: then once more, on what the first C has driven.
+# CarRacing in the real game, sized for one machine; then a second round on the first agent's driving.
 SMALL = replace(
     PAPER,
     collect=replace(PAPER.collect, episodes=160, steps=700),
-    # Many small updates, and details cheap to keep.
+    # Many small updates and a low KL weight keep details.
     vision=Vision(kl_weight=0.1, batch=32, steps=4_800, decay_steps=1_000, evaluate_steps=600),
-    # Uncut, the few -100 of who leaves the playfield are all that M's reward head learns of.
+    # Without the clip, the few rewards of -100 for leaving the playfield are all that the reward head learns.
     memory=Memory(
         steps=3_000,
         batch=16,
@@ -40,26 +40,29 @@ SMALL = replace(
     score=Score(episodes=100),
     rounds=Rounds(
         count=2,
-        episodes=128,
-        vision_steps=4_800,
-        memory_steps=2_000,
-        memory_learning_rate=0.002,
-        generations=25,
-        sigma=0.03,
+        overrides={
+            "collect.episodes": 128,
+            "vision.steps": 4_800,
+            "memory.steps": 2_000,
+            "memory.learning-rate": 0.002,
+            "evolve.generations": 25,
+            "evolve.init-sigma": 0.03,
+            "evolve.covariance": "full",
+        },
     ),
-    polish=Polish(hardness=0.26),
+    polish=Polish(overrides=Polish().overrides | {"evolve.hardness": 0.26}),
 )
 
-# What was found best, from nothing and in one go.
-BEST = replace(SMALL, polish=replace(SMALL.polish, generations=15))
+# The best recipe so far, from scratch with one command.
+BEST = replace(SMALL, polish=Polish(overrides=SMALL.polish.overrides | {"evolve.generations": 15}))
 
-# C learns in dreams alone, of rounds of its own driving.
+# CarRacing learned in dreams only, in rounds on the agent's own driving.
 DREAM = Config(
     collect=Collect(episodes=320, steps=700, patience=100, action_noise=0.3, weight_noise=0.02),
     vision=SMALL.vision,
     memory=SMALL.memory,
-    controller=Controller(latent="z"),  # drawn in the game as in the dream, or else the dream's C brakes less here
-    # As long as a lap and no longer: what a crash costs has to be in the dream, and so has the end of the road.
+    controller=Controller(latent="z"),  # C must see samples in the game as it does in the dream; with mu it brakes less
+    # A dream is as long as a lap and no longer, so that a crash costs what it does in the game.
     evolve=Evolve(
         where="dream",
         generations=30,
@@ -74,25 +77,38 @@ DREAM = Config(
     score=Score(episodes=100),
     rounds=Rounds(
         count=8,
-        episodes=192,
-        vision_steps=1_500,
-        memory_steps=3_000,
-        memory_learning_rate=0.002,
-        generations=30,
-        sigma=0.03,
         env_steps=1_800_000,  # the round that passes it stays below two million
+        overrides={
+            "collect.episodes": 192,
+            "vision.steps": 1_500,
+            "memory.steps": 3_000,
+            "memory.learning-rate": 0.002,
+            "evolve.generations": 30,
+            "evolve.init-sigma": 0.03,
+            "evolve.covariance": "full",
+        },
     ),
 )
 
 DEMO = replace(
     SMALL,
     collect=replace(SMALL.collect, episodes=48, steps=500),
-    # Of so few rollouts, many small updates would learn by heart.
+    # With so few rollouts, many small updates overfit.
     vision=Vision(steps=400, decay_steps=1_000, evaluate_steps=100),
     memory=Memory(steps=400, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=100),
     evolve=replace(SMALL.evolve, generations=10, population=16, validation_episodes=8),
     score=Score(episodes=16),
-    rounds=Rounds(count=2, episodes=48, vision_steps=400, memory_steps=400, generations=10, sigma=0.03),
+    rounds=Rounds(
+        count=2,
+        overrides={
+            "collect.episodes": 48,
+            "vision.steps": 400,
+            "memory.steps": 400,
+            "evolve.generations": 10,
+            "evolve.init-sigma": 0.03,
+            "evolve.covariance": "full",
+        },
+    ),
 )
 
 TINY = replace(
@@ -104,7 +120,17 @@ TINY = replace(
         DEMO.evolve, generations=3, population=4, unit_episodes=4, patience=20, validate_every=2, validation_episodes=2
     ),
     score=Score(episodes=2, unit_episodes=1),
-    rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2, refit=True),
+    rounds=Rounds(
+        count=2,
+        overrides={
+            "collect.episodes": 2,
+            "vision.steps": 3,
+            "memory.steps": 3,
+            "evolve.generations": 2,
+            "evolve.refit": True,
+            "evolve.covariance": "full",
+        },
+    ),
 )
 
 DOOM = Config(
@@ -119,11 +145,10 @@ DOOM = Config(
 DOOM_SMALL = replace(
     DOOM,
     collect=replace(DOOM.collect, episodes=4_000),
-    # Many small updates, and details cheap to keep: else V leaves out the fireballs.
+    # Many small updates and a low KL weight: otherwise V leaves out the fireballs.
     vision=Vision(z=64, kl_weight=0.1, batch=32, steps=12_000, decay_steps=4_000, evaluate_steps=1_000),
     latents=Latents(mirrored=True),
-    # Thousands of ends: M knows the few that 1,200 rollouts have by heart, and foresees no others. With the paper's
-    # learning rate, or with dropout, so few updates leave what is drawn in dreams to chance.
+    # With the few deaths in 1,200 rollouts M overfits. With the paper's learning rate, so few updates are not enough.
     memory=replace(
         DOOM.memory,
         hidden=256,
@@ -134,7 +159,7 @@ DOOM_SMALL = replace(
         decay_steps=1_000,
         evaluate_steps=500,
     ),
-    # Many short dreams amid what was played: all candidates face the same fireballs, and none waits for who lives long.
+    # Many short dreams from any frame: all candidates meet the same fireballs, and no batch waits for long dreams.
     evolve=replace(
         DOOM.evolve,
         generations=60,
@@ -148,15 +173,17 @@ DOOM_SMALL = replace(
         validate_every=20,
         validation_episodes=64,
     ),
-    # Random play ends early, so the first dream is too kind to who lives long: C's own rollouts should tell M.
+    # Random play ends early, so the first dream is too easy for long lives; C's own rollouts correct M.
     rounds=Rounds(
         count=3,
-        episodes=296,
-        vision_steps=0,
-        memory_steps=2_000,
-        memory_learning_rate=0.003,
-        generations=60,
         fresh=True,
+        overrides={
+            "collect.episodes": 296,
+            "vision.frozen": True,
+            "memory.steps": 2_000,
+            "memory.learning-rate": 0.003,
+            "evolve.generations": 60,
+        },
     ),
 )
 
@@ -185,10 +212,10 @@ DOOM_TINY = replace(
 PRESETS: dict[str, Config] = {
     "car-racing": PAPER,  # the paper's scale: a cluster, days
     "car-racing-small": SMALL,  # one machine, about an hour
-    "car-racing-best": BEST,  # one machine, two hours: jobs.iterate
-    "car-racing-dream": DREAM,  # one machine, some hours: jobs.iterate
+    "car-racing-best": BEST,  # one machine, two hours, with jobs.iterate
+    "car-racing-dream": DREAM,  # one machine, some hours, with jobs.iterate
     "demo": DEMO,  # one machine, minutes
-    "tiny": TINY,  # seconds: shows that everything runs, learns nothing
+    "tiny": TINY,  # seconds: checks that everything runs, learns nothing
     "doom": DOOM,  # the paper's scale
     "doom-small": DOOM_SMALL,  # one machine, under two hours
     "doom-tiny": DOOM_TINY,  # seconds, like tiny

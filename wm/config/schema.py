@@ -1,13 +1,16 @@
-"""What a run is made with: frozen dataclasses, one section a stage, of fields that know their kind (`wm/fields.py`)."""
+"""The sections of a config, one for each stage, as frozen dataclasses. `wm/config/fields.py` explains field kinds."""
 
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from wm.config.fields import bits, extent, flag, free, of_kind, positive
+from tyro.conf import Suppress
+
+from wm.config.fields import bits, extent, free, not_negative, overrides, positive, with_overrides
+from wm.envs import load
 from wm.errors import UserError
 
-FORMAT = 1  # of everything in a run; another number is another format, never guessed at
+FORMAT = 2  # of everything in a run and of agent files; other formats are refused
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
@@ -15,401 +18,338 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Collect:
-    """Rollouts in the real game: of a random policy, or of an agent that drives with some noise."""
+    """Rollouts in the real game, of a random policy or of an agent with exploration noise."""
 
     episodes: int = extent(10_000)
-    """Episodes to collect; raise it later to add more."""
+    """Episodes to collect. Can be raised later."""
     steps: int = bits(1000)
-    """Steps after which an episode is cut off."""
+    """Maximum steps of an episode."""
     policy: str = bits("mixture")
-    """mixture, or a part of it: CarRacing's brownian, held, mild; others' held, independent; Doom's long, swinging."""
+    """Random policy: mixture, or one of its parts (CarRacing: brownian, held, mild; others: held, independent; Doom
+    also: long, swinging)."""
     unit_episodes: int = bits(8)
-    """Episodes that one worker plays side by side and writes as one shard."""
+    """Episodes that one worker plays in a batch and writes as one shard."""
     agent: str = bits("")
-    """Let the agent of the run at this URI drive, not the random policy; its run's rollouts count here as well."""
+    """Collect with the agent of the run at this URI instead of a random policy; that run's rollouts are used too."""
     action_noise: float = bits(0.5)
-    """How an agent explores: deviation added to C's output, of which each episode draws its share."""
+    """Exploration of an agent: standard deviation of the noise on C's output. Each episode draws its share of it."""
     weight_noise: float = bits(0.03)
     """The same for C's weights."""
     patience: int = bits(0)
-    """Give an episode up after so many steps without reward: it goes nowhere any more; 0 never does."""
+    """End an episode after this many steps without reward; 0 never does."""
     curiosity: float = bits(0.0)
-    """Weight of an agent's surprise, M's NLL a dimension above its held-out one, in the rewards that M learns from."""
+    """Weight of M's surprise (its NLL per dimension above the held-out value) in the rewards that M learns from."""
 
     def check(self) -> None:
         positive(self, "collect", "episodes", "steps", "unit_episodes")
-        if not (self.action_noise >= 0 and self.weight_noise >= 0 and self.curiosity >= 0):
-            raise UserError("--collect.action-noise, --collect.weight-noise and --collect.curiosity can't be negative")
-        if self.patience < 0:
-            raise UserError(f"--collect.patience {self.patience} is negative: say 0 to play whole episodes")
+        not_negative(self, "collect", "action_noise", "weight_noise", "patience", "curiosity")
         if self.episodes % self.unit_episodes:
             nearest = -(-self.episodes // self.unit_episodes) * self.unit_episodes
             raise UserError(
-                f"--collect.episodes {self.episodes} is no multiple of --collect.unit-episodes"
-                f" {self.unit_episodes} (one shard): say {nearest}"
+                f"--collect.episodes must be a multiple of --collect.unit-episodes {self.unit_episodes} (one shard),"
+                f" got {self.episodes}: use {nearest}"
             )
+        if self.curiosity and not self.agent:
+            raise UserError("--collect.curiosity needs an agent, whose M can be surprised: add --collect.agent URI")
 
 
 @dataclass(frozen=True)
 class Training:
-    """What the trainings of V and M have in common."""
+    """Fields that the trainings of V and M share."""
 
     steps: int = extent(100_000)
-    """Updates to make; raise it later to train further."""
+    """Updates. Can be raised later."""
     batch: int = bits(128)
-    """What one update averages over: frames for V, sequences for M."""
+    """Batch size: frames for V, sequences for M."""
     learning_rate: float = bits(1e-3)
-    """Adam's step size."""
+    """Adam's learning rate."""
     decay_steps: int = bits(2_000)
-    """From this step on the step size falls as one over the square root of the step."""
+    """From this step on the learning rate falls with the inverse square root of the step."""
     held_out: int = bits(20)
-    """One episode in so many is kept out of training and measures it."""
+    """One episode in this many is held out for evaluation."""
     evaluate_steps: int = bits(500)
-    """Updates between measurements on the held-out episodes; the best weights among them are the result."""
-    patience: int = bits(0)
-    """Stop after so many measurements without a new best; 0 never does."""
+    """Updates between evaluations. The weights with the lowest held-out loss are the result."""
     device: Device = bits("auto")
-    """auto takes a GPU where the cluster has one; cpu and cuda differ in their last bits."""
+    """auto uses a GPU if the cluster has one. cpu and cuda differ in their last bits."""
     precision: Precision = bits("float32")
-    """bfloat16 computes the layers in half precision: faster on GPUs and on CPUs that know it."""
+    """bfloat16 computes the layers in half precision."""
     threads: int = bits(2)
     """CPU threads of the training."""
     seed: int = bits(0)
-    """Added to the run's seed for this stage alone."""
+    """Added to the run's seed for this stage only."""
     init: str = bits("")
     """Start from the weights of the run at this URI."""
-    checkpoint_seconds: float = free(60.0)
-    """Seconds between checkpoints."""
 
     def check(self) -> None:
         name = type(self).__name__.lower()
-        positive(
-            self,
-            name,
-            "steps",
-            "batch",
-            "learning_rate",
-            "decay_steps",
-            "evaluate_steps",
-            "threads",
-            "checkpoint_seconds",
-        )
+        positive(self, name, "steps", "batch", "learning_rate", "decay_steps", "evaluate_steps", "threads")
+        not_negative(self, name, "seed")
         if self.held_out < 2:
-            raise UserError(f"--{name}.held-out {self.held_out} leaves nothing to train on: say 2 or more")
-        if self.seed < 0 or self.patience < 0:
-            raise UserError(f"--{name}.seed and --{name}.patience can't be negative")
+            raise UserError(f"--{name}.held-out must be 2 or more, got {self.held_out}: nothing is left to train on")
 
 
 @dataclass(frozen=True)
 class Vision(Training):
-    """V, and how it is trained."""
+    """V and its training."""
 
     kind: Literal["vae", "vaegan"] = bits("vae")
-    """The paper's variational autoencoder, or the same network trained as a VAE-GAN (wm/vaegan.py)."""
+    """The paper's VAE, or the same network trained as a VAE-GAN."""
     z: int = bits(32)
-    """Numbers that a frame is reduced to."""
+    """Size of the latent vector z."""
     kl_weight: float = bits(1.0)
-    """Weight of KL beside the squared error: at 1, small things such as fireballs are cheaper left out."""
+    """Weight of the KL term. At 1, small objects such as fireballs may be left out."""
     frozen: bool = bits(False)
-    """Take over the V of `init` as it is."""
+    """Use the V of `init` unchanged."""
     gamma: float = bits(0.1)
-    """vaegan: weight of the likeness of features beside the GAN loss in the decoder's gradient."""
-    gan_layer: int = bits(2)
-    """vaegan: the convolution of the discriminator, 1 to 4, whose output are the features."""
+    """VAE-GAN: weight of the feature reconstruction loss relative to the GAN loss in the decoder's gradient."""
     gan_ramp: int = bits(500)
-    """vaegan: steps in which the GAN loss grows to its full weight."""
+    """VAE-GAN: steps over which the GAN loss grows to its full weight."""
 
     def check(self) -> None:
         super().check()
         positive(self, "vision", "z", "kl_weight", "gamma", "gan_ramp")
         if self.frozen and not self.init:
-            raise UserError("--vision.frozen needs the run whose V to take over: say --vision.init URI")
-        if self.gan_layer not in range(1, 5):
-            raise UserError(f"--vision.gan-layer {self.gan_layer} is no layer of the discriminator: say 1, 2, 3 or 4")
-        if self.kind == "vaegan" and self.patience:
-            raise UserError(
-                "--vision.patience waits for a loss to fall, and a VAE-GAN has none that says how good it is: leave it"
-                " out"
-            )
+            raise UserError("--vision.frozen needs a run to take V from: add --vision.init URI")
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Every frame as V sees it."""
+    """The frames encoded by V."""
 
-    batch: int = bits(64)
-    """Frames encoded at once."""
     mirrored: bool = bits(False)
-    """Encode each rollout also as in a mirror, for M to learn from: twice the data where left and right are alike."""
+    """Encode each rollout also as its mirror image for M: twice the data where left and right are symmetric."""
 
     def check(self) -> None:
-        positive(self, "latents", "batch")
+        pass
 
 
 @dataclass(frozen=True)
 class Memory(Training):
-    """M, and how it is trained."""
+    """M and its training."""
 
     hidden: int = bits(256)
     """Units of the LSTM."""
     mixtures: int = bits(5)
-    """Gaussians in the mixture of each dimension of z."""
+    """Gaussians in the mixture for each dimension of z."""
     sequence: int = bits(999)
-    """Steps of one training sequence; longer episodes are cut."""
+    """Length of a training sequence; longer episodes are cut."""
     reward: bool = bits(True)
-    """Predict the reward, too."""
+    """Predict the reward."""
     done: bool = bits(False)
-    """Predict the end of the episode, too."""
+    """Predict the end of the episode."""
     next_action: bool = bits(False)
-    """Predict the next action, too."""
+    """Predict the next action."""
     previous_done: bool = bits(False)
-    """Take the previous done as an input, as the paper does in Doom."""
-    dropout: float = bits(0.0)
-    """Share of h that the heads don't see in training."""
-    own: float = bits(0.0)
-    """Share of the z that M reads in training which it drew itself, as in dreams; up to twice that in a sequence."""
+    """Use the previous done as an input, as the paper does in Doom."""
     clip: float = bits(1.0)
-    """Gradients are cut to this size, each number by itself."""
-    reward_weight: float = bits(1.0)
-    """Weight of the reward in the loss."""
+    """Gradients are clipped to this value."""
     reward_clip: float = bits(0.0)
-    """Learn rewards cut to this size; 0 is as they are, where a rare one of -100 outweighs thousands of small ones."""
+    """Clip the rewards that M learns to this size; 0 does not. A rare -100 outweighs thousands of small rewards."""
     done_weight: float = bits(10.0)
-    """How much more a step that ends the episode counts than one that doesn't."""
+    """Weight of steps that end the episode in the done loss."""
 
     def check(self) -> None:
         super().check()
-        positive(self, "memory", "hidden", "mixtures", "sequence", "clip", "reward_weight", "done_weight")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"--memory.dropout {self.dropout} is no share: say 0 or more and less than 1")
-        if not self.reward_clip >= 0:
-            raise UserError(f"--memory.reward-clip {self.reward_clip} can't be negative")
-        if not 0 <= self.own <= 0.5:
-            raise UserError(f"--memory.own {self.own} is out of range: say 0 to 0.5")
+        positive(self, "memory", "hidden", "mixtures", "sequence", "clip", "done_weight")
+        not_negative(self, "memory", "reward_clip")
 
 
 @dataclass(frozen=True)
 class Controller:
-    """C, and what it sees."""
+    """C and its inputs."""
 
     inputs: Literal["z", "zh", "zhc"] = bits("zh")
-    """z alone, z and h (the paper's CarRacing), or also the cell state c (its Doom)."""
+    """z only, z and h (the paper's CarRacing), or also the cell state c (its Doom)."""
     layer: int = bits(0)
     """Units of a hidden layer; 0 is the linear C."""
     bias: bool = bits(True)
-    """Whether C adds a constant to each action."""
+    """Whether C has a bias."""
     latent: Literal["mu", "z"] = bits("mu")
-    """What V hands on in the real game: its mean, or z drawn around it as in the paper."""
+    """What C gets from V in the real game: the mean, or a sample z as in the paper."""
 
     def check(self) -> None:
-        if self.layer < 0:
-            raise UserError(f"--controller.layer {self.layer} is negative: say 0 for a linear C")
+        not_negative(self, "controller", "layer")
 
 
 @dataclass(frozen=True)
 class Evolve:
-    """C's evolution by CMA-ES."""
+    """The evolution of C by CMA-ES."""
 
     where: Literal["real", "dream"] = bits("real")
-    """Where candidates are scored: in the real game or in the dream that M generates."""
+    """Where candidates are evaluated: in the real game or in M's dream."""
     generations: int = extent(1_800)
-    """Generations; raise it later to evolve further."""
+    """Generations. Can be raised later."""
     population: int = bits(64)
-    """Candidates in a generation."""
+    """Candidates per generation."""
     episodes: int = bits(16)
-    """Episodes that a candidate's score is the mean of: the same tracks for all, fresh ones each generation."""
-    hardness: float = bits(0.0)
-    """In the real game, learn on episodes at least so hard. CarRacing: radians a tile of the sharpest bend; most have
-    0.26."""
-    again: float = bits(0.0)
-    """In the real game, share of a generation's episodes that are met again: those that told candidates apart best."""
+    """Episodes per candidate: the same tracks for all candidates, new ones each generation."""
     unit_episodes: int = bits(32)
-    """Episodes played side by side as one unit of work: 32 on a laptop, 4 on a large cluster."""
+    """Episodes played in a batch as one unit of work: 32 on a laptop, 4 on a large cluster."""
+    hardness: float = bits(0.0)
+    """Real game: use only episodes of at least this hardness. CarRacing: radians per tile of the sharpest bend; most
+    tracks have 0.26."""
+    again: float = bits(0.0)
+    """Real game: fraction of episodes replayed, those with the largest score spread first."""
     sigma0: float = bits(0.1)
-    """How far around the start CMA-ES looks at first; with `init`, `init_sigma` counts instead."""
-    sigma_decay: float = bits(1.0)
-    """Factor on sigma after each generation; CMA-ES's own steps are small where there are so many numbers."""
-    mean_rate: float = bits(1.0)
-    """How much of the way to its best candidates' mean the distribution moves: of small steps less is luck."""
+    """CMA-ES's initial step size. With `init`, `init_sigma` is used instead."""
     scaled: bool = bits(False)
-    """Divide each weight's sigma by the size of what it weighs: M's cell states may be a hundred times its h."""
+    """Divide each weight's sigma by the size of its input: M's cell states may be a hundred times its h."""
     components: int = bits(0)
-    """With `init`: move C along so many principal components of what it sees as it drives; 0 moves all its weights."""
+    """With `init`: search along this many principal components of C's inputs; 0 searches all weights."""
     cut: float = bits(0.0)
-    """Let no episode count by more than this above or below the candidates' median on it; 0 lets all count whole."""
+    """Clip each episode's score to this far from the candidates' median on it; 0 does not clip."""
     covariance: Literal["full", "diagonal"] = bits("full")
-    """What CMA-ES learns of the landscape: N x N numbers or N."""
+    """The covariance that CMA-ES learns: N x N numbers or N."""
     patience: int = bits(0)
-    """Give an episode up after so many steps without reward (in training alone); 0 never does."""
-    steps: int = bits(0)
-    """Cut episodes of the real game off after so many steps (in training alone); 0 plays whole ones."""
+    """End an episode after this many steps without reward (in training only); 0 never does."""
     validate_every: int = bits(10)
     """Generations between validations of the distribution's mean."""
     validation_episodes: int = bits(32)
-    """Episodes of a validation, the same each time, whole; the best-validated mean is the result."""
+    """Episodes of a validation, the same each time. The best-validated mean is the result."""
     tau: float = bits(1.0)
     """Temperature of the dream."""
-    tau_high: float = bits(0.0)
-    """Each dream draws its temperature between tau and this; 0 is tau for all."""
     dream_steps: int = bits(1_000)
-    """Steps after which a dream ends."""
+    """Maximum steps of a dream."""
     dream_starts: Literal["first", "any", "own"] = bits("first")
-    """Dreams begin with first frames of real episodes, or amid any, or amid those of the last round's driver alone."""
+    """Dreams start from first frames of real episodes, from any of their frames, or from any frame of this run's own
+    rollouts."""
     dream_done: Literal["threshold", "sample", "never"] = bits("never")
-    """When M ends a dream: its done logit above 0, with its probability, or not at all."""
+    """M ends a dream when its done logit is above 0, with its probability, or never."""
     dream_lap: bool = bits(False)
-    """A dream ends when it has earned what a lap is worth, as the game does: or else pace pays for crashes."""
+    """End a dream once its rewards add up to a lap, as the game does."""
     device: Literal["cpu", "cuda"] = bits("cpu")
-    """Where dreams are computed, on CPUs or on GPUs; games are played on CPUs."""
-    dream_dropout: float = bits(0.0)
-    """Dropout on the h that M's heads see in the dream."""
+    """Where dreams are computed. The real game always runs on CPUs."""
     seed: int = bits(0)
-    """Added to the run's seed for this stage alone."""
+    """Added to the run's seed for this stage only."""
     init: str = bits("")
     """Start from the mean and sigma of the run at this URI."""
     init_sigma: float = bits(0.0)
-    """With `init`: begin with this sigma; 0 is that of the other run."""
+    """With `init`: the initial sigma; 0 uses the other run's."""
     refit: bool = bits(False)
-    """With `init`: fit its C to this run's V and M first, so that it does in the rollouts what it did with its own."""
+    """With `init`: first fit its C to this run's V and M, so that it acts as it did with its own."""
 
     def check(self) -> None:
         positive(self, "evolve", "generations", "episodes", "unit_episodes", "sigma0", "validate_every")
         positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
+        not_negative(self, "evolve", "patience", "seed", "init_sigma", "components", "cut", "hardness")
         if self.population < 4:
-            raise UserError(f"--evolve.population {self.population} is too small for CMA-ES: say 4 or more")
-        if self.patience < 0 or self.steps < 0 or self.seed < 0 or self.init_sigma < 0:
-            raise UserError("--evolve.patience, steps, seed and init-sigma can't be negative")
-        if self.components < 0 or self.cut < 0 or self.hardness < 0:
-            raise UserError("--evolve.components, cut and hardness can't be negative: say 0 for none")
+            raise UserError(f"--evolve.population must be 4 or more for CMA-ES, got {self.population}")
         if not 0 <= self.again < 1:
-            raise UserError(f"--evolve.again {self.again} is no share: say 0 or more and less than 1")
+            raise UserError(f"--evolve.again must be in [0, 1), got {self.again}")
         if self.again and self.where == "dream":
-            raise UserError("no dream can be met again: leave --evolve.again out, or say --evolve.where real")
-        if self.components and not self.init:
-            raise UserError(
-                "components are of what a C sees that drives: name its run by --evolve.init, or leave them out"
-            )
+            raise UserError("--evolve.again replays real episodes: remove it, or use --evolve.where real")
+        for name in ("components", "init_sigma", "refit"):
+            if getattr(self, name) and not self.init:
+                raise UserError(f"--evolve.{name.replace('_', '-')} needs a run to start from: add --evolve.init URI")
         if self.components and self.scaled:
-            raise UserError("components are of one size already: leave --evolve.scaled out, or --evolve.components")
-        if self.init_sigma and not self.init:
-            raise UserError("--evolve.init-sigma goes with --evolve.init: say --evolve.sigma0 for a start from nothing")
-        if self.refit and not self.init:
-            raise UserError(
-                "--evolve.refit fits another run's C: name it by --evolve.init, or leave --evolve.refit out"
-            )
-        if not 0 < self.sigma_decay <= 1:
-            raise UserError(f"--evolve.sigma-decay {self.sigma_decay} is out of range: say more than 0 and 1 at most")
-        if not 0 < self.mean_rate <= 1:
-            raise UserError(f"--evolve.mean-rate {self.mean_rate} is out of range: say more than 0 and 1 at most")
-        if self.tau_high and not self.tau_high >= self.tau:
-            raise UserError(
-                f"--evolve.tau-high {self.tau_high} is below --evolve.tau {self.tau}: leave it out, or raise it"
-            )
+            raise UserError("--evolve.components and --evolve.scaled exclude each other: remove one")
         if self.device == "cuda" and self.where == "real":
-            raise UserError("--evolve.device cuda is for dreams alone: say --evolve.where dream, too, or leave it out")
-        if not 0 <= self.dream_dropout < 1:
-            raise UserError(f"--evolve.dream-dropout {self.dream_dropout} is no share: say 0 or more and less than 1")
+            raise UserError("--evolve.device cuda is for dreams only: add --evolve.where dream, or remove it")
 
 
 @dataclass(frozen=True)
 class Score:
-    """The result: whole episodes of the unmodified game, on seeds that nothing else has seen."""
+    """The score: whole episodes of the unmodified game on seeds that nothing else uses."""
 
     episodes: int = extent(100)
-    """Episodes to play; raise it later for a smaller error."""
+    """Test episodes. Can be raised later for a smaller error."""
     seed: int = bits(0)
     """Number of the first test episode."""
     unit_episodes: int = bits(4)
-    """Episodes played side by side as one unit of work."""
+    """Episodes played in a batch as one unit of work."""
 
     def check(self) -> None:
         positive(self, "score", "episodes", "unit_episodes")
         if self.seed < 0 or self.seed + self.episodes > 2**29:
-            raise UserError(f"--score.seed {self.seed} is out of range: say 0 or more")
+            raise UserError(f"--score.seed must be in [0, {2**29 - self.episodes}], got {self.seed}")
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Rounds of the agent's own data: the first is the pipeline as it is; what is said here goes for the others."""
+    """Iterative training: after the first round each round trains on data collected by the previous round's agent.
+
+    Rounds after the first change other fields by flags such as --rounds.evolve.generations 30.
+    """
 
     count: int = extent(3)
-    """Rounds in all; raise it later for more."""
-    episodes: int = bits(64)
-    """Rollouts that the agent of the round before collects, beside all earlier ones."""
-    vision_steps: int = bits(500)
-    """Updates that refine the V of the round before; 0 takes it over as it is."""
-    memory_steps: int = bits(1_000)
-    """Updates of M, which goes on from that of the round before."""
-    memory_learning_rate: float = bits(0.0)
-    """Adam's step size for these updates; 0 is that of the first round, which may undo more than so few mend."""
-    generations: int = extent(60)
-    """Generations of C; raise it later to take the last round further."""
-    sigma: float = bits(0.0)
-    """How far around its mean CMA-ES looks again when a round begins; 0 goes on with the last round's sigma."""
-    covariance: Literal["full", "diagonal"] = bits("full")
-    """What CMA-ES learns of the landscape around a C that goes on: N x N numbers or N."""
-    refit: bool = bits(False)
-    """Fit C to the new V and M before it goes on, so that it does with them what it did with those before."""
+    """Number of rounds. Can be raised later."""
     fresh: bool = bits(False)
-    """Let C begin anew in each round, not from the last round's distribution."""
+    """Start C's evolution from scratch in each round instead of from the previous round's C."""
     target: float = free(0.0)
-    """Stop once the mean has validated so high; 0 never does."""
+    """Stop once a validation reaches this score; 0 never does."""
     env_steps: int = free(0)
-    """Begin no further round once so many steps of the real game are spent; 0 knows no limit."""
+    """Start no further round after this many steps of the real game; 0 is no limit."""
+    overrides: Suppress[dict[str, Any]] = overrides(
+        {
+            "collect.episodes": 64,
+            "vision.steps": 500,
+            "memory.steps": 1_000,
+            "evolve.generations": 60,
+            "evolve.covariance": "full",
+        }
+    )
+    """Fields that differ in the rounds after the first."""
 
     def check(self) -> None:
-        positive(self, "rounds", "count", "episodes", "memory_steps", "generations")
-        for name in ("vision_steps", "memory_learning_rate", "sigma", "env_steps"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{flag('rounds', name)} can't be negative: say 0 or more")
-        if (self.sigma or self.refit) and self.fresh:
-            raise UserError("--rounds.sigma and refit are for a C that goes on: leave them out, or --rounds.fresh")
+        positive(self, "rounds", "count")
+        not_negative(self, "rounds", "target", "env_steps")
+        if self.fresh and (self.overrides.get("evolve.init-sigma") or self.overrides.get("evolve.refit")):
+            raise UserError(
+                "--rounds.evolve.init-sigma and --rounds.evolve.refit need a C to continue from: remove them, or"
+                " --rounds.fresh"
+            )
 
 
 @dataclass(frozen=True)
 class Polish:
-    """After the last round: with V and M as they are, the best round's C goes on along what it steers by."""
+    """A last evolution of the best round's C along principal components, with V and M unchanged.
 
-    generations: int = extent(0)
-    """Generations; 0 leaves it out."""
-    components: int = bits(24)
-    """Principal components of what C sees as it drives, that each action is moved along."""
-    population: int = bits(24)
-    """Candidates in a generation."""
-    episodes: int = bits(8)
-    """Episodes that a candidate's score is the mean of."""
-    cut: float = bits(100.0)
-    """Let no episode count by more than this above or below the candidates' median on it; 0 lets all count whole."""
-    hardness: float = bits(0.0)
-    """In the real game, learn on episodes at least so hard."""
-    sigma: float = bits(0.011)
-    """How far around its mean CMA-ES looks at first."""
+    It changes fields of other sections by flags such as --polish.evolve.generations 15; 0 generations skip it.
+    """
+
+    overrides: Suppress[dict[str, Any]] = overrides(
+        {
+            "evolve.generations": 0,
+            "evolve.components": 24,
+            "evolve.population": 24,
+            "evolve.episodes": 8,
+            "evolve.cut": 100.0,
+            "evolve.hardness": 0.0,
+            "evolve.init-sigma": 0.011,
+            "evolve.covariance": "full",
+        }
+    )
+    """Fields that differ while C is polished."""
+
+    @property
+    def generations(self) -> int:
+        return int(self.overrides.get("evolve.generations", 0))
 
     def check(self) -> None:
-        positive(self, "polish", "components", "sigma")
         if self.generations < 0:
-            raise UserError(f"--polish.generations {self.generations} can't be negative: say 0 for none")
+            raise UserError(f"--polish.evolve.generations must be 0 or more, got {self.generations}")
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How the work is carried out. Nothing here changes a result."""
+    """How work is carried out. These fields never change a result."""
 
     count: int = free(0)
-    """Rollout workers; 0 takes every CPU that the cluster has."""
+    """Rollout workers; 0 uses every CPU of the cluster."""
     retries: int = free(3)
-    """How often a unit of work that raises an exception is tried before the job fails."""
+    """Attempts at a unit of work that raises an exception before the job fails."""
     unit_seconds: float = free(1800.0)
-    """A worker silent for so long is taken for hung: it is restarted and its unit done elsewhere."""
+    """A worker without an answer for this long is restarted and its unit done elsewhere."""
     recycle_units: int = free(64)
-    """A worker process is replaced after so many units, so that what a game leaks stays bounded."""
+    """A worker process is replaced after this many units, to bound memory leaks of games."""
+    checkpoint_seconds: float = free(60.0)
+    """Seconds between checkpoints of the trainings of V and M."""
     log_seconds: float = free(10.0)
     """Seconds between progress lines where there is no terminal."""
 
     def check(self) -> None:
-        positive(self, "workers", "retries", "unit_seconds", "recycle_units", "log_seconds")
-        if self.count < 0:
-            raise UserError(f"--workers.count {self.count} is negative: say 0 for every CPU, or how many workers")
+        positive(self, "workers", "retries", "unit_seconds", "recycle_units", "checkpoint_seconds", "log_seconds")
+        not_negative(self, "workers", "count")
 
 
 @dataclass(frozen=True)
@@ -417,11 +357,11 @@ class Config:
     """One run of World Models."""
 
     game: str = bits("car-racing")
-    """The game: car-racing, doom, or gym:ID for any other environment of gymnasium that has pictures."""
+    """car-racing, doom, or gym:ID for any other gymnasium environment with images."""
     seed: int = bits(1)
-    """All randomness of the run follows from it."""
+    """Seed of all randomness in the run."""
     threads: int = bits(1)
-    """CPU threads of a rollout worker and of CMA's driver: another number adds floats in another order."""
+    """CPU threads of a rollout worker and of CMA-ES. Another number changes the order of additions."""
     collect: Collect = field(default_factory=Collect)
     vision: Vision = field(default_factory=Vision)
     latents: Latents = field(default_factory=Latents)
@@ -433,49 +373,42 @@ class Config:
     polish: Polish = field(default_factory=Polish)
     workers: Workers = field(default_factory=Workers)
 
-    def check(self) -> "Config":
-        """Itself, or a Mistake that names the first wrong value and its cure."""
-        from wm.envs import load
+    @property
+    def uses_memory(self) -> bool:
+        """Whether C needs M: as an input or as the game."""
+        return self.controller.inputs != "z" or self.evolve.where == "dream"
 
-        kinds = load(self.game).explorations
+    def check(self) -> "Config":
+        """Itself, or a UserError that names the first wrong value and its cure."""
+        game = load(self.game)
         positive(self, "", "threads")
         if not 1 <= self.seed < 2**31:
-            raise UserError(f"--seed {self.seed} is out of range: say 1 to {2**31 - 1}")
-        if self.collect.policy not in kinds:
+            raise UserError(f"--seed must be in [1, {2**31 - 1}], got {self.seed}")
+        if self.collect.policy not in game.explorations:
             raise UserError(
-                f"{self.game} has no random policy {self.collect.policy!r}: say --collect.policy {' or '.join(kinds)}"
+                f"--collect.policy must be {' or '.join(game.explorations)} for {self.game}, got {self.collect.policy}"
             )
-        if self.latents.mirrored and not load(self.game).mirror:
-            raise UserError(f"{self.game} is another game in a mirror: leave --latents.mirrored out")
-        if self.evolve.dream_lap and not load(self.game).lap:
-            raise UserError(f"{self.game} has no laps: leave --evolve.dream-lap out")
+        if self.latents.mirrored and not game.mirror:
+            raise UserError(f"{self.game} is not mirror-symmetric: remove --latents.mirrored")
+        if self.evolve.dream_lap and not game.lap:
+            raise UserError(f"{self.game} has no laps: remove --evolve.dream-lap")
         for section in dataclasses.fields(self):
             value = getattr(self, section.name)
             if dataclasses.is_dataclass(value):
                 value.check()  # type: ignore[union-attr]
-        if self.evolve.where == "dream" and self.evolve.dream_done != "never" and not self.memory.done:
-            raise UserError(
-                f"--evolve.dream-done {self.evolve.dream_done} needs an M that predicts the end: say --memory.done, or"
-                " --evolve.dream-done never"
-            )
-        if self.evolve.scaled and self.controller.inputs == "z":
-            raise UserError("z is of one size: leave --evolve.scaled out, or let C see more by --controller.inputs zh")
-        if self.evolve.components and self.controller.layer:
-            raise UserError("--evolve.components move a linear C: leave them out, or say --controller.layer 0")
-        if self.evolve.refit and self.controller.layer:
-            raise UserError(
-                "only a linear C can be fitted: leave --evolve.refit out, in rounds say --rounds.no-refit, or say"
-                " --controller.layer 0"
-            )
+        self._check_between_sections()
+        with_overrides(with_overrides(self, self.rounds.overrides), self.polish.overrides)  # unknown fields
         return self
 
-
-def completed(fields: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest records, with the defaults of fields of its sections that came later."""
-    sections = {path.partition(".")[0] for path in fields if "." in path}
-    later = {
-        path: value
-        for path, value in of_kind(Config(), "bits").items()
-        if "." not in path or path.partition(".")[0] in sections
-    }
-    return later | fields
+    def _check_between_sections(self) -> None:
+        evolve, controller = self.evolve, self.controller
+        if evolve.where == "dream" and evolve.dream_done != "never" and not self.memory.done:
+            raise UserError(
+                f"--evolve.dream-done {evolve.dream_done} needs an M that predicts the end: add --memory.done, or use"
+                " --evolve.dream-done never"
+            )
+        if evolve.scaled and controller.inputs == "z":
+            raise UserError("--evolve.scaled needs inputs of several sizes: remove it, or use --controller.inputs zh")
+        for name in ("components", "refit"):
+            if getattr(evolve, name) and controller.layer:
+                raise UserError(f"--evolve.{name} needs a linear C: remove it, or use --controller.layer 0")

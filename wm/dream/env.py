@@ -49,7 +49,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.same_step = autoreset is AutoresetMode.SAME_STEP
-        self.sleepers = world.sleepers(num_envs)
+        self.batch = world.batch(num_envs)
         self.age, self.over = np.zeros(num_envs, int), np.zeros(num_envs, bool)
         self.earned = np.zeros(num_envs)
 
@@ -63,7 +63,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     @torch.inference_mode()
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        world, s = self.world, self.sleepers
+        world, s = self.world, self.batch
         u = torch.as_tensor(actions, dtype=torch.float32, device=world.device)  # (B, A)
         assert u.shape == s.a.shape, (u.shape, s.a.shape)
         s.a.copy_(world.squash(torch.atanh(u.clamp(-_EDGE, _EDGE))))
@@ -92,16 +92,14 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     @torch.inference_mode()
     def _begin(self, which: np.ndarray) -> None:
         """New episodes where `which` says so."""
-        s, device = self.sleepers, self.world.device
+        s, device = self.batch, self.world.device
         for place in np.flatnonzero(which):
-            state, tau = self.world.begin(self.np_random)
             s.x[place] = 0
-            s.state[place] = torch.from_numpy(state).to(device)
-            s.tau[place] = tau
+            s.state[place] = torch.from_numpy(self.world.begin(self.np_random)).to(device)
         self.age[which], self.earned[which] = 0, 0
 
     def _seen(self) -> np.ndarray:
-        return self.sleepers.state[:, : self.size].cpu().numpy().copy()  # (B, F)
+        return self.batch.state[:, : self.size].cpu().numpy().copy()  # (B, F)
 
 
 class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):

@@ -1,4 +1,4 @@
-"""TODO"""
+"""All candidates of a generation in one batch of dreams: what evolution asks instead of the real game."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from wm.dream.world import LINE, DreamBatch, World
-from wm.models.agent import room
+from wm.models.agent import padded_size
 from wm.models.controller import Controller
 
-CHUNK = 16  # steps between two looks at who is still alive; also how much noise is drawn at once
+CHUNK = 16  # steps between two checks of which dreams have ended; noise is drawn for as many
 
 
 class Players(DreamBatch):
-    """Sleepers with their C and their score; row B dreams episode `episode[B]` for the place `row[B]` in the result."""
+    """Dreams with a C and a score each; row B dreams episode `episode[B]`, for position `row[B]` of the result."""
 
     def __init__(self, batch: int, episodes: int, world: World, controller: Controller):
         super().__init__(batch, world.memory, world.device)
@@ -28,17 +28,16 @@ class Players(DreamBatch):
         self.noise = torch.zeros(CHUNK, episodes, sum(world.widths), device=world.device)
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def move_in(self, others: "Players", rows: Tensor) -> None:
-        """Take over these rows."""
-        for name in ("x", "tau", "padded", "episode", "row", "alive", "returns", "lengths"):
+    def copy_rows(self, others: "Players", rows: Tensor) -> None:
+        """Copy these rows of others."""
+        for name in ("x", "padded", "episode", "row", "alive", "returns", "lengths"):
             torch.index_select(getattr(others, name), 0, rows, out=getattr(self, name))
 
 
 class Dream:
-    """A population's dreams: what evolution asks in place of the real game.
+    """The dreams of a population.
 
-    Noise depends on (seed, episode, step) alone, so all candidates dream of the same luck, and how episodes are
-    dealt out to batches doesn't change it.
+    Noise depends on (seed, episode, step) only: all candidates meet the same events, in any batch.
     """
 
     def __init__(self, world: World, controller: Controller):
@@ -47,7 +46,7 @@ class Dream:
         assert wanted == given, (wanted, given)
         assert controller.inputs == "z" or controller.hidden == memory.hidden, (controller.hidden, memory.hidden)
         self.world, self.controller = world, controller
-        self.rooms: dict[tuple[int, int], Players] = {}
+        self.batches: dict[tuple[int, int], Players] = {}
 
     @torch.inference_mode()
     def rollout(self, theta: np.ndarray, seed: int, episodes: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +55,7 @@ class Dream:
         rngs = [np.random.default_rng((seed, number)) for number in numbers]
         population = self.controller.tensor(theta, self.world.device)  # (P, N)
         count, shape = len(population) * len(rngs), (len(population), len(rngs))
-        players = self._room(count, len(rngs))
+        players = self._batch(count, len(rngs))
         self._fill(players, population, rngs)
         returns, lengths = np.zeros(count, np.float32), np.zeros(count, np.int64)
         while True:
@@ -75,20 +74,20 @@ class Dream:
             lengths[row[counted]] = players.lengths.cpu().numpy()[counted]
             if not alive:
                 return returns.reshape(shape), lengths.reshape(shape)
-            # The dead leave; as many stay as fill the smaller room.
+            # Ended dreams leave; enough rows stay to fill the smaller batch.
             first = torch.argsort((~players.alive).to(torch.uint8), stable=True)
-            smaller = self._room(alive, len(rngs))
-            smaller.move_in(players, first[: len(smaller.x)])
+            smaller = self._batch(alive, len(rngs))
+            smaller.copy_rows(players, first[: len(smaller.x)])
             players = smaller
 
     def _size(self, rows: int) -> int:
-        return max(8, room(rows))  # below 4 rows matrix products add in another order
+        return max(8, padded_size(rows))  # below 4 rows matrix products add in another order
 
-    def _room(self, rows: int, episodes: int) -> Players:
-        """Buffers for so many dreams, made once; on CUDA with their recorded graph."""
+    def _batch(self, rows: int, episodes: int) -> Players:
+        """Buffers for this many dreams, made once; on CUDA with their recorded graph."""
         key = (self._size(rows), episodes)
-        if key not in self.rooms:
-            players = self.rooms[key] = Players(*key, self.world, self.controller)
+        if key not in self.batches:
+            players = self.batches[key] = Players(*key, self.world, self.controller)
             if self.world.device.type == "cuda":
                 side = torch.cuda.Stream()
                 side.wait_stream(torch.cuda.current_stream())
@@ -98,13 +97,11 @@ class Dream:
                 players.graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(players.graph):
                     self._chunk(players)
-        return self.rooms[key]
+        return self.batches[key]
 
     def _fill(self, players: Players, population: Tensor, rngs: list[np.random.Generator]) -> None:
         device, count = self.world.device, len(population) * len(rngs)
-        begun = [self.world.begin(rng) for rng in rngs]
-        states = torch.from_numpy(np.stack([state for state, _ in begun])).to(device)  # (E, Z + 2H)
-        tau = torch.tensor([tau for _, tau in begun], device=device)  # (E,)
+        states = torch.from_numpy(np.stack([self.world.begin(rng) for rng in rngs])).to(device)  # (E, Z + 2H)
         for buffer in (players.x, players.returns, players.lengths):
             buffer.zero_()
         players.row.copy_(torch.arange(len(players.x)))
@@ -112,11 +109,10 @@ class Dream:
         torch.remainder(real, len(rngs), out=players.episode)
         players.theta.copy_(population[real // len(rngs)])
         players.state.copy_(states[players.episode])
-        players.tau.copy_(tau[players.episode, None])
         players.alive.copy_(players.row < count)
 
     def _chunk(self, p: Players) -> None:
-        """CHUNK steps, with no look at what is in the tensors: those that have ended sleep on, uncounted."""
+        """CHUNK steps without reading any value back: dreams that have ended go on, but no longer count."""
         rules = self.world.rules
         for noise in p.noise:  # (E, W)
             p.a.copy_(self.world.squash(self.controller.act(p.theta, p.features).squeeze(1)))

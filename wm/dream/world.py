@@ -38,7 +38,7 @@ class DreamBatch:
         self.z, self.h, self.c = self.state.split((z, hidden, hidden), dim=1)
         self.gates, self.squashed = zeros(4 * hidden), zeros(hidden)
         self.heads = zeros(memory.heads.out_features)
-        self.tau, self.reward, self.done = zeros(1), zeros(), zeros().bool()
+        self.reward, self.done = zeros(), zeros().bool()
 
 
 class World:
@@ -62,9 +62,9 @@ class World:
         self.memory, self.starts, self.rules, self.squash = memory, starts, rules, squash
         self.device, self.dtype = torch.device(device), dtype
         self.mixture, self.reward_heads = sum(mixture), reward
-        # Per episode and step: choose a component, deviate from it, end, drop units.
-        self.uniforms = memory.z + 1 + (memory.hidden if rules.dropout else 0)
-        self.widths = [memory.z, self.uniforms - memory.z, memory.z]
+        self.tau = torch.tensor(rules.tau, device=self.device)
+        # Noise of each episode and step: choose a component, end, deviate from the component's mean.
+        self.widths = [memory.z, 1, memory.z]
         with torch.no_grad():
             weight = memory.gates.weight.detach().clone()  # (4H, Z + A [+ 1] + H)
             bias = memory.gates.bias.detach().clone()
@@ -79,37 +79,34 @@ class World:
     def _pack(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         return bias.to(self.device, self.dtype), weight.t().contiguous().to(self.device, self.dtype)
 
-    def sleepers(self, batch: int) -> DreamBatch:
+    def batch(self, batch: int) -> DreamBatch:
         return DreamBatch(batch, self.memory, self.device)
 
     def noise(self, rng: np.random.Generator, steps: int) -> np.ndarray:
-        """What `step` needs of randomness, for so many steps of one episode. (steps, W)"""
-        uniform = rng.random((steps, self.uniforms), dtype=np.float32)
+        """The noise that `step` needs, for this many steps of one episode. (steps, W)"""
+        uniform = rng.random((steps, self.memory.z + 1), dtype=np.float32)
         return np.concatenate((uniform, rng.standard_normal((steps, self.memory.z), dtype=np.float32)), axis=1)
 
-    def begin(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """The state that one episode begins in, z, h and c (Z + 2H,), and its temperature."""
-        low, high = self.rules.taus
-        z, memories = self.starts.draw(rng)
+    def begin(self, rng: np.random.Generator) -> np.ndarray:
+        """The initial state of one episode: z, h and c. (Z + 2H,)"""
+        z, history = self.starts.draw(rng)
         state = np.zeros(self.memory.z + 2 * self.memory.hidden, np.float32)
-        state[: self.memory.z], state[self.memory.z :] = z, memories
-        return state, float(rng.uniform(low, high))
+        state[: self.memory.z], state[self.memory.z :] = z, history
+        rng.random()  # unused; with it, seeds give the dreams that the published experiments had
+        return state
 
     def step(self, s: DreamBatch, noise: Tensor) -> None:
         """From z, a, h, c to what comes next, in place; noise is (B, W)."""
-        uniform, others, normal = noise.split(self.widths, dim=1)
+        uniform, end, normal = noise.split(self.widths, dim=1)
         _affine(s.seen, self.gates, s.gates)
         i, f, g, o = s.gates.sigmoid_().chunk(4, dim=1)  # (B, H) each
         s.c.mul_(f).addcmul_(i, g.sub_(0.5), value=2)  # c = f c + i tanh(g)
         torch.mul(s.c, 2, out=s.squashed).sigmoid_().sub_(0.5)
         torch.mul(s.squashed.mul_(2), o, out=s.h)  # h = o tanh(c)
-        h = s.h
-        if p := self.rules.dropout:
-            h = h * (others[:, 1:] >= p) / (1 - p)
-        _affine(h, self.heads, s.heads)
+        _affine(s.h, self.heads, s.heads)
         shape = (3, self.memory.mixtures, self.memory.z)
         logits, mu, logsigma = s.heads[:, : self.mixture].unflatten(1, shape).unbind(dim=1)  # (B, K, Z)
-        s.z.copy_(choose(logits, mu, logsigma, s.tau, uniform, normal))
+        s.z.copy_(choose(logits, mu, logsigma, self.tau, uniform, normal))
         if self.rules.reward == "head":
             s.reward.copy_(s.heads[:, self.mixture])
         else:
@@ -119,7 +116,7 @@ class World:
             if self.rules.done == "threshold":
                 s.done.copy_(logit > 0)
             else:
-                s.done.copy_(others[:, 0] < torch.sigmoid(logit - math.log(self.rules.done_weight)))
+                s.done.copy_(end[:, 0] < torch.sigmoid(logit - math.log(self.rules.done_weight)))
 
 
 def _affine(x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor) -> None:

@@ -16,7 +16,7 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True)
-class Played:
+class EpisodeResult:
     """One episode in numbers."""
 
     seed: int
@@ -48,7 +48,7 @@ def play(
     steps: int,
     record: Recorder | None = None,
     patience: int = 0,
-) -> list[Played]:
+) -> list[EpisodeResult]:
     """One episode in each environment, at most `steps` long.
 
     With `patience`, an episode that has earned nothing for so many steps is given up (for training
@@ -80,7 +80,7 @@ def play(
         if not going:
             break
     return [
-        Played(seed, int(length), float(score), bool(end))
+        EpisodeResult(seed, int(length), float(score), bool(end))
         for seed, length, score, end in zip(seeds, lengths, scores, ended, strict=True)
     ]
 

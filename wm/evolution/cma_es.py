@@ -29,12 +29,9 @@ class Evolution:
         seed: int,
         mean: np.ndarray | None = None,
         axes: np.ndarray | None = None,
-        mean_rate: float = 1.0,
     ):
         """`axes` (N,): how far each number moves for a sigma of 1; powers of two, so that nothing is rounded. Or
-        (D, N): the directions to search from the mean.
-
-        `mean_rate`: the share of the way to the best candidates' mean that the mean goes.
+        (D, N): the directions to search in, from the mean.
         """
         self.seed, self.generation, self.random = seed, 0, np.random.RandomState()
         self.axes = np.ones(size) if axes is None else axes.astype(np.float64)
@@ -47,7 +44,6 @@ class Evolution:
         options = {
             "popsize": population,
             "CMA_diagonal": covariance == "diagonal",
-            "CMA_cmean": mean_rate,
             "randn": self.random.randn,  # not numpy's global one
             "seed": np.nan,  # ours is set for each generation
             "verbose": -9,
@@ -64,10 +60,6 @@ class Evolution:
     @property
     def sigma(self) -> float:
         return float(self.strategy.sigma)
-
-    def shrink(self, factor: float) -> None:
-        """Look less far around, beside what CMA-ES makes of sigma by itself."""
-        self.strategy.sigma *= factor
 
     def ask(self) -> np.ndarray:
         """This generation's candidates. (P, N)"""
@@ -115,8 +107,7 @@ class Evolution:
     def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
         """Into an Evolution made with the same arguments. Sets values only: nothing in a checkpoint can run."""
         self.generation = plain["generation"]
-        self.origin = arrays.get("origin", self.origin)  # checkpoints from before there was one have none
-        self.axes = arrays.get("axes", self.axes)
+        self.origin, self.axes = arrays["origin"], arrays["axes"]
         known = {path.rpartition(".")[0]: holder for path, holder, _ in _attributes(self.strategy)}
         attributes = plain["attributes"]
         # BLAS adds in another order where the layout is another.

@@ -1,47 +1,41 @@
-"""The few directions in which what C does changes most: principal components of what it sees while it drives."""
+"""Principal components of C's inputs while it drives: the few directions in which its actions change most."""
 
 import numpy as np
 
-from wm.config.schema import Config
-from wm.envs import load
+from wm.envs import Game
 from wm.envs.rollout import play
 from wm.errors import UserError
-from wm.models.agent import Agent
-from wm.models.build import controller_of
-from wm.models.memory import MDNRNN
-from wm.models.vision import Vision
+from wm.models.agent import Models
 from wm.seeds import derive, training_episode
 
-EPISODES = 8  # seconds; an agent's thousands of frames have some dozens of components to tell
+EPISODES = 8  # takes seconds; thousands of frames are enough for some dozens of components
 
 
-def seen_by(config: Config, vision: Vision, memory: MDNRNN | None, theta: np.ndarray) -> tuple[np.ndarray, int]:
-    """All that this C sees in a few training episodes (T, F), and how many steps these are."""
-    section, game = config.evolve, load(config.game)
-    seeds = [training_episode(config.seed, "components", episode) for episode in range(EPISODES)]
-    noise = derive(config.seed, "components", "noise")
-    latent = config.controller.latent
-    agent = Agent(
-        vision, memory, controller_of(config), theta[None], (0,) * EPISODES, game.squash, latent=latent, seed=noise
-    )
-    seen, games = list[np.ndarray](), [game.make() for _ in seeds]
+def inputs_while_driving(
+    game: Game, models: Models, theta: np.ndarray, seed: int, patience: int
+) -> tuple[np.ndarray, int]:
+    """All inputs of this C in a few training episodes (T, F), and the number of steps."""
+    seeds = [training_episode(seed, "components", episode) for episode in range(EPISODES)]
+    agent = models.agent(theta[None], (0,) * EPISODES, game.squash, seed=derive(seed, "components", "noise"))
+    seen, environments = list[np.ndarray](), [game.make() for _ in seeds]
     played = play(
-        games,
+        environments,
         seeds,
         agent,
-        section.steps or game.max_steps,
+        game.max_steps,
         record=lambda episode, *_: seen.append(agent.features[episode].numpy().astype(np.float64)),
-        patience=section.patience,
+        patience=patience,
     )
-    for env in games:
-        env.close()
+    for environment in environments:
+        environment.close()
     return np.stack(seen), sum(episode.steps for episode in played)
 
 
-def components_of(seen: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The average of what was seen (T, F), and its principal components (K, F), each divided by its deviation."""
+def principal_components(seen: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of the inputs (T, F), and their principal components (K, F), each divided by its deviation."""
     mean = seen.mean(axis=0)
     _, deviations, components = np.linalg.svd((seen - mean) / np.sqrt(len(seen)), full_matrices=False)
-    if count > (deviations > 1e-6).sum():
-        raise UserError(f"what C sees has no {count} principal components: say fewer --evolve.components")
+    available = int((deviations > 1e-6).sum())
+    if count > available:
+        raise UserError(f"--evolve.components must be {available} or less for the inputs of this C, got {count}")
     return mean, components[:count] / deviations[:count, None]

@@ -1,4 +1,4 @@
-"""Units of evaluation: some candidates in some episodes, of the real game or of the dream."""
+"""Evaluation of candidates: a unit of work is some candidates in some episodes, of the real game or of the dream."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,22 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from wm.config.schema import Config
 from wm.dream.population import Dream
-from wm.dream.rules import rules_of
+from wm.dream.rules import Rules
 from wm.dream.starts import Starts
 from wm.dream.world import World
-from wm.envs import load
-from wm.envs.rollout import EnvironmentCache, Played, play
-from wm.models.agent import Agent
-from wm.models.build import controller_of
-from wm.models.memory import MDNRNN
-from wm.models.vision import Vision
+from wm.envs import Game
+from wm.envs.rollout import EnvironmentCache, EpisodeResult, play
+from wm.models.agent import Models
 
 
 @dataclass(frozen=True)
 class GameUnit:
-    """Episodes to play side by side, each by one of the candidates."""
+    """Episodes of the real game to play in a batch, each with one of the candidates."""
 
     name: str
     thetas: np.ndarray  # (P, N)
@@ -29,22 +25,22 @@ class GameUnit:
     seeds: tuple[int, ...]  # (E,), of the game
     steps: int
     patience: int  # 0 plays whole episodes
-    noise: int  # seed of what is drawn for z
-    first: int = 0  # the number of its first episode among all that belong together
+    noise: int  # seed of the samples of z
+    first: int = 0  # number of its first episode among all that belong together
 
     def __str__(self) -> str:
-        return f"{self.name} (episodes' seeds {list(self.seeds)})"
+        return f"{self.name} (episode seeds {list(self.seeds)})"
 
 
 @dataclass(frozen=True)
 class DreamUnit:
-    """Candidates to dream the same episodes, all in one batch."""
+    """Candidates that dream the same episodes, all in one batch."""
 
     name: str
     thetas: np.ndarray  # (P, N)
     seed: int
     episodes: int
-    first: int = 0  # the number of its first candidate in the population
+    first: int = 0  # number of its first candidate in the population
 
     def __str__(self) -> str:
         return f"{self.name} (seed {self.seed})"
@@ -52,21 +48,18 @@ class DreamUnit:
 
 @dataclass(frozen=True)
 class EvaluateWork:
-    """Let candidates for C play with this V and M: on the fast drawing or in the unmodified game, or in the dream."""
+    """Play or dream with these models. `exact` plays the unmodified game instead of the one with fast rendering."""
 
-    config: Config
-    vision: Vision
-    memory: MDNRNN | None
+    game: Game
+    models: Models
+    threads: int
+    rules: Rules | None = None  # of dreams
     starts: Starts | None = None
     exact: bool = False
-    device: str = "cpu"  # of the dream; games are played on CPUs
-
-    @property
-    def threads(self) -> int:
-        return self.config.threads
+    device: str = "cpu"  # of dreams; the real game runs on CPUs
 
     def build(self) -> Callable[[GameUnit | DreamUnit], Any]:
-        play, dream = self._player(), self._dreamer() if self.starts else None
+        play, dream = self._player(), self._dream() if self.starts else None
 
         def do(unit: GameUnit | DreamUnit) -> Any:
             if isinstance(unit, GameUnit):
@@ -76,30 +69,18 @@ class EvaluateWork:
 
         return do
 
-    def _player(self) -> Callable[[GameUnit], list[Played]]:
-        game, controller = load(self.config.game), controller_of(self.config)
-        fleet = EnvironmentCache(lambda: game.make(exact=self.exact))
-        latent = self.config.controller.latent
+    def _player(self) -> Callable[[GameUnit], list[EpisodeResult]]:
+        environments = EnvironmentCache(lambda: self.game.make(exact=self.exact))
 
-        def do(unit: GameUnit) -> list[Played]:
-            agent = Agent(
-                self.vision,
-                self.memory,
-                controller,
-                unit.thetas,
-                unit.owner,
-                game.squash,
-                latent=latent,
-                seed=unit.noise,
-            )
-            return play(fleet.of(len(unit.seeds)), unit.seeds, agent, unit.steps, patience=unit.patience)
+        def do(unit: GameUnit) -> list[EpisodeResult]:
+            agent = self.models.agent(unit.thetas, unit.owner, self.game.squash, seed=unit.noise)
+            return play(environments.of(len(unit.seeds)), unit.seeds, agent, unit.steps, patience=unit.patience)
 
         return do
 
-    def _dreamer(self) -> Dream:
-        assert self.memory is not None, "no M to dream with"
+    def _dream(self) -> Dream:
+        assert self.models.memory is not None, "no M to dream with"
+        assert self.rules is not None
         assert self.starts is not None
-        rules = rules_of(self.config)
-        squash = load(self.config.game).squash
-        world = World(self.memory, self.starts, rules, squash, device=self.device)
-        return Dream(world, controller_of(self.config))
+        world = World(self.models.memory, self.starts, self.rules, self.game.squash, device=self.device)
+        return Dream(world, self.models.controller)

@@ -1,68 +1,43 @@
-"""C fitted to another V and M, so that it does with them what it did with those it was made for.
+"""C fitted to another V and M, so that it acts with them as it did with its own.
 
-Trained further, V and M say the same in other numbers, and what C made of these is lost, above all how much gas to
-give. But with the V and M that it was made for, its actions can be had for every frame of the rollouts, and a linear C
-that does the same with others is a matter of least squares. Evolution goes on from there.
+Further training changes the numbers by which V and M represent the same things, so C loses what it has learned, first
+of all how much gas to give. But with its own V and M, its actions are known for every frame of the rollouts, and
+fitting a linear C to them with the other models is a least-squares problem. Evolution continues from there.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wm.errors import UserError
+from wm.models.agent import Models
 from wm.models.controller import Controller
-from wm.models.memory import MDNRNN
-from wm.models.vision import Vision
 from wm.runs.shards import DataSet
 
-EPISODES = 24  # the last ones, which are the agent's own; with twice as many C is fitted no better
-RIDGE = 0.001  # the price of changing weights, which keeps them small where the rollouts say nothing of them
-ROWS = 64  # frames encoded at once
-
-
-@dataclass(frozen=True)
-class Seeing:
-    """A shape of C, and the V and M that it sees with."""
-
-    controller: Controller
-    vision: Vision
-    memory: MDNRNN | None
-
-    def seen(self, frames: Tensor, actions: Tensor) -> Tensor:
-        """What C sees in an episode (T, 64, 64, 3) in which that was done (T, A). (T, F) float64"""
-        z = torch.cat([self.vision.encode(part)[0] for part in frames.split(ROWS)])
-        if self.memory is None or self.controller.inputs == "z":
-            return z.double()
-        state, features = self.memory.initial(1), list[Tensor]()
-        not_done = torch.zeros(1) if self.memory.previous_done else None
-        for see, do in zip(z[:, None], actions[:, None], strict=True):
-            features.append(self.controller.features(see, *state))
-            state = self.memory.advance(see, do, state, not_done)
-        return torch.cat(features).double()
+EPISODES = 24  # the last ones, which are the agent's own; twice as many give no better fit
+RIDGE = 0.001  # penalty on changes of weights, which keeps them small where the rollouts don't determine them
 
 
 @torch.inference_mode()
-def refitted(theta: np.ndarray, before: Seeing, now: Seeing, data: DataSet) -> np.ndarray:
-    """This C of `before` as one of `now`, by its actions in the last of these rollouts. (N,)"""
+def refitted(theta: np.ndarray, before: Models, now: Models, data: DataSet) -> np.ndarray:
+    """A theta for `now` that acts in the last of these rollouts as this theta does with `before`. (N,)"""
     assert not now.controller.layer, "checked with the config"
     if not len(data.lengths):
-        raise UserError("there are no rollouts to fit C on: collect some, or leave --evolve.refit out")
-    seen, did = list[Tensor](), list[Tensor]()
+        raise UserError("there are no rollouts to fit C on: collect some, or remove --evolve.refit")
+    seen, actions = list[Tensor](), list[Tensor]()
     for episode in range(max(0, len(data.lengths) - EPISODES), len(data.lengths)):
         found = data.read(episode, ["frame", "action"])
         played = torch.from_numpy(found["frame"].copy()), torch.from_numpy(found["action"].copy())
-        seen.append(now.seen(*played))
-        did.append(before.controller.act(torch.from_numpy(theta)[None], before.seen(*played)[None])[0])
-    x, y = torch.cat(seen), torch.cat(did)  # (T, F), (T, A)
+        seen.append(now.inputs_of_c(*played))
+        actions.append(before.controller.act(torch.from_numpy(theta)[None], before.inputs_of_c(*played)[None])[0])
+    x, y = torch.cat(seen), torch.cat(actions)  # (T, F), (T, A)
     same = before.controller == now.controller
     start = torch.from_numpy(theta if same else np.zeros(now.controller.size))
-    return (start + _closest(now.controller, x, y - now.controller.act(start[None], x[None])[0])).numpy()
+    return (start + _least_squares(now.controller, x, y - now.controller.act(start[None], x[None])[0])).numpy()
 
 
-def _closest(controller: Controller, x: Tensor, y: Tensor) -> Tensor:
-    """The small theta (N,) with which a linear C that sees x (T, F) does about y (T, A)."""
+def _least_squares(controller: Controller, x: Tensor, y: Tensor) -> Tensor:
+    """The theta (N,) of a linear C with inputs x (T, F) and about the outputs y (T, A), by ridge regression."""
     ridge = torch.full((x.shape[1],), RIDGE, dtype=x.dtype)
     if controller.bias:
         x = torch.cat((x, torch.ones_like(x[:, :1])), dim=1)

@@ -1,7 +1,6 @@
-"""What a round of rollouts got to see: of the road, of the speeds, of the space of z.
+"""Coverage: how much of the track, of the speeds and of latent space a round of rollouts has visited.
 
-A pure function of the rollouts and of the eyes that look at them. Those of the first round serve for all rounds, and
-for all runs that share it, so that their numbers compare.
+Cells of latent space are counted with the V of the first round for all rounds, so that their numbers compare.
 """
 
 from dataclasses import dataclass
@@ -10,20 +9,20 @@ import numpy as np
 import torch
 
 from wm.envs import Game
-from wm.models.vision import Vision
-from wm.runs.datasets import data_set
-from wm.runs.run import Manifest
+from wm.models.vision import Vision, encode_in_batches
+from wm.runs.datasets import latents_of, own_rollouts
+from wm.runs.manifest import Manifest
 from wm.runs.shards import DataSet
 
-EPISODES = 64  # that are looked at, evenly chosen: some seconds
-EVERY = 8  # neighbouring frames are nearly the same
-AXES = 4  # principal components of z; cells are cubes of one deviation each
-SPEED = 5.0  # units a second, the width of a bin
+EPISODES = 64  # evenly chosen; takes some seconds
+EVERY = 8  # frames; neighbouring ones are nearly the same
+AXES = 4  # principal components of z; cells are cubes with sides of one standard deviation
+SPEED = 5.0  # width of a bin, in units per second
 
 
 @dataclass(frozen=True)
 class LatentGrid:
-    """A V, and the directions in which its z differs most, each scaled to a deviation of 1."""
+    """A V and the principal components of its z, scaled to a standard deviation of 1: the axes of a grid of cells."""
 
     vision: Vision
     mean: np.ndarray  # (Z,)
@@ -31,27 +30,27 @@ class LatentGrid:
 
     @staticmethod
     def of(vision: Vision, latents: Manifest) -> "LatentGrid":
-        """As these latents of its own vary."""
-        data = data_set(latents, "encode")
+        """From latents of this V."""
+        data = latents_of(latents)
         mu = np.concatenate([data.read(number, ["mu"])["mu"][::EVERY] for number in chosen(data)]).astype(float)
         values, vectors = np.linalg.eigh(np.cov(mu.T))  # rising
         return LatentGrid(vision, mu.mean(axis=0), vectors[:, -AXES:] / np.sqrt(np.maximum(values[-AXES:], 1e-12)))
 
     @torch.inference_mode()
     def cells(self, frames: np.ndarray) -> np.ndarray:
-        """(T, 64, 64, 3) to the cells that they lie in. (T, AXES)"""
-        parts = [self.vision.encode(part)[0] for part in torch.from_numpy(frames.copy()).split(64)]
-        return np.floor((torch.cat(parts).numpy().astype(float) - self.mean) @ self.axes).astype(int)
+        """The cells of these frames (T, 64, 64, 3). (T, AXES)"""
+        mu, _ = encode_in_batches(self.vision.encode, torch.from_numpy(frames.copy()))
+        return np.floor((mu.numpy().astype(float) - self.mean) @ self.axes).astype(int)
 
 
-def coverage(made: Manifest, game: Game, eyes: LatentGrid) -> dict[str, float]:
-    """Of a round's own rollouts: distinct cells of z, and what the game tells of tiles and speeds."""
-    data = data_set(made, "collect")
+def coverage(made: Manifest, game: Game, grid: LatentGrid) -> dict[str, float]:
+    """Of a round's own rollouts: distinct cells of z and, if the game provides them, tiles and speeds."""
+    data = own_rollouts(made)
     seeds = [episode["seed"] for record in made.content["shards"] for episode in record["episodes"]]
     cells, visited = [], []
     for number in chosen(data):
         found = data.read(number, ["frame", "action"])
-        cells.append(eyes.cells(found["frame"][::EVERY]))
+        cells.append(grid.cells(found["frame"][::EVERY]))
         visited.append(game.visited(seeds[number], found["action"]))
     counts = np.unique(np.concatenate(cells), axis=0, return_counts=True)[1]
     result = {"frames": int(counts.sum()), "cells": len(counts), "cells_entropy": entropy(counts)}
@@ -66,12 +65,12 @@ def coverage(made: Manifest, game: Game, eyes: LatentGrid) -> dict[str, float]:
 
 
 def chosen(data: DataSet) -> list[int]:
-    """The episodes that are looked at."""
+    """The episodes that are evaluated."""
     count = len(data.lengths)
     return [int(number) for number in np.linspace(0, count - 1, min(count, EPISODES)).round()]
 
 
 def entropy(counts: np.ndarray) -> float:
-    """In bits: its power of 2 is the number of bins that would be as even."""
+    """In bits: 2 to this power is the number of equally filled bins with the same entropy."""
     share = counts / counts.sum()
     return float(-(share * np.log2(share)).sum())

@@ -1,64 +1,65 @@
-"""How long a config takes on so many machines: the work of each stage, divided by measured rates."""
+"""How long a config takes on given machines: the work of each stage divided by measured rates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wm.config.schema import Config
 from wm.envs import load
-from wm.experiments.disk_space import ESTIMATES, frames_of
-from wm.experiments.rounds import polished_config, round_config
+from wm.experiments.rounds import polish_config, round_config
+from wm.runs.disk_space import frames_of
+from wm.runs.stages import STAGES
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What machines do a second. The defaults: one core of an AMD EPYC with AVX2 (`python -m jobs.bench`)."""
+    """What machines do per second. Defaults: one core of an AMD EPYC with AVX2 (`python -m jobs.bench`)."""
 
     collect: float = 2_000.0
     """Frames of random play, stored; one core."""
     vision: float = 333.0
-    """Frames in training V; two threads."""
+    """Frames in V's training; two threads."""
     vision_gpu: float = 8_000.0
-    """The same on a GPU: assumed, not measured."""
+    """The same on a GPU: an assumption, not measured."""
     encode: float = 2_600.0
     """Frames through V's encoder; one core."""
     memory: float = 27_000.0
-    """Steps in training M; two threads."""
+    """Steps in M's training; two threads."""
     memory_gpu: float = 400_000.0
-    """The same on a GPU: assumed, not measured."""
+    """The same on a GPU: an assumption, not measured."""
     agent: float = 1_000.0
     """Steps of the agent in the real game, units of 32 episodes; one core."""
     agent_small: float = 700.0
     """The same in units of 4 episodes."""
     exact: float = 75.0
-    """Steps of the unmodified game that scores are taken on; one core."""
+    """Steps of the unmodified game, on which scores are measured; one core."""
     doom: float = 900.0
-    """Steps of Doom at half its width; one core."""
+    """Steps of Doom at half the screen width; one core."""
     doom_exact: float = 350.0
-    """The same as published."""
+    """The same at full width."""
     dream: float = 80_000.0
     """Steps of the agent in the dream; one core."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stage takes."""
+    """What one stage needs."""
 
     stage: str
     seconds: float
-    cpus: int  # that it keeps busy
+    cpus: int  # kept busy
     gpus: int
     bytes: int
-    work: str  # in words
+    work: str  # as text
 
 
-START = 8.0  # seconds: workers come up, networks are built, the first batch is slow
-DRIVER = 0.06  # seconds a generation: CMA-ES and the checkpoint
-LIVED = 0.6  # share of the game's time limit that an episode of evolution lasts, given up early or driven well
+START = 8.0  # seconds to start workers, build networks and warm up
+DRIVER = 0.06  # seconds per generation for CMA-ES and the checkpoint
+LIVED = 0.6  # length of an episode in evolution relative to the game's limit
 
 
 def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequence[Config] = ()) -> list[Estimate]:
-    """Every stage of the pipeline on that many CPU workers and GPUs; V sees the rollouts of `earlier` ones anew."""
-    game, collect, evolve = load(config.game), config.collect, config.evolve
+    """All stages of the pipeline on this many CPU workers and GPUs; rollouts of `earlier` rounds are encoded again."""
+    game, collect = load(config.game), config.collect
     if game.name == "doom":
         rates = replace(rates, collect=rates.doom, agent=rates.doom, exact=rates.doom_exact)
     frames = frames_of(config)
@@ -74,9 +75,9 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequen
             bytes=sum(_bytes(one, "latents") for one in seen),
         ),
     ]
-    if config.controller.inputs != "z" or evolve.where == "dream":
+    if config.uses_memory:
         steps = config.memory.steps * config.memory.batch * config.memory.sequence
-        cost = (config.memory.hidden / 256) ** 2  # nearly all is matrix products of H by H
+        cost = (config.memory.hidden / 256) ** 2  # nearly all of it is H x H matrix products
         stages.append(_trained(config, "memory", steps, rates.memory / cost, rates.memory_gpu / cost, on_gpu))
     stages.append(_evolved(config, cpus, rates))
     exact = config.score.episodes * game.max_steps
@@ -86,7 +87,7 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequen
 
 
 def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Rates) -> list[list[Estimate]]:
-    """Every stage of each of so many rounds, and of polishing; the score is taken once, after the last."""
+    """All stages of this many rounds and of polishing. Only the last one is scored."""
     parts = [round_config(config, "", number) for number in range(rounds)]
     table = []
     for number, part in enumerate(parts):
@@ -94,7 +95,7 @@ def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Ra
         stages = estimate(part, cpus, gpus, rates, () if frozen else parts[:number])
         table.append([one for one in stages if not (frozen and one.stage == "vision")])
     if config.polish.generations:
-        *_, evolve, score = estimate(polished_config(config, parts[-1], ""), cpus, gpus, rates)
+        *_, evolve, score = estimate(polish_config(config, parts[-1], ""), cpus, gpus, rates)
         table.append([evolve, score])
     *before, last = table
     return [[one for one in row if one.stage != "score"] for row in before] + [last]
@@ -105,11 +106,11 @@ def _shards(config: Config) -> int:
 
 
 def _bytes(config: Config, stage: str) -> int:
-    return int(ESTIMATES[stage](config))
+    return int(STAGES[stage].bytes(config))
 
 
 def _mapped(config: Config, stage: str, units: int, core_seconds: float, cpus: int, work: str) -> Estimate:
-    """Units in waves over the workers: the last wave may leave some of them idle."""
+    """Units in waves over the workers; the last wave may leave some idle."""
     waves = -(-units // cpus)
     return Estimate(stage, START + waves * core_seconds / units, min(cpus, units), 0, _bytes(config, stage), work)
 
@@ -134,7 +135,7 @@ def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
         lived = (1.0 if section.dream_done == "never" else LIVED) * section.dream_steps
         speed = rates.dream * (256 / config.memory.hidden) ** 2
     else:
-        lived = (LIVED if section.patience else 0.9) * (section.steps or limit)
+        lived = (LIVED if section.patience else 0.9) * limit
         speed = rates.agent if section.unit_episodes >= 16 else rates.agent_small
     generation = waves * section.unit_episodes * lived / speed + DRIVER
     rounds = 1 + (section.generations - 1) // section.validate_every
@@ -153,7 +154,7 @@ def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
 
 
 def rates_of(figures: dict[str, float]) -> Rates:
-    """From what `python -m jobs.bench` measured: what it says -> the figure. The rest stays as it is."""
+    """Rates from the figures that `python -m jobs.bench` printed, by name; defaults for the others."""
     names = {
         "collecting, frames stored, one core": "collect",
         "training V, 2 threads": "vision",

@@ -1,10 +1,9 @@
-"""Iterative training (section 5): the agent collects what its world model learns from next.
+"""Iterative training (Ha & Schmidhuber, 2018, section 5): each round trains on data that its predecessor collected.
 
-The first round is the pipeline on random rollouts. In each further one the agent of the round before drives, with some
-noise; V is refined and M trained further on all rollouts so far, so that neither forgets; C goes on in the new M. At
-the end the best round's C may be polished: V and M stay, and it goes on along principal components of what it sees.
-Each round is an ordinary run, `round-000`, `round-001`, `round-001-polished`, and can be looked at, continued and built
-upon as such.
+The first round is the pipeline on random rollouts. In each later round the previous round's agent collects with some
+noise, V and M are trained further on all rollouts so far, and C continues in the new M. At the end the best round's C
+may be polished: V and M stay as they are, and C continues along principal components of its inputs. Each round is an
+ordinary run (`round-000`, `round-001`, `round-001-polished`) that can be viewed, continued and built upon.
 """
 
 import json
@@ -13,77 +12,62 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
-
-from wm.agents.artifacts import load_vision, parts
-from wm.agents.card import env_steps
-from wm.agents.so_far import best_agent
-from wm.agents.trained import Trained
+from wm.config.fields import with_overrides
 from wm.config.schema import Config, Polish, Rounds
-from wm.dream.population import Dream
 from wm.envs import load
-from wm.experiments.coverage import LatentGrid, coverage
-from wm.experiments.disk_space import DiskSpaceCheck
-from wm.experiments.vision_metrics import standardised
-from wm.models.memory import nll
-from wm.models.vision import draw
-from wm.pipeline import STAGES
+from wm.experiments.round_metrics import round_metrics
+from wm.pipeline import stage_function
 from wm.pool import Pool, Progress
-from wm.runs.datasets import rollouts
-from wm.runs.run import Manifest, Run, open_run, start_run
-from wm.runs.shards import DataSet
+from wm.runs.disk_check import DiskSpaceCheck
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, open_run, start_run
+from wm.runs.stages import STAGES
 from wm.runs.status import stage_statuses
 from wm.runs.storage import to_json
-from wm.seeds import derive
-from wm.stages.score import score
-from wm.training.learner import split
 
-PREPARING = STAGES[:-1]  # all but the score, which is taken once, of the best round
-HELD = 8  # held-out episodes of each round that M is measured on, at most
-POLISHED = "-polished"  # after a round's URI
-DREAMS = 32  # that C is given, to set beside its real score
+PREPARING = tuple(STAGES)[:-1]  # all stages but the score, which only the best round gets
+POLISHED = "-polished"  # appended to a round's URI
 
 
-def iterate(config: Config, run: Run, pool: Pool) -> list[Manifest]:
-    """Round after round, until the target, the budget or the number of rounds is reached; then the best one's score.
+def iterate(run: Run, pool: Pool) -> list[Manifest]:
+    """Rounds until the target, the step budget or the number of rounds is reached, then the best round's score.
 
-    Where it isn't enough by then, the best round is polished first.
+    If the target is not reached, the best round is polished before it is scored.
     """
-    second = round_config(config, run.uri, 1).check()  # or else it comes to light after the first round
+    config = run.config
+    second = round_config(config, run.uri, 1).check()  # fail now rather than after the first round
     if config.polish.generations:
-        polished_config(config, second, run.uri).check()
+        polish_config(config, second, run.uri).check()
     parts, table = list[Run](), list[dict[str, Any]]()
 
     def complete(part: Run, number: int, polished: bool = False) -> None:
         for stage in PREPARING:
-            stage(part.config, part, pool)
+            stage_function(stage)(part, pool)
         parts.append(part)
         table.append(_row(run, part, number, polished))
         run.storage.put("rounds.json", to_json(table))
 
     for number in range(config.rounds.count):
-        complete(a_round(config, run, number), number)
+        complete(open_round(run, number), number)
         if enough(config.rounds, table):
             break
     if config.polish.generations and not enough(config.rounds, table):
         number = best_of(table)
-        complete(polished(config, run, parts[number]), number, polished=True)
-    part = parts[best_of(table)]
-    return [score(part.config, part, pool)]
+        complete(open_polished(run, parts[number]), number, polished=True)
+    return [stage_function("score")(parts[best_of(table)], pool)]
 
 
-def a_round(config: Config, run: Run, number: int) -> Run:
-    """The run of this round, begun if need be. Only the last one is taken further: the others have been built upon."""
-    uri, wanted = f"{run.uri}/round-{number:03}", round_config(config, run.uri, number)
-    built_upon = number + 1 < config.rounds.count or open_run(uri + POLISHED) is not None
-    there = open_run(uri) if built_upon else None
-    return _part_of(run, there or start_run(uri, run.preset, wanted), f"round {number}")
+def open_round(run: Run, number: int) -> Run:
+    """The run of this round, started if necessary. Only the last round can be extended: others are built upon."""
+    uri, wanted = f"{run.uri}/round-{number:03}", round_config(run.config, run.uri, number)
+    built_upon = number + 1 < run.config.rounds.count or open_run(uri + POLISHED) is not None
+    existing = open_run(uri) if built_upon else None
+    return _part_of(run, existing or start_run(uri, run.preset, wanted), f"round {number}")
 
 
-def polished(config: Config, run: Run, built: Run) -> Run:
-    """The run in which this round's C is polished, begun if need be."""
-    uri, wanted = built.uri + POLISHED, polished_config(config, built.config, built.uri)
+def open_polished(run: Run, built: Run) -> Run:
+    """The run in which this round's C is polished, started if necessary."""
+    uri, wanted = built.uri + POLISHED, polish_config(run.config, built.config, built.uri)
     return _part_of(run, start_run(uri, run.preset, wanted, base=built.uri), "polish")
 
 
@@ -93,22 +77,22 @@ def _part_of(run: Run, part: Run, name: str) -> Run:
     return part
 
 
-def begun(run: Run) -> list[Run]:
-    """Its rounds so far, the one under way included; none of a run that was made in one go."""
+def rounds_of(run: Run) -> list[Run]:
+    """The rounds so far, including the current one; empty for a run without rounds."""
     found: list[Run] = []
     while (part := open_run(f"{run.uri}/round-{len(found):03}")) is not None:
         found.append(part)
     return found
 
 
-def polished_so_far(rounds: Sequence[Run]) -> list[Run]:
-    """What was polished of these, what is under way included."""
+def polished_of(rounds: Sequence[Run]) -> list[Run]:
+    """The polished runs of these rounds so far, including the current one."""
     return [part for one in rounds if (part := open_run(one.uri + POLISHED)) is not None]
 
 
-def iterated(run: Run) -> bool:
-    """Whether all is there that `iterate` makes, the score included."""
-    config, parts = run.config, begun(run)
+def is_complete(run: Run) -> bool:
+    """Whether everything that `iterate` makes exists, including the score."""
+    config, parts = run.config, rounds_of(run)
     rows = [row_of(part) for part in parts]
     if not (rows and all(rows) and (len(rows) == config.rounds.count or enough(config.rounds, rows))):
         return False
@@ -120,167 +104,76 @@ def iterated(run: Run) -> bool:
             return False
         parts, rows = [*parts, last], [*rows, row]
         best = best_of(rows)
-    return all(station.complete for station in stage_statuses(parts[best]))
+    return all(status.complete for status in stage_statuses(parts[best]).values())
 
 
 def best_of(table: Sequence[dict[str, Any]]) -> int:
-    """Which of these rows has the best C."""
+    """Which row has the best-validated C."""
     return max(range(len(table)), key=lambda at: table[at]["validation"])
 
 
 def row_of(part: Run) -> dict[str, Any]:
-    """What was found of a complete round."""
+    """What was measured of a complete round."""
     return json.loads(part.storage.get("round.json") or b"{}")
 
 
 def round_config(config: Config, uri: str, number: int) -> Config:
-    """The config of one round: the first is as given, each other one builds on the one before."""
+    """The config of one round: the first as given, each later one with the overrides of `rounds`."""
     if number == 0:  # there is no M yet to be curious with
         return replace(config, collect=replace(config.collect, curiosity=0.0), rounds=Rounds(), polish=Polish())
     rounds, before = config.rounds, f"{uri}/round-{number - 1:03}"
-    unit = math.gcd(config.collect.unit_episodes, rounds.episodes)
-    vision = replace(config.vision, init=before, steps=rounds.vision_steps or 1, frozen=rounds.vision_steps == 0)
+    own = with_overrides(config, rounds.overrides)
     return replace(
-        config,
+        own,
         collect=replace(
-            config.collect,
+            own.collect,
             agent=before,
-            episodes=rounds.episodes,
             steps=load(config.game).max_steps,
-            unit_episodes=unit,
+            unit_episodes=math.gcd(own.collect.unit_episodes, own.collect.episodes),
         ),
-        vision=vision,
-        memory=replace(
-            config.memory,
-            init=before,
-            steps=rounds.memory_steps,
-            learning_rate=rounds.memory_learning_rate or config.memory.learning_rate,
-        ),
+        vision=replace(own.vision, init=before),
+        memory=replace(own.memory, init=before),
         evolve=replace(
-            config.evolve,
+            own.evolve,
             init="" if rounds.fresh else before,
-            init_sigma=rounds.sigma,
-            covariance=config.evolve.covariance if rounds.fresh else rounds.covariance,
-            refit=rounds.refit,
-            generations=rounds.generations,
-            seed=config.evolve.seed + number,
+            init_sigma=rounds.overrides.get("evolve.init-sigma", 0.0),
+            refit=rounds.overrides.get("evolve.refit", False),
+            seed=own.evolve.seed + number,
         ),
         rounds=Rounds(),
         polish=Polish(),
     )
 
 
-def polished_config(config: Config, built: Config, uri: str) -> Config:
-    """Like the round at this URI, which was made with the config `built`, but for the way in which C goes on."""
-    polish = config.polish
-    return replace(
-        built,
-        evolve=replace(
-            built.evolve,
-            init=uri,
-            init_sigma=polish.sigma,
-            refit=False,
-            generations=polish.generations,
-            population=polish.population,
-            episodes=polish.episodes,
-            components=polish.components,
-            covariance="full",  # of so few numbers all can be learned
-            cut=polish.cut,
-            hardness=polish.hardness,
-            seed=built.evolve.seed + 1,
-        ),
-        workers=config.workers,
-    )
+def polish_config(config: Config, built: Config, uri: str) -> Config:
+    """The config of the round at this URI, made with `built`, with the overrides of `polish`."""
+    own = with_overrides(built, {"evolve.refit": False, **config.polish.overrides})
+    evolve = replace(own.evolve, init=uri, seed=built.evolve.seed + 1)
+    return replace(own, evolve=evolve, workers=config.workers)
 
 
-def _named(tell: Callable[[Progress], None], name: str, lookout: DiskSpaceCheck) -> Callable[[Progress], None]:
-    def told(progress: Progress) -> None:
-        lookout.tell(progress)
+def _named(tell: Callable[[Progress], None], name: str, check: DiskSpaceCheck) -> Callable[[Progress], None]:
+    def named(progress: Progress) -> None:
+        check.tell(progress)
         tell(replace(progress, stage=f"{name} {progress.stage}"))
 
-    return told
+    return named
 
 
 def enough(rounds: Rounds, table: Sequence[dict[str, Any]]) -> bool:
-    """Whether the last of these rows is good or dear enough to stop there."""
+    """Whether the last round has reached the target or used up the step budget."""
     last = table[-1]
     reached = rounds.target and last["validation"] >= rounds.target
-    cost_of = rounds.env_steps and last["env_steps"] >= rounds.env_steps
-    return bool(reached or cost_of)
+    spent = rounds.env_steps and last["env_steps"] >= rounds.env_steps
+    return bool(reached or spent)
 
 
 def _row(run: Run, part: Run, number: int, polished: bool) -> dict[str, Any]:
-    """What there is to say of a round: how C drives, what it dreams of, what was visited, what M foresees of it."""
-    evolved = parts(part.config, part)[0].manifest()
-    assert evolved is not None
+    """What is measured of a round; kept in it, and measured again only if its C has changed."""
+    evolved = part.need("evolve")
     known, made = row_of(part), {"evolve": evolved.digest, "generations": evolved.extent}
     if known.items() >= made.items():
         return known
-    trained = best_agent(part)
-    collected = part.need("collect", part.config.collect.episodes, "collect")
-    data = rollouts(collected)
-    held = dict(_held(data, part.config))
-    row = {
-        "round": number,
-        "polished": polished,
-        **made,
-        "env_steps": env_steps(part),
-        "validation": evolved.metrics["best_validation"],
-        "validation_se": evolved.metrics["best_validation_se"],
-        "driven": collected.metrics["score"],  # by who collected, with all the noise
-        "dream": dreamt(trained),
-        "coverage": coverage(collected, trained.game, _first_eyes(run)),
-        "nll": {f"round-{other:03}": held_out_nll(trained, data, episodes) for other, episodes in held.items()},
-    }
-    if number in held:  # what the first round's M would make of this round's driving
-        first = begun(run)[0]
-        row["nll_before"] = held_out_nll(best_agent(first), data, held[number]) if number else row["nll"]["round-000"]
+    row = {"round": number, "polished": polished, **made, **round_metrics(rounds_of(run)[0], part, number)}
     part.storage.put("round.json", to_json(row))
     return row
-
-
-def dreamt(trained: Trained) -> dict[str, float]:
-    """What the same C gets in dreams as long as the game: far above the real score, it lives on what isn't so."""
-    world = trained.world(dropout=0.0)
-    dream = Dream(world, trained.controller)
-    returns = dream.rollout(trained.theta[None], derive("round", "dream"), DREAMS)[0][0].astype(float)
-    return {"mean": float(returns.mean()), "se": float(returns.std(ddof=1) / np.sqrt(DREAMS))}
-
-
-def _first_eyes(run: Run) -> LatentGrid:
-    """The first round's: coverage counts in the same cells in all rounds."""
-    part = begun(run)[0]
-    made = part.need("vision", part.config.vision.steps, "train_vision")
-    latents = part.need("latents", part.config.collect.episodes, "encode", of=made.digest)
-    return LatentGrid.of(load_vision(made), latents)
-
-
-def _held(data: DataSet, config: Config) -> list[tuple[int, np.ndarray]]:
-    """Held-out episodes by the round that they were collected in."""
-    rounds = {uri: number for number, uri in enumerate(dict.fromkeys(file.storage.uri for file in data.files))}
-    number_of = np.array([rounds[file.storage.uri] for file, _ in data.episodes])
-    _, test = split(len(data.lengths), config.memory.held_out)
-    found = [(number, test[number_of[test] == number][:HELD]) for number in rounds.values()]
-    return [(number, episodes) for number, episodes in found if len(episodes)]
-
-
-@torch.inference_mode()
-def held_out_nll(trained: Trained, data: DataSet, episodes: np.ndarray) -> dict[str, float]:
-    """M's NLL a dimension on these episodes, mean and error; z scaled to unit variance, to compare between V's."""
-    assert trained.memory is not None
-    values, seen = [], []
-    for episode in episodes:
-        found = data.read(int(episode), ["frame", "action"])
-        parts = [trained.vision.encode(part) for part in torch.from_numpy(found["frame"].copy()).split(64)]
-        mu, logvar = (torch.cat(part) for part in zip(*parts, strict=True))  # (T, Z)
-        generator = torch.Generator().manual_seed(derive("held out", int(episode)) % 2**63)
-        z = draw(mu, logvar, torch.randn(mu.shape, generator=generator))
-        a = torch.from_numpy(found["action"].copy())
-        not_done = torch.zeros(1, len(z)) if trained.memory.previous_done else None
-        prediction, _ = trained.memory(z[None], a[None], previous_done=not_done)
-        values.append(float(nll(prediction, torch.roll(z, -1, dims=0)[None])[0, :-1].mean()))
-        seen.append((mu, logvar))
-    mu, logvar = (torch.cat(part) for part in zip(*seen, strict=True))
-    scaled = np.array([standardised(value, mu, logvar) for value in values])
-    error = scaled.std(ddof=1) / np.sqrt(len(scaled)) if len(scaled) > 1 else 0.0
-    return {"mean": float(scaled.mean()), "se": float(error)}

@@ -1,22 +1,22 @@
-"""How good a V is, in numbers that mean the same whatever it was trained on. Frames are on [0, 1], (B, 64, 64, 3)."""
+"""How good a V is, in numbers that compare between loss functions. Frames are (B, 64, 64, 3) on [0, 1]."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, in pixels
-C1, C2 = 0.01**2, 0.03**2  # and what keeps it from dividing by nothing, both as published
+C1, C2 = 0.01**2, 0.03**2  # which keep it from dividing by zero; both as published
 ACTIVE = 0.01  # variance of mu above which a unit counts as active (Burda et al., 2016)
-RIDGE = 1e-3  # of a linear probe, a frame
+RIDGE = 1e-3  # of a linear probe, per frame
 
 
 def sharpness(x: Tensor, decoded: Tensor) -> float:
-    """Gradient energy, squared differences of neighbours: that of what V makes as a share of the frames'."""
+    """Gradient energy (squared differences of neighbouring pixels) of the reconstructions relative to the frames."""
     return float(_energy(decoded) / _energy(x).clamp(min=1e-12))
 
 
 def _energy(x: Tensor) -> Tensor:
-    """Of a frame, the mean over B, which need not be the same for both."""
+    """Of a frame, the mean over B."""
     return (x.diff(dim=1).double().square().sum() + x.diff(dim=2).double().square().sum()) / len(x)
 
 
@@ -36,12 +36,12 @@ def ssim(x: Tensor, y: Tensor) -> float:
 
 
 def active_units(mu: Tensor) -> int:
-    """How many numbers of z tell frames apart. mu (B, Z)"""
+    """How many dimensions of z vary between frames. mu (B, Z)"""
     return int((mu.var(dim=0) > ACTIVE).sum())
 
 
 def probe(mu: Tensor, y: Tensor, mu_test: Tensor, y_test: Tensor) -> float:
-    """R squared, on frames that it was not fitted to, of a linear guess at y (B,) from mu (B, Z); NaN is left out."""
+    """R squared on test frames of a linear prediction of y (B,) from mu (B, Z); NaN is left out."""
     (x, y), (x_test, y_test) = (
         (torch.cat((m, torch.ones(len(m), 1)), dim=1).double()[v.isfinite()], v.double()[v.isfinite()])
         for m, v in ((mu, y), (mu_test, y_test))
@@ -49,14 +49,14 @@ def probe(mu: Tensor, y: Tensor, mu_test: Tensor, y_test: Tensor) -> float:
     if len(y) < 2 or len(y_test) < 2:
         return float("nan")
     ridge = RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
-    ridge[-1, -1] = 0  # the constant costs nothing
+    ridge[-1, -1] = 0  # no penalty on the constant
     weights = torch.linalg.lstsq(x.T @ x + ridge, x.T @ y, driver="gelsd").solution
     left = (y_test - x_test @ weights).square().mean()
     return float(1 - left / (y_test - y.mean()).square().mean().clamp(min=1e-12))
 
 
 def standardised(nll: float, mu: Tensor, logvar: Tensor) -> float:
-    """M's NLL per dimension as it would be of z scaled to unit variance: another V's scale of z is no merit of M.
+    """M's NLL per dimension for z scaled to unit variance, since the scale of z differs between V.
 
     mu, logvar (B, Z) of many frames. The density of z / s is s times that of z.
     """

@@ -2,7 +2,8 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,19 +11,19 @@ from torch import Tensor
 
 from wm.models.controller import Controller
 from wm.models.memory import MDNRNN, State
-from wm.models.vision import Vision, draw
+from wm.models.vision import Vision, draw, encode_in_batches
 
-_ROOMS = sorted([1, 2, 4] + [size << power for power in range(18) for size in (8, 12)])
+_SIZES = sorted([1, 2, 4] + [size << power for power in range(18) for size in (8, 12)])
 
 
-def room(rows: int) -> int:
-    """The batch size that so many rows are padded to.
+def padded_size(rows: int) -> int:
+    """The batch size that this many rows are padded to.
 
-    Episodes end and leave the batch; a few sizes (1, 2, 4, 8, 12, 16, 24, ...) let kernels, buffers and
-    graphs be used again.
+    Episodes end and leave the batch. With a few sizes (1, 2, 4, 8, 12, 16, 24, ...), kernels, buffers and graphs can
+    be reused.
     """
-    assert 0 < rows <= _ROOMS[-1], rows
-    return _ROOMS[bisect_left(_ROOMS, rows)]
+    assert 0 < rows <= _SIZES[-1], rows
+    return _SIZES[bisect_left(_SIZES, rows)]
 
 
 class Agent:
@@ -73,7 +74,7 @@ class Agent:
         """Frames of the live episodes (B, 64, 64, 3), their places in the batch (B,) -> actions (B, A)."""
         live = len(episodes)
         assert frames.shape == (live, 64, 64, 3), (frames.shape, live)
-        padded = np.arange(room(live))
+        padded = np.arange(padded_size(live))
         padded[live:] = 0  # the first episode once more; what comes of it is dropped
         rows = torch.from_numpy(episodes[padded]).to(self.device)  # (R,)
         kept = rows[:live]
@@ -102,3 +103,34 @@ class Agent:
 
     def _normal(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator).to(self.device)  # (E, ...)
+
+
+@dataclass(frozen=True)
+class Models:
+    """V, M and the shape of C, which together with a theta make an agent."""
+
+    vision: Vision
+    memory: MDNRNN | None
+    controller: Controller
+    latent: Literal["mu", "z"] = "mu"
+
+    def agent(
+        self, theta: np.ndarray, owner: Sequence[int] | np.ndarray, squash: Callable[[Tensor], Tensor], **options: Any
+    ) -> Agent:
+        return Agent(self.vision, self.memory, self.controller, theta, owner, squash, latent=self.latent, **options)
+
+    def without_decoder(self) -> "Models":
+        """A sixth of the size: what workers that only play need."""
+        return replace(self, vision=self.vision.encoder_only())
+
+    def inputs_of_c(self, frames: Tensor, actions: Tensor) -> Tensor:
+        """C's inputs in an episode with these frames (T, 64, 64, 3) and actions (T, A). (T, F) float64"""
+        z = encode_in_batches(self.vision.encode, frames)[0]
+        if self.memory is None or self.controller.inputs == "z":
+            return z.double()
+        state, features = self.memory.initial(1), list[Tensor]()
+        not_done = torch.zeros(1) if self.memory.previous_done else None
+        for seen, done in zip(z[:, None], actions[:, None], strict=True):
+            features.append(self.controller.features(seen, *state))
+            state = self.memory.advance(seen, done, state, not_done)
+        return torch.cat(features).double()

@@ -1,5 +1,6 @@
-"""TODO"""
+"""Untrained models of the sizes that a config or a manifest asks for."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from wm.config.schema import Config
@@ -8,9 +9,22 @@ from wm.models.controller import Controller
 from wm.models.memory import MDNRNN
 from wm.models.vision import VAE
 
+MEMORY_FIELDS = ("hidden", "mixtures", "reward", "done", "next_action", "previous_done")
+VISIONS = {"vae": VAE, "vaegan": VAE}  # the same network, trained in two ways
+
+
+def new_vision(kind: str, z: int) -> VAE:
+    return VISIONS[kind](z)
+
+
+def new_memory(fields: Mapping[str, Any], z: int) -> MDNRNN:
+    """`fields`: the frozen fields of a config or a manifest, by flag."""
+    sizes = {name: fields[f"memory.{name.replace('_', '-')}"] for name in MEMORY_FIELDS}
+    return MDNRNN(z=z, actions=load(fields["game"]).actions, **sizes)
+
 
 def controller_of(config: Config) -> Controller:
-    """The shape of C in a run with this config."""
+    """The shape of C."""
     section = config.controller
     return Controller(
         inputs=section.inputs,
@@ -20,16 +34,3 @@ def controller_of(config: Config) -> Controller:
         layer=section.layer,
         bias=section.bias,
     )
-
-
-SHAPE = ("hidden", "mixtures", "reward", "done", "next_action", "previous_done", "dropout")
-
-
-def untrained_memory(fields: dict[str, Any], z: int) -> MDNRNN:
-    """An M as the frozen fields of a config or a manifest describe it."""
-    shape = {name: fields[f"memory.{name.replace('_', '-')}"] for name in SHAPE}
-    return MDNRNN(z=z, actions=load(fields["game"]).actions, **shape)
-
-
-def untrained_vision(kind: str, z: int) -> VAE:
-    return {"vae": VAE, "vaegan": VAE}[kind](z)  # one network, trained in two ways

@@ -5,7 +5,6 @@ Bishop, 1994), and if asked to also the step's reward, whether the episode is do
 """
 
 import math
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import NamedTuple
@@ -43,9 +42,6 @@ class MDNRNN(nn.Module):
 
     Both layers are plain matrices. `gates` takes [input, h] to the LSTM's four gates with one bias vector, as the paper
     counts parameters; `heads` takes h to all that is predicted. So a step in the dream is two matrix products.
-
-    Dropout acts on the h that the heads see. It is drawn by the caller, who passes uniform noise of h's shape in
-    training, and in the dream too where that is wanted; without noise nothing is dropped.
     """
 
     def __init__(
@@ -59,11 +55,10 @@ class MDNRNN(nn.Module):
         done: bool = False,
         next_action: bool = False,
         previous_done: bool = False,
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.z, self.actions, self.hidden, self.mixtures = z, actions, hidden, mixtures
-        self.previous_done, self.dropout = previous_done, dropout
+        self.previous_done = previous_done
         self.inputs = z + actions + previous_done
         self.outputs = [mixtures * z] * 3 + [int(reward), int(done), actions * next_action]
         self.gates = nn.Linear(self.inputs + hidden, 4 * hidden)  # rows: input, forget, cell, output
@@ -81,7 +76,6 @@ class MDNRNN(nn.Module):
         a: Tensor,  # (B, T, A)
         state: State | None = None,
         previous_done: Tensor | None = None,  # (B, T), 1 at the first step of an episode
-        noise: Tensor | None = None,  # (B, T, H), uniform, for dropout
     ) -> tuple[Prediction, State]:
         """What M expects after each step of whole sequences, and the state after the last one."""
         batch, length = z.shape[:2]
@@ -104,7 +98,7 @@ class MDNRNN(nn.Module):
             h, c = hs.squeeze(0), cs.squeeze(0)
             parts.append(part)
         output = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (B, T, H)
-        return self.predict(output, noise), State(h, c)
+        return self.predict(output), State(h, c)
 
     def advance(self, z: Tensor, a: Tensor, state: State, previous_done: Tensor | None = None) -> State:
         """One step without the heads: all that an agent in the real game needs."""
@@ -118,11 +112,8 @@ class MDNRNN(nn.Module):
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * _tanh(g)
         return State(torch.sigmoid(o) * _tanh(c), c)
 
-    def predict(self, h: Tensor, noise: Tensor | None = None) -> Prediction:
+    def predict(self, h: Tensor) -> Prediction:
         """The heads on h (..., H)."""
-        if noise is not None and self.dropout:
-            assert noise.shape == h.shape, (noise.shape, h.shape)
-            h = h * (noise >= self.dropout) / (1 - self.dropout)
         *mixture, reward, done, action = self.heads(h).float().split(self.outputs, dim=-1)
         # Z lies innermost in memory, so that each of the K components is one contiguous piece.
         logits, mu, logsigma = (x.unflatten(-1, (self.mixtures, self.z)) for x in mixture)  # (..., K, Z)
@@ -207,7 +198,6 @@ def losses(
     reward: Tensor | None = None,  # (B, T)
     done: Tensor | None = None,  # (B, T), 1 where the step ended the episode (a time limit doesn't)
     next_action: Tensor | None = None,  # (B, T, A)
-    weights: Mapping[str, float] | None = None,
     done_weight: float = 10.0,
 ) -> dict[str, Tensor]:
     """The training loss and its parts, all scalars: means over the steps that their mask admits.
@@ -217,7 +207,7 @@ def losses(
         s squared, so there is no scale.
     "done": binary cross entropy with positives weighted by `done_weight` (10 in the authors' Doom), where `mask` is 1.
     "next_action": squared error, mean over A too; where `next_mask` is 1.
-    "loss": the sum of the parts times their `weights`, 1 for those not named.
+    "loss": the sum of the parts.
     """
     parts = {"nll": _mean(nll(prediction, z_next).mean(dim=-1), next_mask)}
     if prediction.reward is not None:
@@ -231,8 +221,7 @@ def losses(
     if prediction.next_action is not None:
         assert next_action is not None, "M predicts the next action, so its loss needs it"
         parts["next_action"] = _mean(((prediction.next_action - next_action) ** 2).mean(dim=-1), next_mask)
-    weights = weights or {}
-    loss = torch.stack([weights.get(name, 1.0) * part for name, part in parts.items()]).sum()
+    loss = torch.stack(list(parts.values())).sum()
     return {"loss": loss, **parts}
 
 

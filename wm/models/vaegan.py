@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wm.models.vision import draw
+from wm.models.vision import draw, kl_divergence
 
 EQUILIBRIUM, MARGIN = 0.69, 0.35  # of the discriminator's cross entropies: it knows nothing at log 2
 LEAK = 0.2  # of the discriminator's rectifiers (Radford et al., 2015): V's gradients pass where it says no
@@ -108,7 +108,7 @@ def play(
     features, logits = discriminator(torch.cat((x, decoded, samples)))  # (3B, F), (3B,)
     seen, remade, _ = features.chunk(3)
     real, fake = logits.split((len(x), 2 * len(x)))
-    kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1)  # (B,)
+    kl = kl_divergence(mu, logvar).sum(dim=1)  # (B,)
     losses = Losses(
         prior=kl_weight * kl.clamp(min=0.5 * mu.shape[1]).mean(),
         likeness=likeness(x, seen, remade),

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Encode = Callable[[Tensor], tuple[Tensor, Tensor]]  # frames (B, 64, 64, 3) -> mu and logvar, each (B, Z)
+Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]  # frames (B, 64, 64, 3) -> mu and logvar, each (B, Z)
 Layer = Callable[[Tensor], Tensor]
 
+ROWS = 64  # frames encoded at once: more are no faster
 LOGVAR = (-10.0, 10.0)  # exp of it can neither vanish nor overflow
 
 
@@ -25,7 +26,7 @@ class Vision(nn.Module, ABC):
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 frames (B, 64, 64, 3) -> mu and logvar, each (B, Z) and fp32."""
 
-    def encoding(self) -> Encode:
+    def encoding(self) -> Encoder:
         """`encode` for who calls it often on a CPU, while no weight changes: the same, sooner."""
         return self.encode
 
@@ -51,6 +52,17 @@ class Vision(nn.Module, ABC):
         for parameter in copied.decoder():
             parameter.data = parameter.data.new_empty(0)
         return copied
+
+
+def encode_in_batches(encode: Encoder, frames: Tensor, rows: int = ROWS) -> tuple[Tensor, Tensor]:
+    """Any number of frames -> mu and logvar, each (B, Z)."""
+    mu, logvar = (torch.cat(parts) for parts in zip(*map(encode, frames.split(rows)), strict=True))
+    return mu, logvar
+
+
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, exp(logvar)) || N(0, 1)) of each dimension. (..., Z)"""
+    return 0.5 * (mu**2 + logvar.exp() - 1 - logvar)
 
 
 def draw(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
@@ -82,7 +94,7 @@ class VAE(Vision):
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         return self._encode(_pixels(frames))
 
-    def encoding(self) -> Encode:
+    def encoding(self) -> Encoder:
         if not torch.backends.mkldnn.is_available():
             return self.encode
         layers, size = list[Layer](), 64
@@ -113,7 +125,7 @@ class VAE(Vision):
         mu, logvar = self._encode(x)
         decoded = self.decode(draw(mu, logvar, noise))
         reconstruction = F.mse_loss(decoded, x.permute(0, 2, 3, 1), reduction="sum") / len(frames)
-        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1)  # (B,)
+        kl = kl_divergence(mu, logvar).sum(dim=1)  # (B,)
         loss = reconstruction + kl_weight * kl.clamp(min=0.5 * self.z).mean()
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl.mean()}
 

@@ -15,16 +15,18 @@ from wm.envs import load
 from wm.envs.rollout import ScriptedPolicy, play
 from wm.errors import UserError
 from wm.experiments import vision_metrics as measures
+from wm.models.vision import encode_in_batches, kl_divergence
 from wm.report.run_view import RunView
-from wm.runs.datasets import data_set
+from wm.runs.datasets import latents_of
 from wm.runs.run import Run
 from wm.runs.shards import DataSet
 from wm.seeds import generator, training_episode
+from wm.statistics import mean_of
 
 DRIVES, DRIVE_STEPS, EVERY = 12, 300, 3  # fresh episodes for the probes, their length, and which of their steps count
 LATENTS = 64  # episodes that the scale of z is measured on
 SAMPLES = 16  # of the prior
-UNUSED = ("vision.gamma", "vision.gan-layer", "vision.gan-ramp")  # by a VAE
+UNUSED = ("vision.gamma", "vision.gan-ramp")  # by a VAE
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,14 @@ class Group:
             "ssim": measures.ssim(x, seen.decoded),
             "mse": float((x - seen.decoded).square().mean()),
             **load(self.first.config.game).measure(seen.frames, seen.decoded),
-            "kl": float((0.5 * (seen.mu**2 + seen.logvar.exp() - 1 - seen.logvar)).sum(dim=1).mean()),
+            "kl": float(kl_divergence(seen.mu, seen.logvar).sum(dim=1).mean()),
             "active_units": measures.active_units(seen.mu),
             "vision_steps": self.first.need("vision").metrics["steps"],
         }
 
     def _probes(self, drives: Drives) -> dict[str, float]:
         with torch.no_grad():
-            mu = torch.cat([self.first.vision.encode(part)[0] for part in drives.frames.split(128)])  # (B, Z)
+            mu, _ = encode_in_batches(self.first.vision.encode, drives.frames)  # (B, Z)
         test = drives.held_out
         return {
             f"probe_{name}": measures.probe(mu[~test], y[~test], mu[test], y[test]) for name, y in drives.known.items()
@@ -82,7 +84,7 @@ class Group:
         made = self.first.manifest("memory")
         if made is None:
             return {}
-        mu, logvar = _latents(data_set(self.first.need("latents"), "encode"))
+        mu, logvar = _latents(latents_of(self.first.need("latents")))
         names = {"nll": "held_out_nll", "nll_last_latent": "nll_last_latent"}
         scaled = {
             name: measures.standardised(made.metrics[metric], mu, logvar)
@@ -95,27 +97,27 @@ class Group:
         scores = [made.metrics for run in self.runs if (made := run.manifest("score")) is not None]
         if not scores:
             return {}
-        mean, error = mean_and_error([one["score"] for one in scores], scores[0]["se"])
+        mean, error = over_seeds([one["score"] for one in scores], scores[0]["se"])
         return {"score": mean, "score_se": error, "seeds": len(scores)}
 
     def curve(self) -> list[tuple[float, float, float]]:
         """(generation, validation, error) as far as all its seeds have come."""
         rows: dict[int, list[dict[str, Any]]] = {}
         for run in self.runs:
-            for row in run.stations["evolve"].rows(run.run):
+            for row in run.stages["evolve"].rows(run.run):
                 if "validation" in row:
                     rows.setdefault(int(row["generation"]), []).append(row)
         whole = {number: found for number, found in sorted(rows.items()) if len(found) == len(self.runs)}
         return [
-            (number, *mean_and_error([row["validation"] for row in found], found[0]["validation_se"]))
+            (number, *over_seeds([row["validation"] for row in found], found[0]["validation_se"]))
             for number, found in whole.items()
         ]
 
 
-def mean_and_error(values: Sequence[float], alone: float) -> tuple[float, float]:
-    """Over seeds; of a single one, the error over its episodes (`alone`) has to do."""
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else alone
-    return float(np.mean(values)), error
+def over_seeds(values: Sequence[float], alone: float) -> tuple[float, float]:
+    """Mean and standard error over seeds; for a single seed, its error over episodes (`alone`)."""
+    found = mean_of(values)
+    return found.mean, found.error if len(values) > 1 else alone
 
 
 def groups(runs: Sequence[Run]) -> list[Group]:

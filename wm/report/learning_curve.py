@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wm.agents.card import all_made, env_steps, lineage
-from wm.agents.unpack import card_with
+from wm.agents.unpack import carried_card
 from wm.runs.run import Run
 from wm.runs.status import stage_statuses
 
@@ -25,11 +25,11 @@ def curve(run: Run) -> list[CurvePoint]:
     for one, lent in lineage(run):
         if lent or one.config.evolve.where == "dream":
             continue
-        evolve = next(station for station in stage_statuses(one) if station.stage == "evolve")
+        evolve = stage_statuses(one)["evolve"]
         before = env_steps(one) - int(evolve.manifest.metrics.get("env_steps", 0) if evolve.manifest else 0)
         rows = [row for row in evolve.rows(one) if "validation" in row]
         found += [CurvePoint(before + row["env_steps"], row["validation"], row["validation_se"]) for row in rows]
-        if evolve.manifest and (card := card_with(evolve.manifest)):
+        if evolve.manifest and (card := carried_card(evolve.manifest)):
             found += _told(card)
     return found
 

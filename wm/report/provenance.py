@@ -5,6 +5,7 @@ from typing import Any
 
 from wm.config.fields import of_kind
 from wm.config.presets import PRESETS
+from wm.formatting import format_duration
 from wm.report.page import Html, commands, facts, folded, joined, missing, table, tag
 from wm.report.run_view import RunView
 from wm.runs.cost import cost_of
@@ -13,7 +14,7 @@ from wm.runs.provenance import circumstances
 
 def time(found: RunView) -> Html:
     """A row a stage, with its share of all that was spent."""
-    made = [cost_of(station.manifest) for station in found.stations.values() if station.manifest is not None]
+    made = [cost_of(stage.manifest) for stage in found.stages.values() if stage.manifest is not None]
     if not made:
         found.need("collect")
     total, rows = sum(one.seconds for one in made) or 1.0, []
@@ -23,23 +24,23 @@ def time(found: RunView) -> Html:
         rows.append(
             (
                 joined([one.stage, meter]),
-                duration(one.seconds),
+                format_duration(one.seconds),
                 joined([f"{one.steps:,} ", tag("small", one.unit)]),
                 _hours(one.cpu_hours),
                 *([_hours(one.gpu_hours)] if gpus else []),
             )
         )
-    cpu = [one.cpu_hours for one in made if one.cpu_hours is not None]
-    rows.append(("all", duration(total), "", _hours(sum(cpu) if cpu else None), *([_hours(gpus)] if gpus else [])))
+    cpu = sum(one.cpu_hours for one in made)
+    rows.append(("all", format_duration(total), "", _hours(cpu), *([_hours(gpus)] if gpus else [])))
     heads = ("stage", "time", "steps", "CPU h", *(["GPU h"] if gpus else []))
     shown = table(heads, rows, range(1, len(heads)), strong=len(rows) - 1)
     note = (
         "The time is that of the job which completed the stage, the hours are those of the CPUs and GPUs that were held"
         " for it."
     )
-    absent = [station for station in found.stations.values() if not station.complete]
+    absent = [stage for stage in found.stages.values() if not stage.complete]
     lines = [
-        missing(f"{one.stage} is not complete: `python -m jobs.{one.job} --run {_uri(found)}` goes on")
+        missing(f"{one.name} is not complete: `python -m jobs.{one.name} --run {_uri(found)}` goes on")
         for one in absent
     ]
     return joined([shown, tag("p", tag("small", note)), lines])
@@ -52,7 +53,7 @@ def again(found: RunView) -> Html:
     if run.base is not None:
         words += ["--base", run.base.uri]
     lines = [shlex.join(words + changed(run.preset, config)), f"python -m jobs.report --run {_uri(found)}"]
-    made = [station.manifest.made for station in found.stations.values() if station.manifest is not None]
+    made = [stage.manifest.made for stage in found.stages.values() if stage.manifest is not None]
     with_what = made[-1] if made else circumstances()
     versions = {"this project": with_what.get("code", "?"), "python": with_what.get("python", "?")}
     versions |= with_what.get("versions", {})
@@ -60,9 +61,9 @@ def again(found: RunView) -> Html:
     pairs.append(("processor", with_what.get("processor", "?")))
     fields = [(tag("code", f"--{name}"), str(value)) for name, value in of_kind(config, "bits", "extent").items()]
     digests = [
-        (station.stage, f"{station.manifest.extent:,}", tag("code", station.manifest.digest[:16]))
-        for station in found.stations.values()
-        if station.manifest is not None
+        (stage.name, f"{stage.manifest.extent:,}", tag("code", stage.manifest.digest[:16]))
+        for stage in found.stages.values()
+        if stage.manifest is not None
     ]
     return joined(
         [
@@ -98,19 +99,8 @@ def changed(preset: str, config: Any) -> list[str]:
     return words
 
 
-def duration(seconds: float) -> str:
-    """42 s, 4:38 min, 3:05 h, 2.1 days"""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
-    if seconds < 2 * 86400:
-        return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02} h"
-    return f"{seconds / 86400:.1f} days"
-
-
-def _hours(hours: float | None) -> str:
-    return "-" if hours is None else f"{hours:.2g}"
+def _hours(hours: float) -> str:
+    return f"{hours:.2g}"
 
 
 def _uri(found: RunView) -> str:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wm.experiments.rounds import PREPARING, begun, best_of, polished_so_far, row_of
+from wm.experiments.rounds import PREPARING, best_of, polished_of, rounds_of, row_of
 from wm.report.charts import Series, lines
 from wm.report.page import Html, columns, commands, figure, joined, missing, section, table
 from wm.report.provenance import changed
@@ -27,8 +27,8 @@ class Rounds:
     """The rounds of a run so far; none where it was made in one go."""
 
     def __init__(self, run: Run):
-        rounds = begun(run)
-        self.run, self.parts = run, [*rounds, *polished_so_far(rounds)]
+        rounds = rounds_of(run)
+        self.run, self.parts = run, [*rounds, *polished_of(rounds)]
         self.complete = [part for part in self.parts if row_of(part)]
         self.rows = [row_of(part) for part in self.complete]
 
@@ -155,7 +155,8 @@ def _under_way(rounds: Rounds) -> Html | None:
     part = next((part for part in rounds.parts if part not in rounds.complete), None)
     if part is None:
         return None
-    done = sum(station.complete for station in stage_statuses(part)[: len(PREPARING)])
+    statuses = stage_statuses(part)
+    done = sum(statuses[name].complete for name in PREPARING)
     name = part.uri.rpartition("/")[2]
     command = f"python -m jobs.iterate --run {shlex.quote(rounds.run.uri)}"
     return joined([missing(f"of {name} {done} of {len(PREPARING)} stages are complete: `{command}` goes on")])

@@ -7,18 +7,19 @@ import numpy as np
 import torch
 
 from wm.agents.artifacts import load_memory, load_vision
-from wm.agents.so_far import best_agent, need
-from wm.agents.trained import Trained
+from wm.agents.trained import Trained, best_so_far
 from wm.errors import UserError
 from wm.models.memory import MDNRNN
 from wm.models.vision import Vision
 from wm.report.published import PUBLISHED, Published
-from wm.runs.datasets import data_set, rollouts
-from wm.runs.run import Manifest, Run
+from wm.runs.datasets import latents_of, rollouts_of
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run
 from wm.runs.shards import DataSet
 from wm.runs.status import StageStatus, stage_statuses
 from wm.training.learner import split
 from wm.training.sequences import Sequences
+from wm.training.vision import spread
 from wm.visuals.pictures import Seen
 
 FRAMES, EPISODES = 192, 16  # held-out frames that V is shown, from so many episodes
@@ -30,21 +31,21 @@ class RunView:
 
     def __init__(self, run: Run):
         self.run, self.config = run, run.config.check()
-        self.stations: dict[str, StageStatus] = {station.stage: station for station in stage_statuses(run)}
+        self.stages: dict[str, StageStatus] = stage_statuses(run)
 
     @property
     def published(self) -> Published | None:
         return PUBLISHED.get(self.config.game)
 
     def manifest(self, stage: str) -> Manifest | None:
-        return self.stations[stage].manifest
+        return self.stages[stage].manifest
 
     def need(self, stage: str) -> Manifest:
-        return need(self.run, self.stations[stage])
+        return self.stages[stage].need(self.run)
 
     def rows(self, stage: str) -> list[dict[str, Any]]:
         """The curves of a stage; before there are any, the Mistake that says how to get them."""
-        rows = self.stations[stage].rows(self.run)
+        rows = self.stages[stage].rows(self.run)
         if not rows:
             self.need(stage)
             raise UserError(f"the curves of {stage} are not in {self.run.uri} any more")
@@ -52,26 +53,21 @@ class RunView:
 
     @cached_property
     def agent(self) -> Trained:
-        return best_agent(self.run)
+        return best_so_far(self.run)
 
     @cached_property
     def seen(self) -> Seen:
         """Held-out frames, and what V makes of them."""
         self.need("vision")
-        data = rollouts(self.need("collect"))
+        data = rollouts_of(self.need("collect"))
         episodes = _held_out(data, self.config.vision.held_out, EPISODES)
-        each = -(-FRAMES // len(episodes))
-        picked = []
-        for episode in episodes:
-            frames = data.read(episode, ["frame"])["frame"]
-            picked.append(frames[np.linspace(0, len(frames) - 1, min(each, len(frames))).astype(int)])
-        return Seen(self.vision, torch.from_numpy(np.concatenate(picked)))
+        return Seen(self.vision, torch.from_numpy(spread(data, np.array(episodes), FRAMES)))
 
     @cached_property
     def held(self) -> Sequences:
         """Held-out sequences of latents, padded to one length."""
         self.need("memory")
-        data = data_set(self.need("latents"), "encode")
+        data = latents_of(self.need("latents"))
         columns = ("mu", "logvar", "action", "reward", "terminated")
         episodes = _held_out(data, self.config.memory.held_out, SEQUENCES)
         parts = [data.read(episode, columns) for episode in episodes]

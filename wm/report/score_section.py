@@ -42,7 +42,7 @@ def _numbers(found: RunView, evolved: bool) -> list[tuple[str, str]]:
     pairs = []
     if (made := found.manifest("score")) is not None:
         scores = sorted(episode["score"] for episode in made.content["episodes"])
-        pairs.append(("worst, median, best", f"{scores[0]:,.0f}, {_median(scores):,.0f}, {scores[-1]:,.0f}"))
+        pairs.append(("worst, median, best", f"{scores[0]:,.0f}, {float(np.median(scores)):,.0f}, {scores[-1]:,.0f}"))
         pairs.append(("between episodes (deviation)", f"± {made.metrics['std']:,.0f}"))
     if (made := found.manifest("collect")) is not None and made.metrics["frames"]:
         pairs.append(("random frames seen", f"{made.metrics['frames']:,}"))
@@ -207,8 +207,3 @@ def _band(rows: list[dict]) -> list[tuple[float, float]]:
 def _solved(found: RunView) -> tuple[float, str] | None:
     published = found.published
     return (published.solved, f"solved: {published.solved:,.0f}") if published and published.solved else None
-
-
-def _median(values: list[float]) -> float:
-    middle = len(values) // 2
-    return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2

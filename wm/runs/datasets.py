@@ -1,7 +1,8 @@
-"""TODO"""
+"""The data sets that manifests name: rollouts and latents."""
 
 from wm.errors import UserError
-from wm.runs.run import Manifest, open_existing
+from wm.runs.manifest import Manifest
+from wm.runs.run import open_existing
 from wm.runs.shards import DataSet, File, Shard
 
 
@@ -12,22 +13,31 @@ def shards_of(manifest: Manifest) -> list[Shard]:
     ]
 
 
-def data_set(manifest: Manifest, job: str) -> DataSet:
-    """The episodes that a manifest vouches for; `job` makes them again, should they be damaged."""
-    cure = f"python -m jobs.{job} --run {manifest.storage.uri}"
+def _data_set(manifest: Manifest) -> DataSet:
+    cure = f"python -m jobs.{manifest.stage} --run {manifest.storage.uri}"
     return DataSet(File(manifest.storage, shard, cure) for shard in shards_of(manifest))
 
 
-def rollouts(manifest: Manifest) -> DataSet:
-    """All episodes that a complete collect stands for: an agent's come after those it learned from."""
-    own = data_set(manifest, "collect")
-    if "earlier" not in manifest.content:
+def latents_of(latents: Manifest) -> DataSet:
+    """All episodes as V sees them."""
+    return _data_set(latents)
+
+
+def own_rollouts(collected: Manifest) -> DataSet:
+    """The episodes that this stage itself collected."""
+    return _data_set(collected)
+
+
+def rollouts_of(collected: Manifest) -> DataSet:
+    """All episodes to learn from: those that the collecting agent learned from, then its own."""
+    own = _data_set(collected)
+    if "earlier" not in collected.content:
         return own
-    agent = open_existing(manifest.config["collect.agent"])
-    earlier = agent.need("collect", agent.config.collect.episodes, "collect")
-    if earlier.digest != manifest.content["earlier"]:
+    agent = open_existing(collected.config["collect.agent"])
+    earlier = agent.need("collect")
+    if earlier.digest != collected.content["earlier"]:
         raise UserError(
-            f"the rollouts in {agent.uri} are others than when its agent drove for {manifest.storage.uri}:"
-            " start another run"
+            f"the rollouts in {agent.uri} changed after its agent collected for {collected.storage.uri}: start another"
+            " run"
         )
-    return DataSet([*rollouts(earlier).files, *own.files])
+    return DataSet([*rollouts_of(earlier).files, *own.files])

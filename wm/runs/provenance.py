@@ -1,4 +1,4 @@
-"""TODO"""
+"""Versions and processor: what may change the bits of a result although the config is the same."""
 
 import logging
 import platform
@@ -12,14 +12,14 @@ log = logging.getLogger(__name__)
 
 
 @cache
-def _compare(code: str, processor: str) -> None:
-    """Say, once each, what may have made an input otherwise than we would."""
+def warn_of_differences(code: str, processor: str) -> None:
+    """Warn, once for each pair, if an input was made by another version or on another processor."""
     here = circumstances()
     if code != here["code"]:
         log.warning("part of this run was made by code version %s, this is %s", code, here["code"])
     if processor != here["processor"]:
         log.warning(
-            "part of this run was made on %s, this is %s: it can't be made again to the bit",
+            "part of this run was made on %s, this is %s: results are not bit-identical",
             processor,
             here["processor"],
         )
@@ -27,7 +27,7 @@ def _compare(code: str, processor: str) -> None:
 
 @cache
 def circumstances() -> dict[str, Any]:
-    """Versions and processor: what may change bits although the config is the same."""
+    """Of this process."""
     packages = ("torch", "numpy", "gymnasium", "box2d", "vizdoom", "cma", "pyarrow", "opencv-python-headless")
     versions = {}
     for package in packages:

@@ -77,7 +77,7 @@ class Storage(ABC):
             raise FileExistsError(f"{self.uri}/{key} exists with another content: two jobs wrote this run at once")
 
 
-def at(uri: str) -> Storage:
+def open_storage(uri: str) -> Storage:
     """The place of that URI."""
     parts = urlsplit(uri)
     if parts.scheme == "s3":

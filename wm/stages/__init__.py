@@ -1,4 +1,4 @@
-"""The stages of the method, one file each. A stage is a function of (config, run, pool).
+"""The stages of the method, one file each: `stage(run, pool)` does what is missing and returns its manifest.
 
-It does what is missing, commits its manifest and returns it; called again, it finds itself complete.
+Called again, a stage finds itself complete. The table of all stages is `wm/runs/stages.py`.
 """

@@ -1,51 +1,46 @@
 """Rollouts in the real game, written as Parquet shards by the workers themselves.
 
-At random, or with an agent at the wheel: then they are another round of data, beside that of the run it is from.
+They are random, or driven by an agent; an agent's rollouts are added to those of the run that it comes from.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from wm.agents.artifacts import load_theta, parts
-from wm.config.schema import Config
+from wm.agents.artifacts import load_models, load_theta
+from wm.config.schema import Collect
 from wm.envs import FRAME, Game, load
 from wm.envs.rollout import EnvironmentCache, ScriptedPolicy, play
 from wm.errors import UserError
-from wm.models.agent import Agent
-from wm.models.build import controller_of
-from wm.models.controller import Controller
+from wm.models.agent import Agent, Models
 from wm.models.curiosity import CuriousAgent
-from wm.models.memory import MDNRNN
-from wm.models.vision import Vision
 from wm.pool import Pool
-from wm.runs import storage as places
-from wm.runs.run import Manifest, Run, open_existing
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, open_existing
 from wm.runs.shards import ShardWriter, frame_column, rollout_schema, vector_column
+from wm.runs.storage import open_storage
 from wm.seeds import derive, generator, training_episode
 from wm.stages.sharding import make_shards, record, restore
+from wm.statistics import mean_of
 
 
-def collect(config: Config, run: Run, pool: Pool) -> Manifest:
-    """As many episodes as the config says; those that are there already are left as they are."""
-    section, stage = config.collect, run.stage("collect")
-    if section.curiosity and not section.agent:
-        raise UserError("--collect.curiosity is an agent's, for it needs an M to surprise: say --collect.agent URI")
+def collect(run: Run, pool: Pool) -> Manifest:
+    """As many episodes as the config wants; existing ones are kept."""
+    config, section, stage = run.config, run.config.collect, run.stage("collect")
     driver = Driver.of(section.agent) if section.agent else None
     if driver and section.curiosity and driver.nll is None:
-        raise UserError(f"the agent in {section.agent} has no M to surprise: leave --collect.curiosity out")
-    work = CollectWork(config, run.uri, stage.folder, driver)
-    done = stage.complete(section.episodes)
+        raise UserError(f"--collect.curiosity needs an agent with an M, which the one in {section.agent} has not")
+    work = CollectWork(load(config.game), section, config.seed, config.threads, run.uri, stage.folder, driver)
+    done = stage.complete()
     if done is not None:
         restore(done, run, stage, work, pool)
         return done
     stage.begin()
     records = make_shards(run, stage, work, pool, section.episodes // section.unit_episodes)
-    scores = [episode["score"] for record in records for episode in record["episodes"]]
+    score = mean_of([episode["score"] for record in records for episode in record["episodes"]])
     return stage.commit(
         section.episodes,
         inputs={"earlier": driver.rollouts, "evolve": driver.digest} if driver else {},
@@ -53,8 +48,8 @@ def collect(config: Config, run: Run, pool: Pool) -> Manifest:
         metrics={
             "frames": sum(sum(record["lengths"]) for record in records),
             "bytes": sum(record["bytes"] for record in records),
-            "score": float(np.mean(scores)),
-            "score_std": float(np.std(scores)),
+            "score": score.mean,
+            "score_std": score.std,
         },
     )
 
@@ -63,91 +58,73 @@ def collect(config: Config, run: Run, pool: Pool) -> Manifest:
 class Driver:
     """The agent of a run, and the rollouts that it learned from."""
 
-    vision: Vision
-    memory: MDNRNN | None
-    controller: Controller
+    models: Models
     theta: np.ndarray  # (N,)
-    latent: Literal["mu", "z"]
-    nll: float | None  # M's, held out, a dimension
+    nll: float | None  # M's held-out NLL per dimension
     digest: str  # of the evolution that made it
-    rollouts: str  # digest of its run's collect
+    rollouts: str  # digest of its run's collect stage
 
     @staticmethod
     def of(uri: str) -> "Driver":
         run = open_existing(uri)
-        config = run.config
-        stage, inputs, vision, memory = parts(config, run)
-        made, rollouts = stage.manifest(), run.need("collect", config.collect.episodes, "collect")
+        models, _ = load_models(run)
+        made, rollouts = run.stage("evolve").manifest(), run.need("collect")
         if made is None:
-            raise UserError(f"no complete evolve in {uri}, so nobody to drive: run `python -m jobs.evolve --run {uri}`")
-        nll = None
-        if memory is not None:
-            nll = run.need("memory", config.memory.steps, "train_memory", of=inputs["vision"]).metrics["held_out_nll"]
-        return Driver(
-            vision.encoder_only(),
-            memory,
-            controller_of(config),
-            load_theta(made),
-            config.controller.latent,
-            nll,
-            made.digest,
-            rollouts.digest,
-        )
+            raise run.missing("evolve")
+        nll = run.need("memory").metrics["held_out_nll"] if models.memory is not None else None
+        return Driver(models.without_decoder(), load_theta(made), nll, made.digest, rollouts.digest)
 
-    def agent(self, config: Config, episodes: range, game: Game) -> Agent:
-        """It drives these episodes, each with its own share of noise: some nearly as it can, some badly."""
-        section = config.collect
-        rngs = [generator(config.seed, "explore", episode) for episode in episodes]
+    def agent(self, section: Collect, seed: int, episodes: range, game: Game) -> Agent:
+        """The agent in these episodes, each with its own share of the noise: some close to its best, some bad."""
+        rngs = [generator(seed, "explore", episode) for episode in episodes]
         noise = [section.action_noise * rng.random() for rng in rngs]
         spread = [section.weight_noise * rng.random() * rng.standard_normal(self.theta.size) for rng in rngs]
-        kind: Callable[..., Agent] = Agent
-        if section.curiosity:
-            assert self.nll is not None, "no M to surprise"
-            kind = partial(CuriousAgent, weight=section.curiosity, usual=self.nll)
-        return kind(
-            self.vision,
-            self.memory,
-            self.controller,
-            self.theta + np.stack(spread),
-            owner=range(len(episodes)),
-            squash=game.squash,
-            latent=self.latent,
-            seed=derive(config.seed, "collect", "noise", episodes.start),
+        thetas, owner = self.theta + np.stack(spread), range(len(episodes))
+        noise_seed = derive(seed, "collect", "noise", episodes.start)
+        if not section.curiosity:
+            return self.models.agent(thetas, owner, game.squash, seed=noise_seed, noise=noise)
+        assert self.nll is not None, "no M to surprise"
+        m = self.models
+        return CuriousAgent(
+            *(m.vision, m.memory, m.controller, thetas, owner, game.squash),
+            latent=m.latent,
+            seed=noise_seed,
             noise=noise,
+            weight=section.curiosity,
+            usual=self.nll,
         )
 
 
 @dataclass(frozen=True)
 class CollectWork:
-    """Play one unit's episodes side by side and write them as one shard."""
+    """Play one unit's episodes in a batch and write them as one shard."""
 
-    config: Config
+    game: Game
+    section: Collect
+    seed: int
+    threads: int
     uri: str
     folder: str
     driver: Driver | None = None
 
-    @property
-    def threads(self) -> int:
-        return self.config.threads
-
     def build(self) -> Callable[[int], dict[str, Any]]:
-        game, storage, section = load(self.config.game), places.at(self.uri), self.config.collect
-        fleet = EnvironmentCache(game.make)
+        game, section, storage = self.game, self.section, open_storage(self.uri)
+        environments = EnvironmentCache(game.make)
 
         def do(unit: int) -> dict[str, Any]:
             first = unit * section.unit_episodes
             numbers = range(first, first + section.unit_episodes)
-            seeds = tracks(self.config, numbers, self.driver)
+            seeds = tracks(self.seed, numbers, self.driver)
             episodes = [Recording(section.steps, game.actions) for _ in seeds]
-            policy = self.driver.agent(self.config, numbers, game) if self.driver else script(self.config, numbers)
+            policy = self.policy(numbers)
 
             def remember(episode: int, *step: Any) -> None:
                 if isinstance(policy, CuriousAgent):
                     episodes[episode].add_reward(policy.bonus[episode])
                 episodes[episode].add(*step)
 
-            games = fleet.of(len(seeds))
-            played = play(games, seeds, policy, section.steps, record=remember, patience=section.patience)
+            batch = environments.of(len(seeds))
+            played = play(batch, seeds, policy, section.steps, record=remember, patience=section.patience)
             about = {
                 "game": game.name,
                 "frames": game.version,
@@ -161,30 +138,29 @@ class CollectWork:
                 writer.add(recording.columns(episode))
             data = writer.finish()
             key = f"{self.folder}/{unit:06d}.parquet"
-            storage.put(key, data)  # the same bytes, should it be there already
+            storage.put(key, data)  # the same bytes, if it already exists
             lengths = [episode.steps for episode in played]
             return record(key, data, lengths, episodes=[asdict(episode) for episode in played])
 
         return do
 
+    def policy(self, episodes: range) -> Agent | ScriptedPolicy:
+        """The agent, or random actions that follow from the run's seed and the episodes' numbers. (E, T, A)"""
+        if self.driver:
+            return self.driver.agent(self.section, self.seed, episodes, self.game)
+        rngs = [generator(self.seed, "explore", episode) for episode in episodes]
+        scripts = [self.game.explore(self.section.policy, self.section.steps, rng) for rng in rngs]
+        return ScriptedPolicy(np.stack(scripts))
 
-def tracks(config: Config, episodes: range, driver: Driver | None = None) -> list[int]:
-    """The game's seeds; each agent drives tracks of its own."""
+
+def tracks(seed: int, episodes: range, driver: Driver | None = None) -> list[int]:
+    """The game's seeds; each agent drives on different tracks."""
     drivers = [driver.digest] if driver else []
-    return [training_episode(config.seed, "collect", *drivers, episode) for episode in episodes]
-
-
-def script(config: Config, episodes: range) -> ScriptedPolicy:
-    """Random actions, fixed beforehand: a pure function of the run's seed and the episodes' numbers. (E, T, A)"""
-    game, section = load(config.game), config.collect
-    scripts = [
-        game.explore(section.policy, section.steps, generator(config.seed, "explore", episode)) for episode in episodes
-    ]
-    return ScriptedPolicy(np.stack(scripts))
+    return [training_episode(seed, "collect", *drivers, episode) for episode in episodes]
 
 
 class Recording:
-    """One episode's rows, gathered step by step."""
+    """The rows of one episode, added step by step."""
 
     def __init__(self, steps: int, actions: int):
         self.frames = np.empty((steps, *FRAME), np.uint8)
@@ -200,7 +176,7 @@ class Recording:
         self.length += 1
 
     def add_reward(self, more: float) -> None:
-        """To the last step, if there was one: what it was worth beside the game's reward shows a step later."""
+        """Add to the last step's reward, if there was one: a curiosity bonus is known one step later."""
         if self.length:
             self.rewards[self.length - 1] += more
 

@@ -1,4 +1,4 @@
-"""Every frame of the rollouts as V sees it: (mu, logvar), in shards beside the frames'. M never touches pixels."""
+"""Encode all frames of the rollouts with V: (mu, logvar) in Parquet shards. M never sees pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,26 +8,32 @@ import numpy as np
 import torch
 
 from wm.agents.artifacts import load_vision
-from wm.config.schema import Config
-from wm.models.vision import Vision
+from wm.models.vision import Vision, encode_in_batches
 from wm.pool import Pool
-from wm.runs import storage as places
 from wm.runs.checkpoints import pack
-from wm.runs.datasets import data_set, rollouts
-from wm.runs.run import Manifest, Run, open_existing
+from wm.runs.datasets import latents_of, rollouts_of
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, open_existing
 from wm.runs.shards import MIRRORED, DataSet, ShardWriter, latent_schema, vector_column
-from wm.runs.storage import sha256
+from wm.runs.storage import open_storage, sha256
 from wm.stages.sharding import make_shards, record, restore
 
 
-def encode(config: Config, run: Run, pool: Pool) -> Manifest:
-    """Latents of all episodes, and the first frames' beside them, from which dreams start."""
-    vision = run.need("vision", config.vision.steps, "train_vision")
-    made = run.need("collect", config.collect.episodes, "collect")
-    stage = run.stage("latents", of=vision.digest)
-    data = rollouts(made)
-    work = Encode(config, run.uri, stage.folder, load_vision(vision).encoder_only(), data, _known(config, made, vision))
-    done = stage.complete(made.extent)
+def encode_rollouts(run: Run, pool: Pool) -> Manifest:
+    """Latents of all episodes, and those of their first frames in a file of their own, from which dreams start."""
+    config, vision, collected = run.config, run.need("vision"), run.need("collect")
+    stage, data = run.stage("latents"), rollouts_of(collected)
+    work = EncodeWork(
+        config.game,
+        config.latents.mirrored,
+        config.threads,
+        run.uri,
+        stage.folder,
+        load_vision(vision).encoder_only(),
+        data,
+        _already_encoded(run, collected, vision),
+    )
+    done = stage.complete(collected.extent)
     if done is not None:
         restore(done, run, stage, work, pool)
         return done
@@ -40,8 +46,8 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     key = stage.key(f"starts-{sha256(packed)[:12]}.safetensors")
     run.storage.commit(key, packed)
     return stage.commit(
-        made.extent,
-        inputs={"collect": made.digest, "vision": vision.digest},
+        collected.extent,
+        inputs={"collect": collected.digest, "vision": vision.digest},
         content={"shards": records, "starts": key, "files": {key: sha256(packed)}},
         metrics={
             "frames": sum(sum(record["lengths"]) for record in records),
@@ -50,46 +56,48 @@ def encode(config: Config, run: Run, pool: Pool) -> Manifest:
     )
 
 
-def _known(config: Config, rollouts: Manifest, vision: Manifest) -> DataSet:
-    """Latents of the first shards, which the run of the agent that drove has already if V was not trained since."""
-    if "earlier" not in rollouts.content:
+def _already_encoded(run: Run, collected: Manifest, vision: Manifest) -> DataSet:
+    """Latents of the first shards, which the collecting agent's run already has if V was not trained since."""
+    if "earlier" not in collected.content:
         return DataSet([])
-    there = open_existing(rollouts.config["collect.agent"]).stage("latents", of=vision.digest).manifest()
+    earlier = open_existing(collected.config["collect.agent"]).stage("latents", of=vision.digest).manifest()
     same = (
-        there is not None
-        and there.inputs.get("collect") == rollouts.content["earlier"]  # an unpacked agent's are of none
-        and there.config["latents.mirrored"] == config.latents.mirrored
+        earlier is not None
+        and earlier.inputs.get("collect") == collected.content["earlier"]  # an unpacked agent has no rollouts
+        and earlier.config["latents.mirrored"] == run.config.latents.mirrored
     )
-    return data_set(there, "encode") if there and same else DataSet([])
+    return latents_of(earlier) if earlier and same else DataSet([])
 
 
 @dataclass(frozen=True)
-class Encode:
+class EncodeWork:
     """Encode one shard of frames into one shard of latents."""
 
-    config: Config
+    game: str
+    mirrored: bool
+    threads: int
     uri: str
     folder: str
     vision: Vision
     data: DataSet
-    known: DataSet = DataSet([])  # the first of them, encoded already
-
-    @property
-    def threads(self) -> int:
-        return self.config.threads
+    encoded: DataSet = DataSet([])  # latents of the first shards, if they exist
 
     def build(self) -> Callable[[int], dict[str, Any]]:
-        storage = places.at(self.uri)
+        storage, encoder = open_storage(self.uri), self.vision.encoding()
+
+        @torch.inference_mode()
+        def encode(frames: np.ndarray) -> list[np.ndarray]:
+            return [part.numpy() for part in encode_in_batches(encoder, torch.from_numpy(frames.copy()))]
 
         def do(unit: int) -> dict[str, Any]:
-            data, first = self._take_over(unit) if unit < len(self.known.files) else self._make(unit)
+            data, first = self._copy(unit) if unit < len(self.encoded.files) else self._make(unit, encode)
             key = f"{self.folder}/{unit:06d}.parquet"
-            storage.put(key, data)  # the same bytes, should it be there already
+            storage.put(key, data)  # the same bytes, if it already exists
             return record(key, data, self.data.files[unit].shard.lengths, first=first)
 
         return do
 
-    def _make(self, unit: int) -> tuple[bytes, list[Any]]:
+    def _make(self, unit: int, encode: Callable[[np.ndarray], list[np.ndarray]]) -> tuple[bytes, list[Any]]:
         """A shard, and (mu, logvar) of each episode's first frame."""
         file = self.data.files[unit]
         episodes = [number for number, (other, _) in enumerate(self.data.episodes) if other is file]
@@ -99,30 +107,23 @@ class Encode:
                 episode, ["episode", "step", "frame", "action", "reward", "terminated", "truncated"]
             )
             frames, action = columns.pop("frame"), columns.pop("action")
-            latents = dict(zip(("mu", "logvar"), self._encode(frames), strict=True))  # (T, Z) each
+            latents = dict(zip(("mu", "logvar"), encode(frames), strict=True))  # (T, Z) each
             first.append([latents["mu"][0].tolist(), latents["logvar"][0].tolist()])
-            if self.config.latents.mirrored:
-                latents |= zip(MIRRORED, self._encode(frames[:, :, ::-1]), strict=True)
-            about = {"game": self.config.game}
+            if self.mirrored:
+                latents |= zip(MIRRORED, encode(frames[:, :, ::-1]), strict=True)
+            about = {"game": self.game}
             writer = writer or ShardWriter(latent_schema(latents, latents["mu"].shape[1], action.shape[1], about))
             vectors = {name: vector_column(values) for name, values in (latents | {"action": action}).items()}
             writer.add(columns | vectors)
         assert writer is not None, file
         return writer.finish(), first
 
-    def _take_over(self, unit: int) -> tuple[bytes, list[Any]]:
-        """The same, made before."""
-        file = self.known.files[unit]
+    def _copy(self, unit: int) -> tuple[bytes, list[Any]]:
+        """The same, from the existing latents."""
+        file = self.encoded.files[unit]
         data = file.storage.get(file.shard.key)
         if data is None or sha256(data) != file.shard.sha256:
             raise file.bad("is missing or damaged")
         latents = DataSet([file])
         seen = [latents.read(episode, ["mu", "logvar"]) for episode in range(len(file.shard.lengths))]
         return data, [[columns["mu"][0].tolist(), columns["logvar"][0].tolist()] for columns in seen]
-
-    @torch.inference_mode()
-    def _encode(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        encode = self.vision.encoding()
-        parts = [encode(part) for part in torch.from_numpy(frames.copy()).split(self.config.latents.batch)]
-        mu, logvar = (torch.cat(part).numpy() for part in zip(*parts, strict=True))  # (T, Z) each
-        return mu, logvar

@@ -1,59 +1,71 @@
-"""Train M on the latents: what comes next, given what was seen and done."""
+"""Train M on the latents: to predict what comes next, given what was seen and done."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from wm.agents.artifacts import load_vision
-from wm.config.schema import Config
+from wm.config.fields import of_kind
+from wm.config.schema import Memory
+from wm.envs import load
 from wm.pool import Pool
-from wm.runs.datasets import data_set
-from wm.runs.run import Manifest, Run, open_existing
-from wm.stages.training import conduct
+from wm.runs.datasets import latents_of
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run
+from wm.runs.shards import DataSet
+from wm.runs.storage import open_storage
+from wm.stages.training import run_training
 from wm.training.loop import Finished, train
 from wm.training.memory import MemoryLearner
 from wm.visuals.pictures import memory_pictures
 
 
-def train_memory(config: Config, run: Run, pool: Pool) -> Manifest:
-    """M, complete with its weights, its curves and pictures of what it expects."""
-    section = config.memory
-    vision = run.need("vision", config.vision.steps, "train_vision")
-    stage = run.stage("memory", of=vision.digest)
-    done = stage.complete(section.steps)
+def train_memory(run: Run, pool: Pool) -> Manifest:
+    """M: weights, curves and pictures."""
+    config, section, stage = run.config, run.config.memory, run.stage("memory")
+    done = stage.complete()
     if done is not None:
         return done
-    latents = run.need("latents", config.collect.episodes, "encode", of=vision.digest)
-    data_set(latents, "encode").verify()
-    task = MemoryTraining(config, run.uri, stage.folder, pool.device(section.device))
-    return conduct(task, section, {"latents": latents.digest, "vision": vision.digest}, stage, run, pool)
+    vision, latents = run.need("vision"), run.need("latents")
+    data = latents_of(latents)
+    data.verify()
+    task = MemoryTraining(
+        section,
+        of_kind(config, "bits"),
+        load(config.game).mirror if config.latents.mirrored else (),
+        data,
+        vision,
+        run.uri,
+        stage.folder,
+        pool.device(section.device),
+        config.workers.checkpoint_seconds,
+    )
+    return run_training(task, section, {"latents": latents.digest, "vision": vision.digest}, stage, pool)
 
 
 @dataclass(frozen=True)
 class MemoryTraining:
-    """The task that trains M; whoever runs it again goes on from its last checkpoint."""
+    """The task that trains M. Started again, it continues from its last checkpoint."""
 
-    config: Config
+    section: Memory
+    fields: dict[str, Any]  # the frozen fields by flag, for the sizes of M
+    mirror: tuple[float, ...]  # of actions; empty without mirrored latents
+    data: DataSet
+    vision: Manifest  # decodes M's predictions for the pictures
     uri: str
     folder: str
     device: str
+    checkpoint_seconds: float
 
     @property
     def threads(self) -> int:
-        return self.config.memory.threads
+        return self.section.threads
 
     def run(self) -> Iterator[Any]:
-        run, config = open_existing(self.uri), self.config
-        vision = run.need("vision", config.vision.steps, "train_vision")
-        latents = run.need("latents", config.collect.episodes, "encode", of=vision.digest)
-        learner = MemoryLearner(config, data_set(latents, "encode"), self.device)
-        for report in train(learner, config.memory, "memory", run.storage, self.folder):
+        storage, vision = open_storage(self.uri), load_vision(self.vision)
+        learner = MemoryLearner(self.section, self.fields, self.data, self.device, self.mirror)
+        for report in train(learner, "memory", storage, self.folder, self.checkpoint_seconds):
             if isinstance(report, Finished):
-                memory_pictures(
-                    learner.model,
-                    load_vision(vision),
-                    next(learner.held_out())[0],
-                    run.storage,
-                    f"{self.folder}/pictures",
-                )
+                held_out = next(learner.held_out())[0]
+                memory_pictures(learner.model, vision, held_out, storage, f"{self.folder}/pictures")
             yield report

@@ -1,6 +1,6 @@
-"""A stage that is a map over shards: workers write them, the driver records them, a manifest closes the list.
+"""Stages that map over shards: workers write them, the driver records them, a manifest completes the list.
 
-Beside each shard lies its record (key, hash, lengths), written after it: a shard counts once it has one.
+A shard's record (key, hash, lengths) is written after the shard, so a shard counts once it has a record.
 """
 
 import json
@@ -10,17 +10,18 @@ from typing import Any
 
 from wm.pool import Pool, Progress, Work
 from wm.runs.datasets import shards_of
-from wm.runs.run import Manifest, Run, Stage
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, Stage
 from wm.runs.storage import sha256, to_json
 
 log = logging.getLogger(__name__)
 
 
 def make_shards(run: Run, stage: Stage, work: Work, pool: Pool, count: int) -> list[dict[str, Any]]:
-    """The records of shards 0 to count - 1; only those that have none yet are made."""
+    """The records of shards 0 to count - 1. Only missing shards are made."""
     records = {unit: record for unit, record in _records(run, stage.folder).items() if unit < count}
     if records:
-        log.info("%s: %d of %d shards are there already", stage.name, len(records), count)
+        log.info("%s: %d of %d shards already exist", stage.name, len(records), count)
 
     def tell() -> None:
         frames = sum(sum(record["lengths"]) for record in records.values())
@@ -36,22 +37,22 @@ def make_shards(run: Run, stage: Stage, work: Work, pool: Pool, count: int) -> l
 
 
 def restore(manifest: Manifest, run: Run, stage: Stage, work: Work, pool: Pool) -> None:
-    """Make again the shards of a complete stage that somebody deleted: the same bytes, so the manifest holds."""
+    """Make deleted shards of a complete stage again, with the same bytes."""
     if manifest.storage.uri != run.uri:
-        return  # a base's data is its own run's business
+        return  # a base's data is restored by its own run
     sizes = run.storage.sizes(stage.folder)
     lost = [unit for unit, shard in enumerate(shards_of(manifest)) if sizes.get(shard.key) != shard.bytes]
     if not lost:
         return
-    log.warning("%s: %d shards are missing or damaged and are made again", stage.name, len(lost))
+    log.warning("%s: making %d missing or damaged shards again", stage.name, len(lost))
     with pool.crew(work) as crew:
         for unit, record in crew.map(lost):
             if record["sha256"] != manifest.content["shards"][unit]["sha256"]:
-                log.warning("%s came out otherwise than before (another processor or version?)", record["key"])
+                log.warning("%s differs from the original (another processor or version?)", record["key"])
 
 
 def record(key: str, data: bytes, lengths: Sequence[int], **more: Any) -> dict[str, Any]:
-    """What the manifest will say of a shard."""
+    """What the manifest records about a shard."""
     return {"key": key, "sha256": sha256(data), "bytes": len(data), "lengths": list(lengths), **more}
 
 

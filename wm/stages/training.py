@@ -1,14 +1,15 @@
-"""What the trainings of V and M have in common as stages: they run where they belong and resume by themselves."""
+"""What the stages that train V and M share."""
 
 from wm.config.schema import Training
 from wm.pool import Pool, Progress, Task
-from wm.runs.run import Manifest, Run, Stage
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, Stage
 from wm.training.loop import Finished
-from wm.training.weights import _made_in
+from wm.training.weights import manifest_in
 
 
-def conduct(task: Task, section: Training, inputs: dict[str, str], stage: Stage, run: Run, pool: Pool) -> Manifest:
-    """Run the training, pass on its progress, and commit what it made."""
+def run_training(task: Task, section: Training, inputs: dict[str, str], stage: Stage, pool: Pool) -> Manifest:
+    """Run the task, pass on its progress, and commit its result."""
     stage.begin()
     finished: Finished | None = None
     for report in pool.stream(task):
@@ -25,9 +26,9 @@ def conduct(task: Task, section: Training, inputs: dict[str, str], stage: Stage,
     )
 
 
-def take_over(section: Training, inputs: dict[str, str], stage: Stage, run: Run) -> Manifest:
-    """Another run's model as this one's: the same content, so what was made of it there can be told to be of it."""
-    manifest = _made_in(section.init, stage.name)
+def reuse(section: Training, inputs: dict[str, str], stage: Stage, run: Run) -> Manifest:
+    """Another run's model, unchanged. It keeps its digest, so what was made with it is recognised."""
+    manifest = manifest_in(section.init, stage.name)
     for key in manifest.content["files"]:
         run.storage.put(key, manifest.read(key))
     run.tell(Progress(stage.name, section.steps, section.steps, "steps"))

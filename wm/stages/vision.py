@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wm.config.schema import Config
+from wm.config.schema import Vision
+from wm.envs import Game, load
 from wm.pool import Pool
-from wm.runs.datasets import rollouts
-from wm.runs.run import Manifest, Run, open_existing
-from wm.stages.training import conduct, take_over
+from wm.runs.datasets import rollouts_of
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run
+from wm.runs.shards import DataSet
+from wm.runs.storage import open_storage
+from wm.stages.training import reuse, run_training
 from wm.training.loop import Finished, train
 from wm.training.vaegan import VaeGanLearner
 from wm.training.vision import VisionLearner
@@ -17,37 +21,46 @@ from wm.visuals.pictures import vision_pictures
 LEARNERS: dict[str, type[VisionLearner]] = {"vae": VisionLearner, "vaegan": VaeGanLearner}
 
 
-def train_vision(config: Config, run: Run, pool: Pool) -> Manifest:
-    """V, complete with its weights, its curves and pictures of what it sees."""
-    section, stage = config.vision, run.stage("vision")
-    done = stage.complete(section.steps)
+def train_vision(run: Run, pool: Pool) -> Manifest:
+    """V: weights, curves and pictures."""
+    config, section, stage = run.config, run.config.vision, run.stage("vision")
+    done = stage.complete()
     if done is not None:
         return done
-    made = run.need("collect", config.collect.episodes, "collect")
+    collected = run.need("collect")
+    inputs = {"collect": collected.digest}
     if section.frozen:
-        return take_over(section, {"collect": made.digest}, stage, run)
-    rollouts(made).verify()
-    task = VisionTraining(config, run.uri, pool.device(section.device))
-    return conduct(task, section, {"collect": made.digest}, stage, run, pool)
+        return reuse(section, inputs, stage, run)
+    data = rollouts_of(collected)
+    data.verify()
+    game, device = load(config.game), pool.device(section.device)
+    task = VisionTraining(
+        section, game, config.seed, data, run.uri, stage.folder, device, config.workers.checkpoint_seconds
+    )
+    return run_training(task, section, inputs, stage, pool)
 
 
 @dataclass(frozen=True)
 class VisionTraining:
-    """The task that trains V; whoever runs it again goes on from its last checkpoint."""
+    """The task that trains V. Started again, it continues from its last checkpoint."""
 
-    config: Config
+    section: Vision
+    game: Game
+    seed: int
+    data: DataSet
     uri: str
+    folder: str
     device: str
+    checkpoint_seconds: float
 
     @property
     def threads(self) -> int:
-        return self.config.vision.threads
+        return self.section.threads
 
     def run(self) -> Iterator[Any]:
-        run = open_existing(self.uri)
-        made = run.need("collect", self.config.collect.episodes, "collect")
-        learner = LEARNERS[self.config.vision.kind](self.config, rollouts(made), self.device)
-        for report in train(learner, self.config.vision, "vision", run.storage, "vision"):
+        storage = open_storage(self.uri)
+        learner = LEARNERS[self.section.kind](self.section, self.game, self.seed, self.data, self.device)
+        for report in train(learner, "vision", storage, self.folder, self.checkpoint_seconds):
             if isinstance(report, Finished):
-                vision_pictures(learner.model, learner.measured, run.storage, "vision/pictures")
+                vision_pictures(learner.model, learner.measured, storage, f"{self.folder}/pictures")
             yield report

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wm.config.schema import Training
 from wm.errors import Failure
 from wm.pool import Progress
 from wm.runs.checkpoints import Checkpoints, unpack
@@ -40,20 +39,20 @@ class Finished:
 
 
 def train(
-    learner: Learner, section: Training, name: str, storage: Storage, folder: str
+    learner: Learner, name: str, storage: Storage, folder: str, checkpoint_seconds: float
 ) -> Iterator[Progress | Finished]:
-    """Train up to the budget, from the last checkpoint if there is one."""
-    checkpoints = Checkpoints(storage, f"{folder}/checkpoints")
+    """Train for as many steps as the learner's section wants, from the last checkpoint if there is one."""
+    section, checkpoints = learner.section, Checkpoints(storage, f"{folder}/checkpoints")
     rows: list[dict[str, float]] = []
-    step, best, bad = 0, _Best(), 0
+    step, best = 0, _Best()
     found = checkpoints.newest()
     if found is not None:
         state, info = found
         learner.load_state(state)
-        step, best, bad, rows = info["step"], _Best(**info["best"]), info["bad"], info["rows"]
-        log.info("%s goes on from step %d", name, step)
+        step, best, rows = info["step"], _Best(**info["best"]), info["rows"]
+        log.info("%s resumes from step %d", name, step)
     else:
-        rows.append(_measure(learner, 0))  # what it began with: getting worse than that is divergence
+        rows.append(_measure(learner, 0))  # to detect divergence: a model worse than at its start
     saved, told, waited, began, first = time.monotonic(), 0.0, 0.0, time.monotonic(), step
     measured: list[dict[str, Tensor]] = []
 
@@ -61,7 +60,7 @@ def train(
         nonlocal saved
         storage.put(f"{folder}/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
         storage.put(f"{folder}/events.out.tfevents.0.{name}", event_file(name, rows))
-        info = {"step": step, "best": vars(best), "bad": bad, "rows": rows}
+        info = {"step": step, "best": vars(best), "rows": rows}
         checkpoints.save(step, learner.state(), info, keep=best.key)
         saved = time.monotonic()
 
@@ -71,7 +70,7 @@ def train(
 
     batches = learner.batches(step)
     yield progress()
-    while step < section.steps and not (section.patience and bad >= section.patience):
+    while step < section.steps:
         asked = time.monotonic()
         batch = next(batches)
         waited += time.monotonic() - asked
@@ -86,11 +85,8 @@ def train(
             held_out = rows[-1]["held_out_loss"]
             if learner.newest or held_out < best.loss:
                 best = _Best(step, held_out, checkpoints.save_best(step, learner.weights()))
-                bad = 0
-            else:
-                bad += 1
         now = time.monotonic()
-        if now - saved >= section.checkpoint_seconds and _finite(learner.weights()):
+        if now - saved >= checkpoint_seconds and _finite(learner.weights()):
             checkpoint()
         if now - told >= 1:
             told = now

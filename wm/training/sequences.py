@@ -1,4 +1,4 @@
-"""TODO"""
+"""Latents as padded sequences, the batches that M is trained on."""
 
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ class Sequences:
 
 
 class Episodes:
-    """Latents of all episodes, in memory: some 300 bytes a step for 32 numbers, so ten million steps fit in 3 GB.
+    """The latents of all episodes in memory: about 300 bytes per step for a z of 32, so 3 GB for ten million steps.
 
-    With a mirror, all steps come once more in the columns, as it shows them.
+    With a mirror, the columns hold all steps a second time as mirror images.
     """
 
     def __init__(self, data: DataSet, device: str, mirror: tuple[float, ...] = ()):

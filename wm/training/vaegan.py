@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from wm.config.schema import Config
+from wm.config.schema import Vision
+from wm.envs import Game
 from wm.errors import Failure
 from wm.models.vaegan import Discriminator, Losses, Played, play, route, turns, variance
 from wm.runs.shards import DataSet
@@ -24,10 +25,10 @@ class VaeGanLearner(VisionLearner):
 
     newest = True
 
-    def __init__(self, config: Config, data: DataSet, device: str):
-        super().__init__(config, data, device)
+    def __init__(self, section: Vision, game: Game, seed: int, data: DataSet, device: str):
+        super().__init__(section, game, seed, data, device)
         torch.manual_seed(derive(self.seed, "vision", "discriminator"))
-        self.discriminator = Discriminator(self.section.gan_layer).to(device)
+        self.discriminator = Discriminator().to(device)
         self.optimisers = {
             "adam_encoder": self._adam(self.model.encoder()),
             "adam_decoder": self._adam(self.model.decoder()),

@@ -1,32 +1,35 @@
-"""TODO"""
+"""The models of other runs, as weights to start from."""
 
 from torch import nn
 
 from wm.errors import UserError
 from wm.runs.checkpoints import unpack
-from wm.runs.run import Manifest, open_existing
+from wm.runs.manifest import Manifest
+from wm.runs.run import open_existing
 
 
-def _made_in(uri: str, stage: str) -> Manifest:
+def manifest_in(uri: str, stage: str) -> Manifest:
     """The V or M of another run."""
     run = open_existing(uri)
     vision = run.stage("vision").manifest()
     manifest = vision if stage == "vision" or vision is None else run.stage(stage, of=vision.digest).manifest()
     if manifest is None:
-        raise UserError(f"no complete {stage} in {uri} to start from: complete it there, or leave --{stage}.init out")
+        raise UserError(
+            f"no completed {stage} stage in {uri} to start from: complete it there, or remove --{stage}.init"
+        )
     return manifest
 
 
 def start_from(model: nn.Module, uri: str, stage: str) -> None:
-    """Give an untrained model the weights of another run's."""
+    """Load the weights of the run at this URI, if there is one."""
     if not uri:
         return
-    manifest = _made_in(uri, stage)
+    manifest = manifest_in(uri, stage)
     try:
         load_weights(model, manifest)
     except RuntimeError:
         raise UserError(
-            f"the {stage} in {uri} has another shape than this run's: give --{stage}.init a run of the same sizes"
+            f"the {stage} model in {uri} has other sizes than this run's: use an --{stage}.init run of the same sizes"
         ) from None
 
 

@@ -1,25 +1,22 @@
-"""What a person looks at: whether V sees what matters, and what M makes of it.
+"""Pictures of what V sees and what M predicts.
 
-Functions that return an array draw one picture; the two that take a place put them there as PNG files.
-The same model and data give the same picture: what is drawn at random comes from a generator of its own.
+Functions that return an array draw one picture; the two that take a storage write them there as PNG files. Samples
+come from a generator with a fixed seed, so the same model and data give the same picture.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wm.models.memory import MDNRNN, Prediction, sample
-from wm.models.vision import Vision, draw
+from wm.models.vision import Vision, draw, encode_in_batches, kl_divergence
 from wm.runs.storage import Storage
 from wm.training.diagnostics import correlation
+from wm.training.sequences import Sequences
 from wm.visuals.drawing import BLUE, GREY, Curve, enlarged, framed, grid, legend, panel, png, stacked, title
-
-if TYPE_CHECKING:  # the stage itself needs this file
-    from wm.training.sequences import Sequences
 
 TAUS = (0.1, 0.5, 1.0, 1.3)
 WARM_UP = 20  # real steps that M is shown before it dreams
@@ -38,7 +35,7 @@ def vision_pictures(vision: Vision, frames: Tensor, storage: Storage, folder: st
 def memory_pictures(
     memory: MDNRNN,
     vision: Vision,
-    held: "Sequences",
+    held: Sequences,
     storage: Storage,
     folder: str,
     taus: Sequence[float] = TAUS,
@@ -54,8 +51,8 @@ class Seen:
     def __init__(self, vision: Vision, frames: Tensor):
         device = next(vision.parameters()).device
         with torch.no_grad():
-            encoded = [vision.encode(part.to(device)) for part in frames.split(128)]
-        self.mu, self.logvar = (torch.cat(parts).cpu() for parts in zip(*encoded, strict=True))  # (B, Z)
+            encoded = encode_in_batches(vision.encode, frames.to(device))
+        self.mu, self.logvar = (part.cpu() for part in encoded)  # (B, Z)
         self.frames, self.decoded = frames.cpu(), decoded(vision, self.mu)  # (B, 64, 64, 3)
         self.error = ((self.decoded - self.frames / 255) ** 2).sum(dim=(1, 2, 3))  # (B,)
         self.easiest = self.error.argsort(stable=True)  # (B,), then harder and harder
@@ -83,7 +80,7 @@ class Traversed:
 
     def __init__(self, vision: Vision, seen: Seen, rows: int = 8):
         self.values, self.typical = torch.arange(-3.0, 4.0), int(seen.easiest[len(seen.easiest) // 2])
-        self.activity = _kl(seen.mu, seen.logvar).mean(dim=0)  # (Z,)
+        self.activity = kl_divergence(seen.mu, seen.logvar).mean(dim=0)  # (Z,)
         self.active = self.activity.argsort(descending=True, stable=True)[:rows]
         mu = seen.mu[self.typical]  # (Z,)
         z = mu.repeat(len(self.active), len(self.values), 1)  # (rows, values, Z)
@@ -119,7 +116,7 @@ class Strips:
         self,
         memory: MDNRNN,
         vision: Vision,
-        held: "Sequences",
+        held: Sequences,
         taus: Sequence[float] = TAUS,
         columns: int = 9,
         every: int = 8,
@@ -137,14 +134,14 @@ class Strips:
         self.about = f"M has been shown {warm} real steps; from the start on it is told nothing but the real actions"
 
 
-def filmstrip(memory: MDNRNN, vision: Vision, held: "Sequences", taus: Sequence[float] = TAUS) -> np.ndarray:
+def filmstrip(memory: MDNRNN, vision: Vision, held: Sequences, taus: Sequence[float] = TAUS) -> np.ndarray:
     """Reality above the dreams, from the coldest to the hottest."""
     found = Strips(memory, vision, held, taus)
     cells = [[enlarged(frame.numpy()) for frame in strip] for strip in found.frames]
     return stacked([title("M: what came, and what it dreams", found.about), grid(cells, found.labels, found.heads)])
 
 
-def predictions(memory: MDNRNN, held: "Sequences", dimensions: int = 5, steps: int = 200) -> np.ndarray:
+def predictions(memory: MDNRNN, held: Sequences, dimensions: int = 5, steps: int = 200) -> np.ndarray:
     """Curves of what M expected one step ahead, of the most active numbers of z, the reward and the end."""
     row, begin, end = _telling(held, steps)
     columns = (held.mu, held.logvar, held.a, held.reward, held.done)
@@ -154,7 +151,7 @@ def predictions(memory: MDNRNN, held: "Sequences", dimensions: int = 5, steps: i
     mean, sigma = moments(expected)  # (T, Z)
     # z[t+1] was expected at step t, the reward at its own step
     came, before = slice(begin + 1, end), slice(begin, end - 1)
-    activity = _kl(held.mu, held.logvar)[held.mask > 0].mean(dim=0).cpu()  # (Z,)
+    activity = kl_divergence(held.mu, held.logvar)[held.mask > 0].mean(dim=0).cpu()  # (Z,)
     panels = []
     for i in activity.argsort(descending=True, stable=True)[:dimensions].tolist():
         real, guess = mu[came, i], mean[before, i]
@@ -219,7 +216,7 @@ def _unlike(frames: Tensor, order: Tensor, count: int) -> Tensor:
     return torch.tensor((chosen + alike)[:count])
 
 
-def _telling(held: "Sequences", steps: int) -> tuple[int, int, int]:
+def _telling(held: Sequences, steps: int) -> tuple[int, int, int]:
     """(row, begin, end) of the stretch that earns most or shows an end: something happens there."""
     steps = max(1, min(steps, int(held.mask.sum(dim=1).max())))
     earned = ((held.reward + held.done) * held.mask).unfold(1, steps, 1).sum(dim=-1)  # (B, T - steps + 1)
@@ -256,11 +253,6 @@ def _compared(
 
 def _error(guess: Tensor, real: Tensor) -> str:
     return f"{float(((guess - real) ** 2).mean()):.3f}" if len(real) else "-"
-
-
-def _kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, exp(logvar)) || N(0, 1)) of each number."""
-    return 0.5 * (mu**2 + logvar.exp() - 1 - logvar)
 
 
 def _generator(seed: int = 0) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""Watching an agent, step by step: the game, what V sees of it, what M expects next, and what it dreams meanwhile."""
+"""An agent step by step: the game, what V sees, what M predicts, and M's dream from the same start."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,24 +17,24 @@ from wm.models.memory import State
 from wm.seeds import derive
 from wm.visuals.pictures import decoded, moments
 
-AWAKE = 60  # steps of the real game after which M begins to dream: CarRacing zooms in until then
+AWAKE = 60  # steps of the real game before M's dream starts: CarRacing zooms in until then
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One step: what there is to see, the largest picture first, and what has come of it."""
+    """One step: its pictures, the largest first, and the score."""
 
     step: int
     score: float  # so far
-    a: np.ndarray  # (A,), what C does now
+    a: np.ndarray  # (A,), C's action
     views: tuple[tuple[str, np.ndarray], ...]  # name and picture (height, width, 3) uint8
 
 
 def real(agent: Trained, seed: int, steps: int = 0, every: int = 1, awake: int = AWAKE) -> Iterator[Scene]:
-    """An episode of the unmodified game, every so many steps.
+    """An episode of the unmodified game, one scene per `every` steps.
 
-    After `awake` steps M falls asleep beside it: its dream begins with what the agent sees and remembers there, and
-    C drives in it, too, but nothing of the real game gets in any more.
+    After `awake` steps a dream starts from the agent's z and M's state. C drives in it as well, without any further
+    input from the game.
     """
     game = agent.game
     driver = agent.agent(seed=derive("watch", seed))
@@ -48,7 +48,7 @@ def real(agent: Trained, seed: int, steps: int = 0, every: int = 1, awake: int =
             z = driver.z.clone()  # (1, Z)
             if agent.memory is not None and step == awake:
                 memories = torch.cat(remembered, dim=1).numpy() if remembered else None  # (1, 2H)
-                here = Starts(z.numpy(), np.full(z.shape, -np.inf, np.float32), memories)  # nothing left to chance
+                here = Starts(z.numpy(), np.full(z.shape, -np.inf, np.float32), memories)  # no noise at the start
                 dream = SingleDream(agent, here, derive("watch", "dream", seed))
             if step % every == 0:
                 imagined = {"V sees": z, "M expected": expected, "M dreams": dream.z if dream else None}
@@ -68,53 +68,51 @@ def real(agent: Trained, seed: int, steps: int = 0, every: int = 1, awake: int =
 
 
 def dreamt(agent: Trained, seed: int, steps: int = 0, every: int = 1, tau: float | None = None) -> Iterator[Scene]:
-    """An episode of the dream, decoded by V; the score is what M predicts."""
+    """An episode of the dream, decoded by V; the score is M's prediction."""
     if agent.memory is None:
-        raise UserError("this agent has no M to dream with: watch it --in real")
+        raise UserError("this agent has no M to dream with: use --in real")
     if agent.starts is None:
-        raise UserError("there are no first frames to dream from: encode the rollouts with `python -m jobs.encode`")
+        raise UserError("there are no first frames to dream from: run `python -m jobs.latents`")
     dream, score = SingleDream(agent, agent.starts, derive("watch", "dream", seed), tau=tau), 0.0
     for step in range(steps or agent.game.max_steps):
         z = dream.z
         reward = dream.step()
         if step % every == 0:
-            yield Scene(step, score, dream.a, _decoded(agent, {f"dream, tau {dream.tau:g}": z}))
+            yield Scene(step, score, dream.a, _decoded(agent, {f"dream, tau {dream.world.rules.tau:g}": z}))
         score += reward
         if dream.over:
             break
 
 
 class SingleDream:
-    """One dream, in which C acts on what it dreams."""
+    """One dream with C acting in it."""
 
     def __init__(self, agent: Trained, starts: Starts, seed: int, tau: float | None = None):
         assert agent.memory is not None
-        rules = replace(rules_of(agent.config), dropout=0.0)
+        rules = rules_of(agent.config, agent.game)
         rules = rules if tau is None else replace(rules, tau=tau)
         self.world = World(agent.memory, starts, rules, agent.game.squash)
         self.controller, self.rng, self.over = agent.controller, np.random.default_rng(seed), False
         self.theta = self.controller.tensor(agent.theta)  # (1, N)
-        self.sleepers = self.world.sleepers(1)
-        state, self.tau = self.world.begin(self.rng)
-        self.sleepers.state[0] = torch.from_numpy(state)
-        self.sleepers.tau[0] = self.tau
+        self.batch = self.world.batch(1)
+        self.batch.state[0] = torch.from_numpy(self.world.begin(self.rng))
 
     @property
     def z(self) -> Tensor:
-        """What is dreamt now. (1, Z)"""
-        return self.sleepers.z.clone()
+        """The current latent vector. (1, Z)"""
+        return self.batch.z.clone()
 
     @property
     def a(self) -> np.ndarray:
-        """What was done in the last step. (A,)"""
-        return self.sleepers.a[0].numpy().copy()
+        """The last action. (A,)"""
+        return self.batch.a[0].numpy().copy()
 
     @torch.inference_mode()
     def step(self) -> float:
-        """The next moment, and what it is worth; once the dream is over nothing moves."""
+        """Take a step and return its reward; after the end nothing changes."""
         if self.over:
             return 0.0
-        s = self.sleepers
+        s = self.batch
         features = s.state[:, : self.controller.features_size].unsqueeze(1)  # (1, 1, F)
         s.a.copy_(self.world.squash(self.controller.act(self.theta, features).squeeze(1)))
         self.world.step(s, torch.from_numpy(self.world.noise(self.rng, 1)))
@@ -123,7 +121,7 @@ class SingleDream:
 
 
 def _picture(environment: gymnasium.Env, frame: np.ndarray) -> np.ndarray:
-    """What the game shows to people, or what it shows to V where it has nothing more."""
+    """The game's own rendering, or V's frame if there is none."""
     try:
         picture = environment.render()
     except NotImplementedError:
@@ -133,9 +131,7 @@ def _picture(environment: gymnasium.Env, frame: np.ndarray) -> np.ndarray:
 
 def _decoded(agent: Trained, imagined: dict[str, Tensor | None]) -> tuple[tuple[str, np.ndarray], ...]:
     if not agent.decodes:
-        raise UserError(
-            "this agent came without V's decoder, so nobody can watch it: copy NAME-decoder.safetensors, too"
-        )
+        raise UserError("this agent has no decoder for V: put NAME-decoder.safetensors next to its file")
     there = {name: z for name, z in imagined.items() if z is not None}
     frames = decoded(agent.vision, torch.cat(list(there.values())))  # (B, 64, 64, 3)
     frames = (frames.clamp(0, 1) * 255).round().byte()

@@ -7,7 +7,8 @@ import pytest
 
 from wm.agents.artifacts import parts
 from wm.agents.card import card_of, env_steps
-from wm.agents.trained import export, load_trained, of_run
+from wm.agents.files import export_agent, load_agent
+from wm.agents.trained import of_run
 from wm.agents.unpack import unpack
 from wm.config.schema import Config
 from wm.pool import LocalPool
@@ -44,8 +45,8 @@ def test_the_curve_goes_on_where_the_other_run_s_ended(tiny: Run, tmp_path: Path
     assert before[-1].steps == env_steps(tiny) == frames + metrics["env_steps"]
     assert max(point.score for point in before) == metrics["best_validation"]
     file = tmp_path / "agent.safetensors"
-    file.write_bytes(export(replace(of_run(tiny), card=card_of(tiny)), half=False)[0])
-    theirs = unpack(load_trained(str(file)), str(tmp_path / "theirs"))
+    file.write_bytes(export_agent(replace(of_run(tiny), card=card_of(tiny)), half=False)[0])
+    theirs = unpack(load_agent(str(file)), str(tmp_path / "theirs"))
     config = replace(theirs.config, evolve=replace(theirs.config.evolve, init=theirs.uri, init_sigma=0.01))
     run = start_run(str(tmp_path / "ours"), "tiny", config, base=theirs.uri)
     assert [point.steps for point in curve(run)] == [before[-1].steps]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wm.agents.card import ORIGINS
-from wm.agents.trained import SHIPPED, load_trained
+from wm.agents.files import SHIPPED, load_agent
 from wm.envs.rollout import play
 from wm.seeds import test_episode as episode_seed
 
@@ -28,7 +28,7 @@ def test_it_is_small_and_its_card_says_how_it_scores(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_tells_nobody_where_it_was_made(name: str) -> None:
-    card = load_trained(name).card
+    card = load_agent(name).card
     origins = [made["config"].get(path, "") for run in card["runs"] for made in run["made"] for path in ORIGINS]
     assert any(origins)
     assert not any("/" in uri for uri in origins)
@@ -36,7 +36,7 @@ def test_it_tells_nobody_where_it_was_made(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_plays_the_unmodified_game(name: str) -> None:
-    agent, (episodes, least) = load_trained(name), LEAST[name]
+    agent, (episodes, least) = load_agent(name), LEAST[name]
     games = [agent.game.make(exact=True) for _ in range(episodes)]
     played = play(
         games, [episode_seed(number) for number in range(episodes)], agent.agent(episodes), agent.game.max_steps

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from wm.agents.card import card_of, env_steps, markdown, scored
-from wm.agents.trained import Trained, export, load_trained, of_run
+from wm.agents.files import export_agent, load_agent
+from wm.agents.trained import Trained, of_run
 from wm.agents.unpack import unpack
 from wm.config.presets import PRESETS
 from wm.config.schema import Polish, Rounds, Workers
@@ -28,10 +29,10 @@ def trained(tiny: Run) -> Trained:
 
 
 def shipped(trained: Trained, folder: Path, half: bool, decoder: bool = True) -> Trained:
-    files = export(trained, half)
+    files = export_agent(trained, half)
     for name, data in zip(("it", "it-decoder"), files if decoder else files[:1], strict=False):
         (folder / f"{name}.safetensors").write_bytes(data)
-    return load_trained(str(folder / "it.safetensors"))
+    return load_agent(str(folder / "it.safetensors"))
 
 
 def test_what_is_loaded_is_what_was_exported(trained: Trained, tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_what_is_loaded_is_what_was_exported(trained: Trained, tmp_path: Path) -
 
 
 def test_half_precision_takes_half_the_room_and_hardly_changes_anything(trained: Trained, tmp_path: Path) -> None:
-    whole, half = (sum(map(len, export(trained, half))) for half in (False, True))
+    whole, half = (sum(map(len, export_agent(trained, half))) for half in (False, True))
     assert half < 0.55 * whole
     loaded = shipped(trained, tmp_path, half=True)
     frames = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
@@ -85,7 +86,7 @@ def test_what_is_no_agent_is_refused(tmp_path: Path, content: bytes | None) -> N
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError):
-        load_trained(str(path))
+        load_agent(str(path))
 
 
 def test_the_card_says_how_it_was_made(tiny: Run) -> None:
@@ -117,10 +118,10 @@ def test_a_file_stands_alone_and_tells_nobody_where_runs_lie(tiny: Run, tmp_path
     run = start_run(str(tmp_path / "further"), "tiny", replace(TINY, evolve=section), base=tiny.uri)
     evolve(run.config, run, LocalPool())
     file = tmp_path / "it.safetensors"
-    file.write_bytes(export(replace(of_run(run), card=card_of(run)), half=True)[0])
+    file.write_bytes(export_agent(replace(of_run(run), card=card_of(run)), half=True)[0])
     assert Path(tiny.uri).name.encode() in file.read_bytes()
     assert str(Path(tiny.uri).parent).encode() not in file.read_bytes()
-    theirs = unpack(load_trained(str(file)), str(tmp_path / "theirs"))
+    theirs = unpack(load_agent(str(file)), str(tmp_path / "theirs"))
     np.testing.assert_array_equal(of_run(theirs).theta, of_run(run).theta)
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from wm.agents.card import card_of, env_steps
-from wm.agents.trained import Trained, export, load_trained, of_run
+from wm.agents.files import export_agent, load_agent
+from wm.agents.trained import Trained, of_run
 from wm.agents.unpack import unpack
 from wm.errors import UserError
 from wm.pipeline import pipeline
@@ -21,10 +22,10 @@ from wm.stages.evolve import evolve
 @pytest.fixture(scope="module")
 def shipped(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("shipped")
-    files = export(replace(of_run(tiny), card=card_of(tiny)), half=True)
+    files = export_agent(replace(of_run(tiny), card=card_of(tiny)), half=True)
     for name, data in zip(("it", "it-decoder"), files, strict=True):
         (folder / f"{name}.safetensors").write_bytes(data)
-    return load_trained(str(folder / "it.safetensors"))
+    return load_agent(str(folder / "it.safetensors"))
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_it_is_the_agent_that_was_in_the_file(shipped: Trained, unpacked: Run) -
 def test_a_decoder_that_did_not_come_is_not_made_up(shipped: Trained, tmp_path: Path) -> None:
     run = unpack(replace(shipped, decodes=False), str(tmp_path / "blind"))
     assert not of_run(run).decodes
-    assert export(of_run(run), half=True)[1] is None
+    assert export_agent(of_run(run), half=True)[1] is None
     assert "came without V&#x27;s decoder" in run_report(run)
 
 

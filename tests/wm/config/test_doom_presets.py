@@ -10,7 +10,7 @@ from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.dream.rules import rules_of
 from wm.errors import UserError
-from wm.models.build import controller_of, untrained_memory
+from wm.models.build import controller_of, new_memory
 from wm.models.vision import VAE
 from wm.seeds import VALIDATION
 from wm.stages.evolve import validation_games
@@ -23,7 +23,7 @@ def evolving(config: Config, **fields: object) -> Config:
 
 
 def test_v_m_and_c_have_as_many_parameters_as_the_paper_s() -> None:
-    memory = untrained_memory(of_kind(DOOM, "bits"), DOOM.vision.z)
+    memory = new_memory(of_kind(DOOM, "bits"), DOOM.vision.z)
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (VAE(DOOM.vision.z), memory)]
     assert [*sizes, controller_of(DOOM).size] == [4_446_915, 1_678_785, 1_088]
     assert memory.inputs == 66  # z, a and the previous done

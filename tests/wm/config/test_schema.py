@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wm.config.fields import flag, from_dict, grown, leaves, of_kind, to_dict
+from wm.config.fields import extended, flag, from_dict, leaves, of_kind, to_dict
 from wm.config.presets import PRESETS
 from wm.config.schema import Config, completed
 from wm.errors import UserError
@@ -60,21 +60,21 @@ def test_what_changes_bits_is_frozen_and_both_values_are_named() -> None:
     for path, value in (("seed", 2), ("vision.z", 64), ("evolve.where", "dream"), ("memory.learning_rate", 0.5)):
         old = leaves(TINY)[tuple(path.split("."))][1]
         with pytest.raises(UserError, match=rf"--{path.replace('_', '-')} {old}, not {value}: leave the flag out"):
-            grown(TINY, changed(TINY, path, value))
+            extended(TINY, changed(TINY, path, value))
 
 
 def test_extents_grow_and_fall_no_further_than_what_is_done() -> None:
     more = changed(TINY, "vision.steps", 7)
-    assert grown(TINY, more) == more
+    assert extended(TINY, more) == more
     for done in ({}, {"vision.steps": 7}, {"vision.steps": 8}):  # 8: a base's
         with pytest.raises(UserError, match=r"--vision.steps 6 is less than this run has come to: say 7 or more"):
-            grown(more, TINY, lambda done=done: done)  # type: ignore[misc]
-    assert grown(more, TINY, lambda: {"vision.steps": 6}) == TINY
+            extended(more, TINY, lambda done=done: done)  # type: ignore[misc]
+    assert extended(more, TINY, lambda: {"vision.steps": 6}) == TINY
 
 
 def test_what_is_free_is_free() -> None:
     other = changed(changed(TINY, "workers.count", 7), "memory.checkpoint_seconds", 1.0)
-    assert grown(TINY, other) == other
+    assert extended(TINY, other) == other
 
 
 @pytest.mark.parametrize(

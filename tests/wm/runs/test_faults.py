@@ -14,10 +14,10 @@ from wm.config.presets import PRESETS
 from wm.errors import UserError
 from wm.pipeline import pipeline
 from wm.pool import LocalPool, Progress
-from wm.runs import storage as places
 from wm.runs.datasets import data_set
 from wm.runs.run import Run, start_run
 from wm.runs.shards import DataSet
+from wm.runs.storage import open_storage
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def faults(s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def test_every_verb_outlives_a_store_that_fails_often(faults: Faults, s3: Callable[[str], str]) -> None:
-    storage = places.at(s3("often"))
+    storage = open_storage(s3("often"))
     faults.share = 0.3
     data = [os.urandom(100_000 + number) for number in range(6)]
     for number, one in enumerate(data):
@@ -56,7 +56,7 @@ def test_of_many_at_once_exactly_one_wins_whatever_answers_are_lost(faults: Faul
     barrier = threading.Barrier(8)
 
     def attempt(number: int) -> list[bool]:
-        storage, won = places.at(uri), []
+        storage, won = open_storage(uri), []
         for key in range(3):
             barrier.wait()
             won.append(storage.put_new(str(key), b"%d" % number))
@@ -67,7 +67,7 @@ def test_of_many_at_once_exactly_one_wins_whatever_answers_are_lost(faults: Faul
     for key in range(3):
         winners = [number for number, each in enumerate(won) if each[key]]
         assert len(winners) == 1
-        assert places.at(uri).get(str(key)) == b"%d" % winners[0]
+        assert open_storage(uri).get(str(key)) == b"%d" % winners[0]
 
 
 def test_the_whole_pipeline_with_one_request_in_ten_failing(
@@ -110,7 +110,7 @@ def test_a_bucket_that_stays_away_is_given_up_in_time(
     faults: Faults, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(places, "PATIENCE", 1.0)
-    storage = places.at(s3("gone"))
+    storage = open_storage(s3("gone"))
     faults.away = True
     start = time.monotonic()
     with pytest.raises(OSError, match="S3"):

@@ -14,8 +14,8 @@ import pytest
 
 from wm.errors import UserError
 from wm.runs import lease as leases
-from wm.runs import storage as places
 from wm.runs.lease import Lease, hold
+from wm.runs.storage import open_storage
 
 processes = multiprocessing.get_context("forkserver")  # obstore has threads, so no plain fork
 
@@ -38,7 +38,7 @@ def other(uri: str) -> Iterator[Callable[..., Any]]:
         process.start()
         started.append(process)
         end = time.monotonic() + 60
-        while not places.at(uri).sizes("lease"):
+        while not open_storage(uri).sizes("lease"):
             assert time.monotonic() < end
             time.sleep(0.01)
         return process
@@ -51,7 +51,7 @@ def other(uri: str) -> Iterator[Callable[..., Any]]:
 
 def _hold_for_good(uri: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)  # the server that forks may be older than the bucket
-    with hold(places.at(uri)):
+    with hold(open_storage(uri)):
         time.sleep(1000)
 
 
@@ -62,7 +62,7 @@ def elsewhere(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> Lease:
 
 
 def test_it_is_given_back(uri: str) -> None:
-    storage = places.at(uri)
+    storage = open_storage(uri)
     for _ in range(3):
         with hold(storage) as lease:
             assert list(storage.sizes()) == ["lease/0001.json"]
@@ -76,10 +76,10 @@ def test_it_is_given_back(uri: str) -> None:
 def test_the_second_is_told_who_has_it(uri: str, other: Callable[..., Any]) -> None:
     first = other()
     with pytest.raises(UserError, match=rf"is being worked on by process {first.pid} on \S+, since .*--take-over"):
-        Lease(places.at(uri)).acquire()
+        Lease(open_storage(uri)).acquire()
     first.kill()
     first.join()
-    with hold(places.at(uri)):
+    with hold(open_storage(uri)):
         pass
 
 
@@ -89,31 +89,31 @@ def test_who_died_here_is_followed_at_once(
     dead = other()
     os.kill(dead.pid, signal.SIGKILL)  # and nobody asks how it went: until then the system still knows the pid
     end = time.monotonic() + 60
-    while Lease(places.at(uri))._newest()[1].alive():  # type: ignore[union-attr]
+    while Lease(open_storage(uri))._newest()[1].alive():  # type: ignore[union-attr]
         assert time.monotonic() < end
     start = time.monotonic()
-    with hold(places.at(uri)):
+    with hold(open_storage(uri)):
         assert time.monotonic() - start < 5
-        assert list(places.at(uri).sizes()) == ["lease/0002.json"]
+        assert list(open_storage(uri).sizes()) == ["lease/0002.json"]
     assert f"left by process {dead.pid}" in caplog.text
 
 
 def test_a_pid_that_is_used_again_is_not_the_holder(uri: str) -> None:
-    lease = Lease(places.at(uri))
+    lease = Lease(open_storage(uri))
     lease.mine = replace(lease.mine, began="long ago")
     lease._take(1)
-    with hold(places.at(uri)):
+    with hold(open_storage(uri)):
         pass
 
 
 def test_who_is_elsewhere_and_lives_is_left_alone(
     uri: str, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    far = elsewhere(Lease(places.at(uri)), monkeypatch)
+    far = elsewhere(Lease(open_storage(uri)), monkeypatch)
     far.acquire()
     start = time.monotonic()
     with pytest.raises(UserError, match=r"process .* on elsewhere"):
-        Lease(places.at(uri)).acquire()
+        Lease(open_storage(uri)).acquire()
     assert time.monotonic() - start < 2
     assert "waiting for a sign of it" in caplog.text
     far.check()
@@ -123,16 +123,16 @@ def test_who_is_elsewhere_and_lives_is_left_alone(
 def test_who_is_elsewhere_and_silent_is_waited_for(
     uri: str, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    far = elsewhere(Lease(places.at(uri)), monkeypatch)
+    far = elsewhere(Lease(open_storage(uri)), monkeypatch)
     far._take(1)
     start = time.monotonic()
-    with hold(places.at(uri)):
+    with hold(open_storage(uri)):
         assert 1 < time.monotonic() - start < 10
     assert caplog.text.count("waiting for a sign of it") == 1
 
 
 def test_take_over_does_not_wait_and_the_other_is_told(uri: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hold(places.at(uri)) as first, hold(places.at(uri), take_over=True):
+    with hold(open_storage(uri)) as first, hold(open_storage(uri), take_over=True):
         end = time.monotonic() + 60
         while not first.lost:
             assert time.monotonic() < end
@@ -144,7 +144,7 @@ def test_take_over_does_not_wait_and_the_other_is_told(uri: str, quick: None, mo
 def test_it_is_renewed_and_trouble_with_that_is_outlived(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage = places.at(str(tmp_path))
+    storage = open_storage(str(tmp_path))
     put, broken = storage.put, [3]
 
     def breaking(key: str, data: bytes) -> None:
@@ -164,15 +164,15 @@ def test_it_is_renewed_and_trouble_with_that_is_outlived(
 
 
 def test_what_is_no_lease_is_a_mistake(uri: str) -> None:
-    places.at(uri).put("lease/0001.json", b"{}")
+    open_storage(uri).put("lease/0001.json", b"{}")
     with pytest.raises(UserError, match=r"lease/0001.json is no lease of ours: remove it"):
-        Lease(places.at(uri)).acquire()
+        Lease(open_storage(uri)).acquire()
 
 
 @pytest.mark.parametrize("rounds", [8, pytest.param(50, marks=pytest.mark.slow)])
 def test_of_many_processes_at_once_exactly_one_works(uri: str, rounds: int) -> None:
     """Again and again, some times after a holder that was killed. Each notes when it worked."""
-    storage, teams = places.at(uri), 4
+    storage, teams = open_storage(uri), 4
     barrier, answers = processes.Barrier(teams), processes.Queue()
     workers = [
         processes.Process(target=_compete, args=(uri, rounds, barrier, answers, dict(os.environ))) for _ in range(teams)
@@ -190,7 +190,7 @@ def test_of_many_processes_at_once_exactly_one_works(uri: str, rounds: int) -> N
 
 def _compete(uri: str, rounds: int, barrier: Any, answers: Any, environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    storage = places.at(uri)
+    storage = open_storage(uri)
     for number in range(rounds):
         if barrier.wait(60) == 0 and number % 2:
             dead = Lease(storage)

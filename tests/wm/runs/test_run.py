@@ -15,11 +15,11 @@ from wm.config.presets import PRESETS
 from wm.config.schema import FORMAT, Config
 from wm.errors import UserError
 from wm.pool import Progress
-from wm.runs import storage as places
+from wm.runs.manifest import Manifest
 from wm.runs.provenance import _compare
-from wm.runs.run import Manifest, Run, open_existing, open_run, start_run
+from wm.runs.run import Run, open_existing, open_run, start_run
 from wm.runs.status import stage_statuses
-from wm.runs.storage import sha256, to_json
+from wm.runs.storage import open_storage, sha256, to_json
 
 TINY = PRESETS["tiny"]
 
@@ -62,7 +62,7 @@ def test_extents_grow_and_are_remembered(uri: str) -> None:
     for steps in (6, 7, 7, 9):
         assert start_run(uri, "tiny", with_steps(TINY, steps)).config.vision.steps == steps
     assert open_existing(uri).config == with_steps(TINY, 9)
-    assert list(places.at(uri).sizes()) == ["config-0001.json", "config-0002.json", "config.json"]
+    assert list(open_storage(uri).sizes()) == ["config-0001.json", "config-0002.json", "config.json"]
     assert open_existing(uri).revision == 2
 
 

@@ -17,7 +17,6 @@ import pytest
 
 from wm.envs import FRAME
 from wm.errors import UserError
-from wm.runs import storage as places
 from wm.runs.shards import (
     DataSet,
     File,
@@ -30,7 +29,7 @@ from wm.runs.shards import (
     to_numpy,
     vector_column,
 )
-from wm.runs.storage import Storage
+from wm.runs.storage import Storage, open_storage
 
 
 def frames_of(episode: int, length: int) -> np.ndarray:
@@ -82,11 +81,11 @@ def data_of(storage: Storage, *shards: Sequence[int]) -> DataSet:
 
 @pytest.fixture
 def data(tmp_path: Path) -> DataSet:
-    return data_of(places.at(str(tmp_path)), (30, 50), (1, 90), (40,), (25, 64))  # 300 frames in 7 episodes
+    return data_of(open_storage(str(tmp_path)), (30, 50), (1, 90), (40,), (25, 64))  # 300 frames in 7 episodes
 
 
 def test_rows_come_back_exactly(uri: str) -> None:
-    data = data_of(places.at(uri), (30, 5), (7,))
+    data = data_of(open_storage(uri), (30, 5), (7,))
     data.verify()
     columns = ["frame", "action", "reward", "terminated", "truncated", "step", "episode"]
     for number, length in enumerate((30, 5, 7)):
@@ -203,7 +202,7 @@ def test_reading_a_damaged_file_is_no_crash(data: DataSet, tmp_path: Path, damag
 
 
 def test_a_damaged_object_in_a_bucket_is_named(s3) -> None:
-    storage = places.at(s3("damaged"))
+    storage = open_storage(s3("damaged"))
     data = data_of(storage, (30,), (20,))
     whole = storage.get("collect/000001.parquet")
     storage.put("collect/000001.parquet", whole[:-1])
@@ -280,7 +279,7 @@ def test_only_the_chosen_episodes_are_read(data: DataSet) -> None:
 
 
 def test_two_windows_are_in_memory_at_most(tmp_path: Path) -> None:
-    data = data_of(places.at(str(tmp_path)), *[(20, 20)] * 10)  # 400 frames
+    data = data_of(open_storage(str(tmp_path)), *[(20, 20)] * 10)  # 400 frames
     read = 0
 
     class Counting(DataSet):
@@ -319,7 +318,7 @@ from test_shards import FRAME, DataSet, File, FrameStream, Shard, ShardWriter, f
 from wm.pool import settle
 settle(1)
 import pyarrow as pa
-place, length = places.at({str(folder)!r}), 1000
+place, length = open_storage({str(folder)!r}), 1000
 if sys.argv[1] == "write":
     schema = pa.schema([("frame", pa.binary(int(np.prod(FRAME))))])
     frames = np.zeros((length, *FRAME), np.uint8)

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from wm.errors import UserError
-from wm.runs import storage as places
-from wm.runs.storage import UNFINISHED
+from wm.runs.storage import UNFINISHED, open_storage
 
 
 def test_what_is_put_is_there(uri: str) -> None:
-    storage = places.at(uri)
+    storage = open_storage(uri)
     assert storage.get("a/b") is None
     assert storage.sizes() == {}
     storage.put("a/b", b"one")
@@ -36,7 +35,7 @@ def test_what_is_put_is_there(uri: str) -> None:
 
 
 def test_put_new_refuses_what_is_there(uri: str) -> None:
-    storage = places.at(uri)
+    storage = open_storage(uri)
     assert storage.put_new("key", b"first")
     assert not storage.put_new("key", b"second")
     assert storage.get("key") == b"first"
@@ -49,19 +48,19 @@ def test_of_many_at_once_exactly_one_wins(uri: str) -> None:
     barrier = threading.Barrier(12)
 
     def attempt(number: int) -> bool:
-        storage = places.at(uri)
+        storage = open_storage(uri)
         barrier.wait()
         return storage.put_new("folder/key", b"%d" % number * 10_000)
 
     with ThreadPoolExecutor(12) as threads:
         won = list(threads.map(attempt, range(12)))
     assert won.count(True) == 1
-    assert places.at(uri).get("folder/key") == b"%d" % won.index(True) * 10_000
-    assert list(places.at(uri).sizes()) == ["folder/key"]
+    assert open_storage(uri).get("folder/key") == b"%d" % won.index(True) * 10_000
+    assert list(open_storage(uri).sizes()) == ["folder/key"]
 
 
 def test_readers_see_whole_things_only(uri: str) -> None:
-    storage, sizes = places.at(uri), (10, 400_000)
+    storage, sizes = open_storage(uri), (10, 400_000)
     seen: set[int] = set()
     names: set[str] = set()
     storage.put("key", b"x" * sizes[0])
@@ -87,7 +86,7 @@ def test_readers_see_whole_things_only(uri: str) -> None:
 
 def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
     """A writer that was killed leaves such a file."""
-    storage = places.at(str(tmp_path))
+    storage = open_storage(str(tmp_path))
     storage.put("folder/key", b"x")
     (tmp_path / "folder" / f"{UNFINISHED}0123").write_bytes(b"half")
     assert storage.sizes() == {"folder/key": 1}
@@ -97,7 +96,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    storage = places.at(str(tmp_path))
+    storage = open_storage(str(tmp_path))
     storage.put("key", b"before")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
@@ -109,43 +108,43 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        storage = places.at(str(path))
+        storage = open_storage(str(path))
         with pytest.raises(UserError, match="file"):
             storage.put_new("key", b"")
     with pytest.raises(UserError, match="is a file: name a folder"):
-        places.at(str(tmp_path / "file")).sizes()
+        open_storage(str(tmp_path / "file")).sizes()
 
 
 def test_a_folder_that_cannot_be_written() -> None:
     with pytest.raises(UserError, match="can't write /proc/runs/key"):
-        places.at("/proc/runs").put("key", b"")
+        open_storage("/proc/runs").put("key", b"")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
 def test_a_folder_without_the_rights(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="Permission denied"):
-        places.at(str(tmp_path)).put("key", b"")
+        open_storage(str(tmp_path)).put("key", b"")
     tmp_path.chmod(0o000)
     with pytest.raises(UserError, match="get the rights"):
-        places.at(str(tmp_path)).sizes()
+        open_storage(str(tmp_path)).sizes()
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/run", "http://host/run", "s3://"])
 def test_a_place_of_an_unknown_kind(uri: str) -> None:
     with pytest.raises(UserError, match="say"):
-        places.at(uri)
+        open_storage(uri)
 
 
 def test_a_missing_bucket(s3: Callable[[str], str]) -> None:
-    storage = places.at("s3://no-such-bucket/run")
+    storage = open_storage("s3://no-such-bucket/run")
     for attempt in (lambda: storage.sizes(), lambda: storage.put("key", b""), lambda: storage.put_new("key", b"")):
         with pytest.raises(UserError, match="aws s3 mb s3://no-such-bucket"):
             attempt()
 
 
 def test_wrong_credentials(s3: Callable[[str], str]) -> None:
-    storage = places.at(s3("denied"))
+    storage = open_storage(s3("denied"))
 
     def allowed(requests: bytes) -> None:
         """From then on, the server looks at who asks."""
@@ -169,6 +168,6 @@ def test_a_store_that_does_not_answer_is_no_mistake_of_the_user(
     """It may answer the next time, so whoever retries may."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(places, "PATIENCE", 0.0)
-    storage = places.at(s3("nobody"))
+    storage = open_storage(s3("nobody"))
     with pytest.raises(OSError, match="S3"):
         storage.sizes()

@@ -17,11 +17,11 @@ from wm.config.presets import PRESETS
 from wm.envs import load
 from wm.errors import UserError
 from wm.pool import LocalPool
-from wm.runs import storage as places
 from wm.runs.datasets import data_set
 from wm.runs.datasets import rollouts as all_rollouts
-from wm.runs.run import Manifest, Run, open_existing, start_run
-from wm.runs.storage import Storage
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, open_existing, start_run
+from wm.runs.storage import Storage, open_storage
 from wm.seeds import TRAINING
 from wm.stages.collect import collect
 from wm.stages.latents import encode
@@ -113,7 +113,7 @@ def test_more_episodes_add_to_what_is_there(tmp_path: Path, pool: LocalPool, und
 def test_a_driver_killed_again_and_again_leaves_no_trace(
     uri: str, job: Callable[..., Job], undisturbed: Manifest
 ) -> None:
-    storage = places.at(uri)
+    storage = open_storage(uri)
     for shards in (1, 3, 6):
         job("collect", *WORDS, "--run", uri, "--local").kill_when(lambda at=shards: len(committed(storage)) >= at)
         assert open_existing(uri).stage("collect").manifest() is None
@@ -144,7 +144,7 @@ def _stats(uri: str, names: list[str]) -> list[Any]:
 def test_on_a_cluster_too(tmp_path: Path, job: Callable[..., Job], undisturbed: Manifest) -> None:
     """Stopped as `ray job stop` does, then killed, and finished by a single process: a pool is a pool."""
     uri = str(tmp_path / "run")
-    storage = places.at(uri)
+    storage = open_storage(uri)
     stopped = job("collect", *WORDS, "--run", uri, "--workers.count", 1)
     stopped.until(lambda: len(committed(storage)) >= 1)
     stopped.send(signal.SIGTERM)
@@ -166,7 +166,7 @@ def test_an_interrupt_keeps_what_is_there_and_says_how_to_go_on(
 ) -> None:
     uri = str(tmp_path / "a run")
     stopped = job("collect", *WORDS, "--run", uri, "--local")
-    stopped.until(lambda: len(committed(places.at(uri))) >= 1)
+    stopped.until(lambda: len(committed(open_storage(uri))) >= 1)
     stopped.send(number)
     assert stopped.wait() == 130
     assert stopped.stderr.splitlines()[-1] == (

@@ -25,7 +25,8 @@ from wm.evolution.evaluation import GameUnit
 from wm.models.build import controller_of
 from wm.pool import LocalPool
 from wm.runs.datasets import data_set
-from wm.runs.run import Manifest, Run, open_existing, start_run
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, open_existing, start_run
 from wm.seeds import TEST, TRAINING, VALIDATION, training_episode
 from wm.stages.evolve import _begin, _games, _tracks, counting, evolve, most_telling, validation_games
 from wm.stages.score import score

@@ -16,10 +16,11 @@ from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.errors import UserError
 from wm.pool import LocalPool
-from wm.runs import storage as places
 from wm.runs.checkpoints import Checkpoints, unpack
 from wm.runs.datasets import data_set
-from wm.runs.run import Manifest, Run, open_existing, start_run
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, open_existing, start_run
+from wm.runs.storage import open_storage
 from wm.stages.evolve import evolve
 from wm.stages.latents import encode
 from wm.stages.memory import train_memory
@@ -63,7 +64,7 @@ def stopped_at(job: Job, checkpoints: Checkpoints, step: int, number: signal.Sig
 
 def last_state(folder: Path, stage: str) -> dict[str, torch.Tensor]:
     """Model and optimiser after the last step."""
-    found = Checkpoints(places.at(str(folder)), f"{stage}/checkpoints").newest()
+    found = Checkpoints(open_storage(str(folder)), f"{stage}/checkpoints").newest()
     assert found is not None
     assert found[1]["step"] == STEPS
     return found[0]
@@ -86,7 +87,7 @@ def test_v_killed_again_and_again_ends_in_the_same_bits(
 ) -> None:
     folder = copy("vision", "latents", "memory", "evolve", "score")
     words = ("train_vision", "--run", folder, "--steps", STEPS, "--checkpoint-seconds", 0.001, "--local")
-    checkpoints = Checkpoints(places.at(str(folder)), "vision/checkpoints")
+    checkpoints = Checkpoints(open_storage(str(folder)), "vision/checkpoints")
     for step, number in ((1, signal.SIGKILL), (3, signal.SIGINT), (7, signal.SIGKILL)):
         assert stopped_at(job(*words), checkpoints, step, number) == (130 if number == signal.SIGINT else -number)
         assert open_existing(str(folder)).stage("vision").manifest() is None
@@ -108,7 +109,7 @@ def test_m_killed_again_and_again_ends_in_the_same_bits(
     stage = f"memory/{vision_of(tiny).digest[:12]}"
     words = ("train_memory", "--run", folder, "--steps", STEPS, "--checkpoint-seconds", 0.001, "--local")
     for step in (2, 5):
-        checkpoints = Checkpoints(places.at(str(folder)), f"{stage}/checkpoints")
+        checkpoints = Checkpoints(open_storage(str(folder)), f"{stage}/checkpoints")
         assert stopped_at(job(*words), checkpoints, step) == -signal.SIGKILL
     last = job(*words)
     assert last.wait() == 0, last.stderr

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from wm.training.calibration import EDGES, auc, reliability
+from wm.training.diagnostics import EDGES, auc, reliability
 
 
 def test_auc_is_the_chance_to_rank_an_end_above_another_step() -> None:

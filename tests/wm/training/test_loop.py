@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from wm.config.schema import Training
 from wm.errors import Failure, UserError
 from wm.pool import Progress
-from wm.runs import storage as places
 from wm.runs.checkpoints import KEPT, Checkpoints, pack, unpack
-from wm.runs.storage import Storage
+from wm.runs.storage import Storage, open_storage
 from wm.training.learner import Learner, split
 from wm.training.loop import Finished, train
 
@@ -50,7 +49,7 @@ class Line(Learner):
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    return places.at(str(tmp_path))
+    return open_storage(str(tmp_path))
 
 
 def run(
@@ -111,7 +110,7 @@ def test_the_result_is_the_best_and_not_the_last(storage: Storage) -> None:
 def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(storage: Storage, tmp_path: Path) -> None:
     _, undisturbed = run(storage)
     for number, stops in enumerate([(1,), (5,), (29,), (3, 4, 11, 26)]):
-        other = places.at(str(tmp_path / f"run-{number}"))
+        other = open_storage(str(tmp_path / f"run-{number}"))
         for stop in stops:
             interrupted(other, SECTION, stop)
         learner = Line()
@@ -129,7 +128,7 @@ def test_a_higher_budget_goes_on(storage: Storage, tmp_path: Path) -> None:
     run(storage, replace(SECTION, steps=10))
     learner = Line(replace(SECTION, steps=30))
     _, more = run(storage, replace(SECTION, steps=30), learner)
-    _, at_once = run(places.at(str(tmp_path / "other")))
+    _, at_once = run(open_storage(str(tmp_path / "other")))
     assert learner.drawn[0] == 10
     assert more.sha256 == at_once.sha256
 
@@ -151,7 +150,7 @@ def test_two_checkpoints_and_the_best_are_kept(storage: Storage) -> None:
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: data[:-1] + b"\0"])
 def test_a_damaged_checkpoint_is_passed_over(storage: Storage, tmp_path: Path, damage: Any, caplog: Any) -> None:
-    _, undisturbed = run(places.at(str(tmp_path / "undisturbed")))
+    _, undisturbed = run(open_storage(str(tmp_path / "undisturbed")))
     interrupted(storage, SECTION, 12)
     newest = checkpoints(storage)[-1]
     storage.put(newest, damage(storage.get(newest) or b""))

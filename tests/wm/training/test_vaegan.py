@@ -17,7 +17,8 @@ from wm.pool import LocalPool
 from wm.report.compare_data import groups, mean_and_error
 from wm.runs.checkpoints import Checkpoints, unpack
 from wm.runs.datasets import rollouts
-from wm.runs.run import Manifest, Run, open_existing, start_run
+from wm.runs.manifest import Manifest
+from wm.runs.run import Run, open_existing, start_run
 from wm.stages.vision import train_vision
 from wm.training.vaegan import VaeGanLearner
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 from processes import Job
+from wm.experiments.disk_space import ESTIMATES, check_disk_space
 
 from wm.config.presets import PRESETS
 from wm.errors import UserError
-from wm.experiments.disk_space import ESTIMATES, check_disk_space
 from wm.formatting import size
 from wm.pipeline import pipeline
 from wm.pool import LocalPool, Progress
-from wm.runs import storage as places
 from wm.runs.run import Run, open_existing, start_run
 from wm.runs.status import stage_statuses
+from wm.runs.storage import open_storage
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_estimates_are_of_the_right_size(tiny: Run) -> None:
 def test_what_is_needed_is_said_before_a_stage_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, storage = PRESETS["car-racing"], places.at(str(tmp_path / "not" / "yet"))
+    config, storage = PRESETS["car-racing"], open_storage(str(tmp_path / "not" / "yet"))
     assert (storage.free() or 0) > 0
     begins = Progress("collect", 0, 1250, "shards")
     caplog.set_level("INFO")

@@ -1,0 +1,49 @@
+"""The list of all jobs: `python -m jobs`. `wm NAME ...` runs one, like `python -m jobs.NAME ...`."""
+
+import ast
+import runpy
+import sys
+from pathlib import Path
+
+MACHINERY = {"__init__", "__main__", "command_line", "display", "runner"}
+GROUPS = {
+    "Train": ("pipeline", "collect", "vision", "latents", "memory", "evolve", "score", "iterate", "sweep"),
+    "Look": ("report", "watch", "status", "compare"),
+    "Agents": ("export", "unpack"),
+    "Machines": ("plan", "bench", "preflight", "submit"),
+}
+
+
+def jobs() -> dict[str, str]:
+    """name -> the first line of its docstring, without importing it."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem not in MACHINERY:
+            doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+            found[path.stem] = doc.splitlines()[0].partition(": `")[0]
+    return found
+
+
+def listing() -> str:
+    known = jobs()
+    lines = ["usage: wm JOB [flags], or python -m jobs.JOB [flags]; --help describes a job", ""]
+    for group, names in GROUPS.items():
+        lines += [f"{group}:", *(f"  {name:10} {known[name]}" for name in names), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in jobs():
+        sys.argv[:2] = [f"jobs.{name}"]
+        runpy.run_module(f"jobs.{name}", run_name="__main__", alter_sys=True)
+        return
+    if name in ("", "-h", "--help"):
+        print(listing())
+        return
+    print(f"no job {name}; the jobs are {', '.join(jobs())}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
