@@ -106,7 +106,7 @@ def read(path: str) -> ClusterFile:
 
 
 def valid_for_ray(file: ClusterFile) -> str:
-    from ray.autoscaler._check_private.util import prepare_config, validate_config
+    from ray.autoscaler._private.util import prepare_config, validate_config
 
     if file.config["provider"].get("module") == OUR_PROVIDER and not _installed():
         raise UserError("`ray up` can't import this project's node provider: run pip install -e '.[aws]'")

@@ -29,7 +29,7 @@ class Empty:
 
     threads: int = 0
 
-    def build(self) -> Callable[[GameUnit], list[Played]]:
+    def build(self) -> Callable[[GameUnit], list[EpisodeResult]]:
         return lambda unit: [EpisodeResult(seed, STEPS, 900.0, False) for seed in unit.seeds]
 
 

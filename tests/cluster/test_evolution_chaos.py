@@ -35,7 +35,7 @@ def with_generations(uri: str | Path, generations: int) -> Run:
 
 def theta_of(uri: str | Path, generations: int, pool: Any) -> str:
     run = with_generations(uri, generations)
-    return evolve(run.config, run, pool).metrics["theta_sha256"]
+    return evolve(run, pool).metrics["theta_sha256"]
 
 
 def workers_of(node: Any) -> list[int]:
@@ -81,7 +81,7 @@ def test_evolution_is_unchanged_when_workers_and_nodes_are_lost(
 
     run.tell = disturb
     pool = RayPool(workers=2)
-    assert evolve(run.config, run, pool).metrics["theta_sha256"] == expected
+    assert evolve(run, pool).metrics["theta_sha256"] == expected
     assert events == ["a worker killed, a node added", "a node lost"]
     assert pool.stats.died >= 2
 
@@ -92,7 +92,7 @@ def test_collection_is_unchanged_when_workers_and_nodes_are_lost(
     tiny = PRESETS["tiny"]
     config = replace(tiny, collect=replace(tiny.collect, episodes=24, steps=100))
     runs = {name: start_run(str(tmp_path / name), "tiny", config) for name in ("alone", "together")}
-    expected = collect(config, runs["alone"], LocalPool())
+    expected = collect(runs["alone"], LocalPool())
     nodes, events = [node(1, labels=ROLLOUT) for _ in range(2)], []
 
     def disturb(progress: Progress) -> None:
@@ -104,7 +104,7 @@ def test_collection_is_unchanged_when_workers_and_nodes_are_lost(
             events.append("a node lost")
 
     runs["together"].tell = disturb
-    made = collect(config, runs["together"], RayPool(workers=2))
+    made = collect(runs["together"], RayPool(workers=2))
     assert events == ["a worker killed", "a node lost"]
     assert made.digest == expected.digest
     assert [shard["sha256"] for shard in made.content["shards"]] == [

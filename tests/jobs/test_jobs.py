@@ -9,9 +9,10 @@ import pytest
 from processes import Job, type_in
 
 from jobs.command_line import parse
-from jobs.display import clock, describe
+from jobs.display import describe
 from wm.config.presets import PRESETS
 from wm.errors import UserError
+from wm.formatting import format_duration
 from wm.pool import Progress
 from wm.runs.run import Run, open_existing
 
@@ -176,7 +177,7 @@ def test_rate_and_time_left_are_of_this_processs_own_work() -> None:
     text = describe(Progress("collect", 30, 50, "episodes", {"score": -21.25}), seconds=10, before=20)
     assert text == "30/50 episodes · 1 episodes/s · 0:20 left · score -21.25"
     assert describe(Progress("collect", 20, 50, "episodes"), seconds=0, before=20) == "20/50 episodes"
-    assert (clock(59.6), clock(3725)) == ("1:00", "1:02:05")
+    assert (format_duration(59.6), format_duration(3725)) == ("1:00", "1:02:05")
 
 
 @pytest.mark.parametrize("stage", ["vision", "memory", "evolve"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from processes import Job
 
-from wm.runs.datasets import data_set
+from wm.runs.datasets import own_rollouts
 from wm.runs.run import Run, open_existing
 
 ROUNDS = 50
@@ -33,6 +33,6 @@ def test_of_two_jobs_at_once_one_works(
         made = open_existing(uri).stage("collect").complete(4)
         assert made is not None
         assert made.digest == expected.digest
-        data_set(made, "collect").verify()
+        own_rollouts(made).verify()
         assert not open_existing(uri).storage.sizes("lease")
     assert told > ROUNDS // 2

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from processes import Job
 
-from jobs.display import show_spent
+from jobs.display import show_cost
 from wm.experiments.sweep import Trial, TrialResult
+from wm.formatting import format_duration
 from wm.report import score_section as results
-from wm.report.provenance import changed, duration
+from wm.report.provenance import changed
 from wm.report.run_page import run_report
 from wm.report.temperature import data, rows_of
 from wm.runs.run import Run, open_existing
@@ -147,11 +148,11 @@ def test_flags_that_differ_from_the_preset_are_named(tiny: Run) -> None:
 
 
 def test_durations() -> None:
-    assert [duration(x) for x in (4.2, 278, 11130, 400_000)] == ["4 s", "4:38 min", "3:05 h", "4.6 days"]
+    assert [format_duration(x) for x in (4.2, 278, 11130, 400_000)] == ["4 s", "4:38 min", "3:05 h", "4.6 days"]
 
 
 def test_at_its_end_a_job_says_what_each_stage_took(tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    show_spent([station.manifest for station in stage_statuses(tiny) if station.manifest], tiny.uri)
+    show_cost([station.manifest for station in stage_statuses(tiny) if station.manifest], tiny.uri)
     head, *rows, last = capsys.readouterr().err.splitlines()
     assert head.split() == ["stage", "time", "steps", "CPU", "hours", "GPU", "hours"]
     assert [row.split()[0] for row in rows] == ["collect", "vision", "latents", "memory", "evolve", "score"]

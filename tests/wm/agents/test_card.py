@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wm.agents.artifacts import parts
+from wm.agents.artifacts import load_models
 from wm.agents.card import card_of, env_steps
 from wm.agents.files import export_agent, load_agent
 from wm.agents.trained import of_run
@@ -40,7 +40,10 @@ def test_a_run_that_begins_with_another_s_weights_took_what_that_one_took(
 
 def test_the_curve_goes_on_where_the_other_run_s_ended(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
     """Rollouts are steps, too; of a run made of an agent's file only the end is known."""
-    metrics, frames = parts(tiny.config, tiny)[0].manifest().metrics, tiny.stage("collect").manifest().metrics["frames"]
+    metrics, frames = (
+        load_models(tiny.config, tiny)[0].manifest().metrics,
+        tiny.stage("collect").manifest().metrics["frames"],
+    )
     before = curve(tiny)
     assert before[-1].steps == env_steps(tiny) == frames + metrics["env_steps"]
     assert max(point.score for point in before) == metrics["best_validation"]
@@ -50,7 +53,7 @@ def test_the_curve_goes_on_where_the_other_run_s_ended(tiny: Run, tmp_path: Path
     config = replace(theirs.config, evolve=replace(theirs.config.evolve, init=theirs.uri, init_sigma=0.01))
     run = start_run(str(tmp_path / "ours"), "tiny", config, base=theirs.uri)
     assert [point.steps for point in curve(run)] == [before[-1].steps]
-    evolve(config, run, pool)
+    evolve(run, pool)
     after = curve(run)
     assert after[0].score == metrics["best_validation"]
     assert after[-1].steps == env_steps(run) > env_steps(theirs) == before[-1].steps

@@ -108,7 +108,7 @@ def test_the_card_says_how_it_was_made(tiny: Run) -> None:
 def test_steps_count_once_however_many_runs_share_them(tiny: Run, tmp_path: Path) -> None:
     config = replace(TINY, evolve=replace(TINY.evolve, init=tiny.uri, seed=5, generations=1))
     run = start_run(str(tmp_path / "further"), "tiny", config, base=tiny.uri)
-    own = evolve(config, run, LocalPool()).metrics["env_steps"]
+    own = evolve(run, LocalPool()).metrics["env_steps"]
     assert env_steps(run) == env_steps(tiny) + own
     assert [len(one["made"]) for one in card_of(run)["runs"]] == [5, 1]
 
@@ -116,7 +116,7 @@ def test_steps_count_once_however_many_runs_share_them(tiny: Run, tmp_path: Path
 def test_a_file_stands_alone_and_tells_nobody_where_runs_lie(tiny: Run, tmp_path: Path) -> None:
     section = replace(TINY.evolve, init=tiny.uri, init_sigma=0.01, components=3, steps=40, generations=1)
     run = start_run(str(tmp_path / "further"), "tiny", replace(TINY, evolve=section), base=tiny.uri)
-    evolve(run.config, run, LocalPool())
+    evolve(run, LocalPool())
     file = tmp_path / "it.safetensors"
     file.write_bytes(export_agent(replace(of_run(run), card=card_of(run)), half=True)[0])
     assert Path(tiny.uri).name.encode() in file.read_bytes()

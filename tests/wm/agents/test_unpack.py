@@ -64,7 +64,7 @@ def test_its_c_evolves_further_and_the_card_goes_on(tiny: Run, unpacked: Run, tm
         evolve=replace(unpacked.config.evolve, init=unpacked.uri, init_sigma=0.01, generations=1),
     )
     run = start_run(str(tmp_path / "further"), "tiny", config, base=unpacked.uri)
-    own = evolve(run.config, run, LocalPool()).metrics["env_steps"]
+    own = evolve(run, LocalPool()).metrics["env_steps"]
     assert env_steps(run) == env_steps(tiny) + own
     assert [len(part["made"]) for part in card_of(run)["runs"]] == [5, 1]
     drift = np.abs(of_run(run).theta - of_run(unpacked).theta).max()
@@ -82,7 +82,7 @@ def test_it_drives_for_a_round_of_data(tiny: Run, unpacked: Run, tmp_path: Path,
         evolve=replace(config.evolve, init=uri, generations=1, refit=True),
     )
     run = start_run(str(tmp_path / "round"), "tiny", config)
-    made = {manifest.stage: manifest for manifest in pipeline(config, run, LocalPool())}
+    made = {manifest.stage: manifest for manifest in pipeline(run, LocalPool())}
     collect, evolution = made["collect"].metrics["frames"], made["evolve"].metrics["env_steps"]
     assert made["latents"].metrics["frames"] == collect > 0
     assert env_steps(run) == env_steps(tiny) + collect + evolution
@@ -97,9 +97,9 @@ def test_the_report_shows_what_there_is(unpacked: Run) -> None:
 def test_what_needs_rollouts_says_that_there_are_none(unpacked: Run) -> None:
     config = replace(unpacked.config, memory=replace(unpacked.config.memory, steps=9))
     with pytest.raises(UserError, match="let it drive"):
-        pipeline(config, unpacked, LocalPool())
+        pipeline(unpacked, LocalPool())
     section = replace(unpacked.config.evolve, where="dream", dream_starts="any", seed=3)
     config = replace(unpacked.config, evolve=section)
     run = start_run(f"{unpacked.uri}-dream", "tiny", config, base=unpacked.uri)
     with pytest.raises(UserError, match="dream-starts first"):
-        evolve(config, run, LocalPool())
+        evolve(run, LocalPool())

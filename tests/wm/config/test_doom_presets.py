@@ -10,10 +10,10 @@ from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.dream.rules import rules_of
 from wm.errors import UserError
+from wm.evolution.units import validation_units
 from wm.models.build import controller_of, new_memory
 from wm.models.vision import VAE
 from wm.seeds import VALIDATION
-from wm.stages.evolve import validation_games
 
 DOOM = PRESETS["doom"]
 
@@ -45,7 +45,7 @@ def test_c_learns_in_the_dream_alone(name: str) -> None:
 
 def test_validation_plays_the_real_game_in_units_of_its_own() -> None:
     config = PRESETS["doom-small"]
-    units = list(validation_games(config, np.zeros(2), "validation"))
+    units = list(validation_units(config, np.zeros(2), "validation"))
     assert {len(unit.seeds) for unit in units} == {config.score.unit_episodes}
     assert {unit.steps for unit in units} == {2100}
     assert [seed for unit in units for seed in unit.seeds] == list(range(VALIDATION, VALIDATION + 64))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wm.config.presets import PRESETS
-from wm.envs.rollout import EnvironmentCache, Played, ScriptedPolicy, play
+from wm.envs.rollout import EnvironmentCache, EpisodeResult, ScriptedPolicy, play
 from wm.seeds import TRAINING
 from wm.stages.collect import script, tracks
 
@@ -46,9 +46,9 @@ def games(*seeds: int) -> tuple[list[Counting], list[int]]:
 def test_episodes_end_one_by_one() -> None:
     policy = Watching()
     assert play(*games(2, 4, 9), policy, steps=5) == [
-        Played(2, 2, 2.0, True),
-        Played(4, 4, 4.0, True),
-        Played(9, 5, 5.0, False),  # the limit ended it
+        EpisodeResult(2, 2, 2.0, True),
+        EpisodeResult(4, 4, 4.0, True),
+        EpisodeResult(9, 5, 5.0, False),  # the limit ended it
     ]
     assert [episodes for _, episodes in policy.seen] == [[0, 1, 2], [0, 1, 2], [1, 2], [1, 2], [2]]
     assert policy.seen[2][0] == [[4, 2], [9, 2]]  # the frames of those who are alive, in their order

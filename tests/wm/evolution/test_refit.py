@@ -11,15 +11,17 @@ from wm.agents.trained import of_run
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.errors import UserError
-from wm.evolution.refit import Seeing, refitted
+from wm.evolution.refit import refitted
+from wm.models.agent import Models
 from wm.models.build import controller_of
 from wm.models.memory import MDNRNN
 from wm.pool import LocalPool
-from wm.runs.datasets import data_set
+from wm.runs.datasets import own_rollouts
 from wm.runs.run import Run, start_run
 from wm.runs.shards import DataSet
-from wm.stages.evolve import _begin, evolve
+from wm.stages.evolve import evolve
 from wm.stages.memory import train_memory
+from wm.stages.warm_start import first_distribution
 
 TINY = PRESETS["tiny"]
 
@@ -43,7 +45,7 @@ def played(data: DataSet, episode: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.inference_mode()
-def does(seeing: Seeing, theta: np.ndarray, data: DataSet, episode: int = 0) -> torch.Tensor:
+def does(seeing: Models, theta: np.ndarray, data: DataSet, episode: int = 0) -> torch.Tensor:
     return seeing.controller.act(torch.from_numpy(theta)[None], seeing.seen(*played(data, episode))[None])[0]
 
 
@@ -51,10 +53,10 @@ def does(seeing: Seeing, theta: np.ndarray, data: DataSet, episode: int = 0) -> 
 def test_it_does_what_it_did(tiny: Run, bias: bool) -> None:
     trained = of_run(tiny)
     assert trained.memory is not None
-    data = data_set(tiny.need("collect", TINY.collect.episodes, "collect"), "collect")
+    data = own_rollouts(tiny.need("collect"))
     shape = replace(trained.controller, bias=bias)
     theta = np.random.default_rng(1).normal(size=shape.size)
-    before = Seeing(shape, trained.vision, trained.memory)
+    before = Models(shape, trained.vision, trained.memory)
     np.testing.assert_allclose(refitted(theta, before, before, data), theta)  # nothing to mend
     now = replace(before, memory=shuffled(trained.memory, torch.randperm(32, generator=torch.manual_seed(1))))
     was = does(before, theta, data)
@@ -72,10 +74,10 @@ def test_it_does_what_it_did(tiny: Run, bias: bool) -> None:
 @torch.inference_mode()
 def test_it_sees_h_as_of_before_the_step(tiny: Run) -> None:
     trained = of_run(tiny)
-    data = data_set(tiny.need("collect", TINY.collect.episodes, "collect"), "collect")
+    data = own_rollouts(tiny.need("collect"))
     frames, actions = played(data, 0)
     assert trained.memory is not None
-    seen = Seeing(trained.controller, trained.vision, trained.memory).seen(frames, actions)
+    seen = Models(trained.controller, trained.vision, trained.memory).seen(frames, actions)
     z = trained.vision.encode(frames)[0]
     _, state = trained.memory(z[None, :-1], actions[None, :-1])
     assert not seen[0, 32:].any()  # h is empty at first
@@ -85,17 +87,17 @@ def test_it_sees_h_as_of_before_the_step(tiny: Run) -> None:
 
 def test_evolution_begins_with_it(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
     def begun(config: Config, run: Run) -> np.ndarray:
-        return _begin(config, run, of_run(run).vision, of_run(run).memory)[0].mean
+        return first_distribution(config, run, of_run(run).vision, of_run(run).memory)[0].mean
 
     section = replace(TINY.evolve, init=tiny.uri, init_sigma=0.01, refit=True, generations=1, validation_episodes=1)
     theta = of_run(tiny).theta
     np.testing.assert_array_equal(begun(replace(TINY, evolve=section), tiny), theta)  # the same V and M
     config = replace(TINY, evolve=section, memory=replace(TINY.memory, init=tiny.uri, learning_rate=0.1))
     run = start_run(str(tmp_path), "tiny", config, base=tiny.uri)
-    train_memory(config, run, pool)
-    evolve(config, run, pool)
-    before, now = (Seeing(controller_of(config), of_run(one).vision, of_run(one).memory) for one in (tiny, run))
-    data = data_set(tiny.need("collect", TINY.collect.episodes, "collect"), "collect")
+    train_memory(run, pool)
+    evolve(run, pool)
+    before, now = (Models(controller_of(config), of_run(one).vision, of_run(one).memory) for one in (tiny, run))
+    data = own_rollouts(tiny.need("collect"))
     was = does(before, theta, data)
     lost, found = ((does(now, one, data) - was).square().mean() for one in (theta, begun(config, run)))
     assert found < lost / 4

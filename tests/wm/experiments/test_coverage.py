@@ -8,7 +8,7 @@ import pytest
 from wm.agents.trained import of_run
 from wm.envs import load
 from wm.experiments.coverage import AXES, LatentGrid, coverage, entropy
-from wm.runs.datasets import data_set
+from wm.runs.datasets import latents_of, own_rollouts
 from wm.runs.run import Run
 
 
@@ -38,7 +38,7 @@ def test_a_rounds_coverage(tiny: Run) -> None:
     latents = tiny.stage("latents", of=vision.digest).manifest()
     made = tiny.stage("collect").manifest()
     eyes = LatentGrid.of(trained.vision, latents)
-    mu = np.concatenate([data_set(latents, "encode").read(episode, ["mu"])["mu"][::8] for episode in range(4)])
+    mu = np.concatenate([latents_of(latents).read(episode, ["mu"])["mu"][::8] for episode in range(4)])
     along = (mu - eyes.mean) @ eyes.axes
     np.testing.assert_allclose(np.cov(along.T), np.eye(AXES), atol=1e-6)  # as wide as a cell, and independent
     found = coverage(made, trained.game, eyes)
@@ -48,7 +48,7 @@ def test_a_rounds_coverage(tiny: Run) -> None:
     assert 0 < found["track_share"] < 1
     assert found["speed"] > 0
     assert found["speed_bins"] >= 1
-    frames = data_set(made, "collect").read(0, ["frame"])["frame"]
+    frames = own_rollouts(made).read(0, ["frame"])["frame"]
     still = np.repeat(frames[:1], 3, axis=0)
     assert len(np.unique(eyes.cells(still), axis=0)) == 1
 

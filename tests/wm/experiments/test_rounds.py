@@ -15,14 +15,14 @@ from wm.agents.trained import of_run
 from wm.config.presets import PRESETS
 from wm.config.schema import Config, Polish, Rounds
 from wm.errors import UserError
-from wm.experiments.rounds import a_round, best_of, iterate, iterated, polished_config, round_config
+from wm.experiments.rounds import best_of, is_complete, iterate, open_round, polish_config, round_config
 from wm.pool import LocalPool, Progress
 from wm.report import score_section as results
 from wm.report.run_page import run_report
 from wm.runs.checkpoints import unpack
 from wm.runs.run import Run, open_existing, start_run
-from wm.stages.evolve import _begin
-from wm.stages.latents import Encode
+from wm.stages.latents import EncodeWork
+from wm.stages.warm_start import first_distribution
 
 TINY = PRESETS["tiny"]
 TWO = replace(
@@ -40,7 +40,7 @@ WORDS = (
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = start_run(str(tmp_path_factory.mktemp("rounds") / "two"), "tiny", TWO)
-    iterate(TWO, run, LocalPool())
+    iterate(run, LocalPool())
     return run
 
 
@@ -102,7 +102,7 @@ def test_a_report_and_the_status_show_rounds(
 
 
 def test_a_round_without_room_is_refused_before_it_begins(two: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = a_round(TWO, two, 1)
+    part = open_round(TWO, two, 1)
     monkeypatch.setattr(part.storage, "free", lambda: 1000)
     with pytest.raises(UserError, match=r"latents needs about .* make room"):
         part.tell(Progress("latents", 0, 2, "shards"))
@@ -127,7 +127,7 @@ def test_each_round_learns_of_the_landscape_as_is_said_for_it() -> None:
     best = PRESETS["car-racing-best"]
     best = replace(best, evolve=replace(best.evolve, covariance="diagonal"))
     first, second = (round_config(best, "runs/it", number) for number in (0, 1))
-    polished = polished_config(best, first, "runs/it/round-000")
+    polished = polish_config(best, first, "runs/it/round-000")
     assert [one.evolve.covariance for one in (first, second, polished)] == ["diagonal", "full", "full"]
     fresh = replace(best, rounds=replace(best.rounds, sigma=0.0, fresh=True)).check()
     assert round_config(fresh, "runs/it", 1).evolve.covariance == "diagonal"
@@ -139,7 +139,7 @@ def test_c_is_fitted_to_the_next_round_s_v_and_m(two: Run) -> None:
     assert second.config.evolve.refit
     before, now = of_run(first), of_run(second)
     assert before.memory is not None
-    fitted = _begin(second.config, second, now.vision, now.memory)[0].mean
+    fitted = first_distribution(second.config, second, now.vision, now.memory)[0].mean
     assert 0 < np.abs(fitted - before.theta).max() < 1
 
 
@@ -152,8 +152,8 @@ def test_the_best_round_s_c_is_polished_with_v_and_m_as_they_are(
         round_config(TWO, two.uri, number) for number in (0, 1)
     ]
     run, folder = begun_like(two, tmp_path, config), tmp_path
-    assert not iterated(run)
-    iterate(config, run, LocalPool())
+    assert not is_complete(run)
+    iterate(run, LocalPool())
     *rounds, last = table(run)
     best = best_of(rounds)
     part = open_existing(f"{folder}/round-00{best}-polished")
@@ -162,13 +162,13 @@ def test_the_best_round_s_c_is_polished_with_v_and_m_as_they_are(
     assert (told.components, told.cut, told.hardness, told.population, told.episodes) == (3, 50.0, 0.1, 5, 1)
     assert told.init == part.base.uri == f"{folder}/round-00{best}"
     assert not (folder / f"round-00{best}-polished" / "vision").exists()  # it took over what there was
-    assert iterated(run)
+    assert is_complete(run)
     assert last["env_steps"] > rounds[best]["env_steps"]
     assert f"{best}, polished" in run_report(run)
     before = last
     further = replace(config, polish=replace(polish, generations=3))
-    assert not iterated(start_run(run.uri, "tiny", further))
-    iterate(further, start_run(run.uri, "tiny", further), LocalPool())
+    assert not is_complete(start_run(run.uri, "tiny", further))
+    iterate(start_run(run.uri, "tiny", further), LocalPool())
     assert table(run)[:2] == rounds
     assert table(run)[2]["env_steps"] > before["env_steps"]
     shown = job("status", "--run", folder)
@@ -179,7 +179,7 @@ def test_the_best_round_s_c_is_polished_with_v_and_m_as_they_are(
 def test_what_can_t_be_polished_is_refused_before_the_first_round(two: Run, tmp_path: Path) -> None:
     config = replace(TWO, evolve=replace(TWO.evolve, scaled=True), polish=Polish(generations=2))
     with pytest.raises(UserError, match=r"evolve\.scaled"):
-        iterate(config, begun_like(two, tmp_path, config), LocalPool())
+        iterate(begun_like(two, tmp_path, config), LocalPool())
 
 
 def test_m_goes_on_at_the_rate_that_is_said(two: Run) -> None:
@@ -191,11 +191,11 @@ def test_m_goes_on_at_the_rate_that_is_said(two: Run) -> None:
 def test_more_rounds_may_follow_and_the_last_one_be_taken_further(two: Run) -> None:
     before = table(two)
     more = replace(TWO, rounds=replace(TWO.rounds, count=3))
-    iterate(more, start_run(two.uri, "tiny", more), LocalPool())
+    iterate(start_run(two.uri, "tiny", more), LocalPool())
     three = table(two)
     assert three[:2] == before
     further = replace(more, rounds=replace(more.rounds, generations=3))
-    iterate(further, start_run(two.uri, "tiny", further), LocalPool())
+    iterate(start_run(two.uri, "tiny", further), LocalPool())
     assert table(two)[:2] == before
     assert table(two)[2]["env_steps"] > three[2]["env_steps"]
 
@@ -204,18 +204,18 @@ def test_a_frozen_v_stays_as_it_is_and_what_it_saw_is_taken_over(
     two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded, taken = [], []
-    encoding, take_over = Encode._encode, Encode._take_over
-    monkeypatch.setattr(Encode, "_encode", lambda self, *a: encoded.append(self.uri) or encoding(self, *a))
-    monkeypatch.setattr(Encode, "_take_over", lambda self, unit: taken.append(unit) or take_over(self, unit))
+    encoding, take_over = EncodeWork._encode, EncodeWork._take_over
+    monkeypatch.setattr(EncodeWork, "_encode", lambda self, *a: encoded.append(self.uri) or encoding(self, *a))
+    monkeypatch.setattr(EncodeWork, "_take_over", lambda self, unit: taken.append(unit) or take_over(self, unit))
     still = replace(TWO, rounds=replace(TWO.rounds, vision_steps=0))
     run = begun_like(two, tmp_path, still)
-    iterate(still, run, LocalPool())
+    iterate(run, LocalPool())
     digests = {open_existing(f"{run.uri}/round-00{number}").stage("vision").manifest().digest for number in (0, 1)}
     assert len(digests) == 1
     first, second = (open_existing(f"{run.uri}/round-00{number}") for number in (0, 1))
     assert (encoded.count(first.uri), encoded.count(second.uri)) == (0, TWO.rounds.episodes)
     assert taken == list(range(TWO.collect.episodes // TWO.collect.unit_episodes))
-    latents = [part.need("latents", 1, "encode", of=digests.copy().pop()) for part in (first, second)]
+    latents = [part.need("latents", of=digests.copy().pop()) for part in (first, second)]
     before, after = ([shard["sha256"] for shard in made.content["shards"]] for made in latents)
     assert after[: len(before)] == before
     starts = [unpack(made.read(made.content["starts"]))[0]["mu"] for made in latents]
@@ -227,7 +227,7 @@ def test_a_frozen_v_stays_as_it_is_and_what_it_saw_is_taken_over(
 def test_enough_is_enough(limit: dict, two: Run, tmp_path: Path) -> None:
     config = replace(TWO, rounds=replace(TWO.rounds, **limit))
     run = begun_like(two, tmp_path, config)
-    iterate(config, run, LocalPool())
+    iterate(run, LocalPool())
     assert len(table(run)) == 1
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from wm.models.agent import Agent, room
+from wm.models.agent import Agent, padded_size
 from wm.models.controller import Controller
 from wm.models.memory import MDNRNN, State
 from wm.models.vision import VAE
@@ -151,7 +151,7 @@ def test_half_precision_is_vs_own_and_close(vision):
 
 
 def test_rooms_are_few_and_fit():
-    sizes = {room(rows) for rows in range(1, 1025)}
+    sizes = {padded_size(rows) for rows in range(1, 1025)}
     assert len(sizes) <= 18
-    assert all(rows <= room(rows) <= max(4, 2 * rows) for rows in range(1, 1025))
-    assert all(room(size) == size for size in sizes)
+    assert all(rows <= padded_size(rows) <= max(4, 2 * rows) for rows in range(1, 1025))
+    assert all(padded_size(size) == size for size in sizes)

@@ -11,7 +11,7 @@ from wm.experiments.disk_space import ESTIMATES, check_disk_space
 
 from wm.config.presets import PRESETS
 from wm.errors import UserError
-from wm.formatting import size
+from wm.formatting import format_bytes
 from wm.pipeline import pipeline
 from wm.pool import LocalPool, Progress
 from wm.runs.run import Run, open_existing, start_run
@@ -24,10 +24,10 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Mounts a small disk of its own."""
     mounted = []
 
-    def mount(size: str) -> Path:
-        path = tmp_path / f"disk-{size}"
+    def mount(format_bytes: str) -> Path:
+        path = tmp_path / f"disk-{format_bytes}"
         path.mkdir()
-        words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
+        words = ["mount", "-t", "tmpfs", "-o", f"size={format_bytes}", "tmpfs", str(path)]
         try:
             done = subprocess.run(words, capture_output=True, text=True, check=False)
         except FileNotFoundError:
@@ -69,7 +69,7 @@ def test_what_is_needed_is_said_before_a_stage_starts(
 
 
 def test_sizes_are_said_as_people_say_them() -> None:
-    assert [size(number) for number in (7, 1234, 5.6e7, 1.5e12)] == ["7 B", "1.23 KB", "56 MB", "1,500 GB"]
+    assert [format_bytes(number) for number in (7, 1234, 5.6e7, 1.5e12)] == ["7 B", "1.23 KB", "56 MB", "1,500 GB"]
 
 
 def test_a_disk_that_is_too_small_is_refused_in_one_line(disk: Callable[[str], Path], job: Callable[..., Job]) -> None:
@@ -96,12 +96,12 @@ def test_a_disk_that_becomes_full_in_any_stage(disk: Callable[[str], Path], tiny
     run.tell = fill
     for stage in ("collect", "vision", "latents", "memory", "evolve", "score"):
         with pytest.raises(UserError, match=r"can't write .* \(No space left on device\): make room"):
-            pipeline(run.config, run, LocalPool())
+            pipeline(run, LocalPool())
         assert full[-1] == stage
         assert open_existing(run.uri).config == run.config
         ballast.unlink()
-    made = pipeline(run.config, run, LocalPool())
-    assert [one.digest for one in made] == [one.digest for one in pipeline(tiny.config, tiny, LocalPool())]
+    made = pipeline(run, LocalPool())
+    assert [one.digest for one in made] == [one.digest for one in pipeline(tiny, LocalPool())]
     for manifest in made:
         for key in manifest.content.get("files", {}):
             manifest.read(key)

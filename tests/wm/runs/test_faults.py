@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from faults import FAULTS, Faults
 
+import wm.runs.storage as storage_module
 from wm.config.presets import PRESETS
 from wm.errors import UserError
 from wm.pipeline import pipeline
 from wm.pool import LocalPool, Progress
-from wm.runs.datasets import data_set
+from wm.runs.datasets import latents_of, own_rollouts
 from wm.runs.run import Run, start_run
 from wm.runs.shards import DataSet
 from wm.runs.storage import open_storage
@@ -24,7 +25,7 @@ from wm.runs.storage import open_storage
 def faults(s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     made = Faults(os.environ["AWS_ENDPOINT_URL"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
-    monkeypatch.setattr(places, "REQUEST_SECONDS", 0.5)  # so that silence is noticed soon
+    monkeypatch.setattr(storage_module, "REQUEST_SECONDS", 0.5)  # so that silence is noticed soon
     logging.getLogger("wm.runs.storage").setLevel(logging.ERROR)
     yield made
     logging.getLogger("wm.runs.storage").setLevel(logging.NOTSET)
@@ -94,13 +95,13 @@ def same_as(tiny: Run, faults: Faults, uri: str, share: float, away: float = 0.0
             gone.append(faults.stay_away(away))
 
     run.tell, faults.share = tell, share
-    made = pipeline(config, run, LocalPool())
+    made = pipeline(run, LocalPool())
     faults.share = 0.0
-    before = pipeline(config, tiny, LocalPool())
+    before = pipeline(tiny, LocalPool())
     for manifest in made:
         for key in manifest.content.get("files", {}):
             manifest.read(key)
-    sets: list[DataSet] = [data_set(made[0], "collect"), data_set(made[2], "encode")]
+    sets: list[DataSet] = [own_rollouts(made[0]), latents_of(made[2])]
     for one in sets:
         one.verify()
     return [one.digest for one in made] == [one.digest for one in before]
@@ -109,7 +110,7 @@ def same_as(tiny: Run, faults: Faults, uri: str, share: float, away: float = 0.0
 def test_a_bucket_that_stays_away_is_given_up_in_time(
     faults: Faults, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "PATIENCE", 1.0)
+    monkeypatch.setattr(storage_module, "PATIENCE", 1.0)
     storage = open_storage(s3("gone"))
     faults.away = True
     start = time.monotonic()

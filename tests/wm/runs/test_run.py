@@ -16,7 +16,7 @@ from wm.config.schema import FORMAT, Config
 from wm.errors import UserError
 from wm.pool import Progress
 from wm.runs.manifest import Manifest
-from wm.runs.provenance import _compare
+from wm.runs.provenance import warn_of_differences
 from wm.runs.run import Run, open_existing, open_run, start_run
 from wm.runs.status import stage_statuses
 from wm.runs.storage import open_storage, sha256, to_json
@@ -124,16 +124,16 @@ def test_a_manifest_vouches_for_a_stage(uri: str) -> None:
     run = start_run(uri, "tiny", TINY)
     assert run.stage("vision").manifest() is None
     with pytest.raises(UserError, match=f"no complete vision in {run.uri}: run `python -m jobs.train_vision --run"):
-        run.need("vision", 6, "train_vision")
+        run.need("vision")
     made = commit(run, "vision", 6)
-    found = open_existing(uri).need("vision", 6, "train_vision")
+    found = open_existing(uri).need("vision")
     assert found == made
     assert found.digest == made.digest
     assert found.read("vision/weights") == b"data"
     assert {"code", "python", "versions", "processor", "cpus", "seconds", "at"} == found.made.keys()
     assert {"torch", "numpy", "gymnasium", "pyarrow"} <= found.made["versions"].keys()
     with pytest.raises(UserError, match="no complete vision"):
-        run.need("vision", 7, "train_vision")
+        run.need("vision")
 
 
 def test_a_digest_names_what_was_made_and_not_when(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_another_format_is_an_error(tmp_path: Path) -> None:
 def test_another_code_version_or_processor_warns_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = start_run(str(tmp_path), "tiny", TINY)
     commit(run, "vision", 6)
-    _compare.cache_clear()
+    warn_of_differences.cache_clear()
     caplog.set_level(logging.WARNING)
     run.stage("vision").manifest()
     assert caplog.text == ""
@@ -243,9 +243,9 @@ def test_a_base_lends_what_is_the_same(uri: str, tmp_path: Path) -> None:
     memory = commit(base, "memory", 6, of=vision.digest, latents=latents.digest)
     evolving = replace(TINY, evolve=replace(TINY.evolve, seed=5))
     run = start_run(str(tmp_path / "derived"), "tiny", evolving, base=uri)
-    assert run.need("collect", 4, "collect") == rollouts
-    assert run.need("vision", 6, "train_vision").read("vision/weights") == b"data"
-    assert run.need("memory", 6, "train_memory", of=vision.digest).digest == memory.digest
+    assert run.need("collect") == rollouts
+    assert run.need("vision").read("vision/weights") == b"data"
+    assert run.need("memory", of=vision.digest).digest == memory.digest
     assert list(run.storage.sizes()) == ["config.json"]  # nothing is copied
     again = open_existing(run.uri)
     assert again.base is not None
@@ -270,7 +270,7 @@ def test_a_base_lends_no_latents_and_no_m_of_other_rollouts(tmp_path: Path) -> N
     assert not lent("latents")
     assert not lent("memory")
     mine = commit(run, "latents", 4, content=b"another drive", of=vision.digest, collect=made.digest)
-    assert run.need("latents", 4, "encode", of=vision.digest) == mine
+    assert run.need("latents", of=vision.digest) == mine
     assert not lent("memory")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import wm.runs.storage as storage_module
 from wm.errors import UserError
 from wm.runs.storage import UNFINISHED, open_storage
 
@@ -167,7 +168,7 @@ def test_a_store_that_does_not_answer_is_no_mistake_of_the_user(
 ) -> None:
     """It may answer the next time, so whoever retries may."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(places, "PATIENCE", 0.0)
+    monkeypatch.setattr(storage_module, "PATIENCE", 0.0)
     storage = open_storage(s3("nobody"))
     with pytest.raises(OSError, match="S3"):
         storage.sizes()

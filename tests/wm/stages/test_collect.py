@@ -17,14 +17,13 @@ from wm.config.presets import PRESETS
 from wm.envs import load
 from wm.errors import UserError
 from wm.pool import LocalPool
-from wm.runs.datasets import data_set
-from wm.runs.datasets import rollouts as all_rollouts
+from wm.runs.datasets import data_set, own_rollouts, rollouts_of
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, open_existing, start_run
 from wm.runs.storage import Storage, open_storage
 from wm.seeds import TRAINING
 from wm.stages.collect import collect
-from wm.stages.latents import encode
+from wm.stages.latents import encode_rollouts
 from wm.stages.memory import train_memory
 from wm.stages.vision import train_vision
 
@@ -33,7 +32,7 @@ MANY = replace(TINY, collect=replace(TINY.collect, episodes=8, steps=25, unit_ep
 WORDS = ("tiny", "--episodes", 8, "--steps", 25, "--unit-episodes", 1)  # the same, typed
 
 
-def rollouts(uri: str, extent: int | None = None) -> Manifest:
+def rollouts_of(uri: str, extent: int | None = None) -> Manifest:
     manifest = open_existing(uri).stage("collect").manifest(extent)
     assert manifest is not None
     return manifest
@@ -42,7 +41,7 @@ def rollouts(uri: str, extent: int | None = None) -> Manifest:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     run = start_run(str(tmp_path_factory.mktemp("undisturbed")), "tiny", MANY)
-    return collect(MANY, run, LocalPool())
+    return collect(run, LocalPool())
 
 
 def same(made: Manifest, expected: Manifest) -> bool:
@@ -59,19 +58,19 @@ def committed(storage: Storage) -> list[str]:
 
 
 def test_a_process_alone_makes_what_a_cluster_makes(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
-    alone = collect(TINY, start_run(str(tmp_path), "tiny", TINY), pool)
-    assert same(alone, rollouts(tiny.uri))
+    alone = collect(start_run(str(tmp_path), "tiny", TINY), pool)
+    assert same(alone, rollouts_of(tiny.uri))
 
 
 def test_rollouts_are_what_the_game_did(tiny: Run) -> None:
     """Played again with the recorded actions, step by step: frames as stored, rewards as in the unmodified game."""
-    game, shard = load("car-racing"), rollouts(tiny.uri).content["shards"][0]
+    game, shard = load("car-racing"), rollouts_of(tiny.uri).content["shards"][0]
     file = pq.ParquetFile(Path(tiny.uri) / shard["key"])
     about = file.schema_arrow.metadata
     assert (about[b"game"], about[b"frames"]) == (b"car-racing", game.version.encode())
     seeds = json.loads(about[b"seeds"])
     assert min(seeds) >= TRAINING
-    data = data_set(rollouts(tiny.uri), "collect")
+    data = own_rollouts(rollouts_of(tiny.uri))
     rows = data.read(0, ["frame", "action", "reward", "truncated", "step"])
     fast, exact = game.make(), game.make(exact=True)
     frame, _ = fast.reset(seed=seeds[0])
@@ -99,15 +98,15 @@ def test_the_manifest_sums_up(undisturbed: Manifest) -> None:
 
 def test_more_episodes_add_to_what_is_there(tmp_path: Path, pool: LocalPool, undisturbed: Manifest) -> None:
     fewer = replace(MANY, collect=replace(MANY.collect, episodes=3))
-    collect(fewer, start_run(str(tmp_path), "tiny", fewer), pool)
+    collect(start_run(str(tmp_path), "tiny", fewer), pool)
     before = {path.name: path.stat() for path in (tmp_path / "collect").glob("*.parquet")}
     assert len(before) == 3
-    more = collect(MANY, start_run(str(tmp_path), "tiny", MANY), pool)
+    more = collect(start_run(str(tmp_path), "tiny", MANY), pool)
     assert same(more, undisturbed)
     for name, stat in before.items():
         now = (tmp_path / "collect" / name).stat()
         assert (now.st_ino, now.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
-    assert rollouts(str(tmp_path), 3).extent == 3  # what was made of fewer can still be told
+    assert rollouts_of(str(tmp_path), 3).extent == 3  # what was made of fewer can still be told
 
 
 def test_a_driver_killed_again_and_again_leaves_no_trace(
@@ -122,7 +121,7 @@ def test_a_driver_killed_again_and_again_leaves_no_trace(
     files = _stats(uri, before)
     last = job("collect", "--run", uri, "--local")
     assert last.wait() == 0, last.stderr
-    assert same(rollouts(uri), undisturbed)
+    assert same(rollouts_of(uri), undisturbed)
     assert f"{len(before)} of 8 shards are there already" in last.stderr
     assert {name: storage.get(f"collect/{name}.json") for name in before} == records
     assert _stats(uri, before) == files  # no committed shard was made again
@@ -156,7 +155,7 @@ def test_on_a_cluster_too(tmp_path: Path, job: Callable[..., Job], undisturbed: 
     job("collect", "--run", uri, "--workers.count", 2).kill_when(lambda: len(committed(storage)) > len(before))
     last = job("collect", "--run", uri, "--local")
     assert last.wait() == 0, last.stderr
-    assert same(rollouts(uri), undisturbed)
+    assert same(rollouts_of(uri), undisturbed)
     assert _stats(uri, before) == files
 
 
@@ -185,8 +184,8 @@ def test_a_deleted_shard_is_made_again(tiny: Run, copy: Callable[..., Path], poo
     content, kept = lost.read_bytes(), other.stat()
     lost.unlink()
     with pytest.raises(UserError, match=rf"{lost} is missing: .*python -m jobs.collect --run {folder}"):
-        data_set(rollouts(run.uri), "collect").verify()
-    assert collect(TINY, run, pool) == rollouts(tiny.uri)
+        own_rollouts(rollouts_of(run.uri)).verify()
+    assert collect(run, pool) == rollouts_of(tiny.uri)
     assert lost.read_bytes() == content
     assert (other.stat().st_ino, other.stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
 
@@ -198,11 +197,11 @@ def test_a_damaged_shard_stops_the_next_stage_before_it_begins(copy: Callable[..
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"{path} is damaged .* delete that file .*jobs.collect --run {folder}"):
-        train_vision(TINY, open_existing(str(folder)), pool)
+        train_vision(open_existing(str(folder)), pool)
     assert not (folder / "vision").exists()
     path.unlink()
-    collect(TINY, open_existing(str(folder)), pool)  # the cure
-    data_set(rollouts(str(folder)), "collect").verify()
+    collect(open_existing(str(folder)), pool)  # the cure
+    own_rollouts(rollouts_of(str(folder))).verify()
 
 
 def test_an_agent_drives_another_round(copy: Callable[..., Path], tmp_path: Path, pool: LocalPool) -> None:
@@ -210,19 +209,19 @@ def test_an_agent_drives_another_round(copy: Callable[..., Path], tmp_path: Path
     agent = copy()
     config = replace(TINY, collect=replace(TINY.collect, agent=str(agent)))
     run = start_run(str(tmp_path / "round"), "tiny", config)
-    made, before = collect(config, run, pool), rollouts(str(agent))
-    data = all_rollouts(made)
+    made, before = collect(run, pool), rollouts_of(str(agent))
+    data = rollouts_of(made)
     assert [file.storage.uri for file in data.files] == [before.storage.uri] * 2 + [run.uri] * 2
     data.verify()
     seeds = [{e["seed"] for record in one.content["shards"] for e in record["episodes"]} for one in (made, before)]
     assert not seeds[0] & seeds[1]
     assert len({data.read(episode, ["action"])["action"].tobytes() for episode in range(8)}) == 8
-    train_vision(config, run, pool)
-    assert encode(config, run, pool).metrics["frames"] == data.lengths.sum()
-    assert same(collect(config, start_run(str(tmp_path / "again"), "tiny", config), pool), made)
+    train_vision(run, pool)
+    assert encode_rollouts(run, pool).metrics["frames"] == data.lengths.sum()
+    assert same(collect(start_run(str(tmp_path / "again"), "tiny", config), pool), made)
     shutil.rmtree(agent / "collect")
     with pytest.raises(UserError, match="no complete collect"):
-        all_rollouts(made)
+        rollouts_of(made)
 
 
 def test_another_round_with_the_same_v_is_encoded_and_learned_from(
@@ -236,11 +235,11 @@ def test_another_round_with_the_same_v_is_encoded_and_learned_from(
         vision=replace(TINY.vision, init=agent.uri, frozen=True),
     )
     run = start_run(str(tmp_path / "round"), "tiny", config, base=agent.uri)
-    made, vision = collect(config, run, pool), train_vision(config, run, pool)
-    assert vision.digest == agent.need("vision", 6, "train_vision").digest
-    latents = encode(config, run, pool)
-    assert latents.metrics["frames"] == all_rollouts(made).lengths.sum()
-    assert train_memory(config, run, pool).inputs["latents"] == latents.digest
+    made, vision = collect(run, pool), train_vision(run, pool)
+    assert vision.digest == agent.need("vision").digest
+    latents = encode_rollouts(run, pool)
+    assert latents.metrics["frames"] == rollouts_of(made).lengths.sum()
+    assert train_memory(run, pool).inputs["latents"] == latents.digest
 
 
 def test_what_surprises_m_is_worth_something_to_m_and_changes_nothing_else(
@@ -250,8 +249,8 @@ def test_what_surprises_m_is_worth_something_to_m_and_changes_nothing_else(
     for weight in (0.0, 0.5):
         section = replace(TINY.collect, agent=tiny.uri, episodes=2, steps=12, curiosity=weight)
         config = replace(TINY, collect=section)
-        made.append(collect(config, start_run(str(tmp_path / str(weight)), "tiny", config), pool))
-    plain, curious = (data_set(manifest, "collect") for manifest in made)
+        made.append(collect(start_run(str(tmp_path / str(weight)), "tiny", config), pool))
+    plain, curious = (own_rollouts(manifest) for manifest in made)
     for episode in range(2):
         mine, theirs = (data.read(episode, ["frame", "action", "reward"]) for data in (plain, curious))
         assert np.array_equal(mine["frame"], theirs["frame"])
@@ -265,14 +264,14 @@ def test_what_surprises_m_is_worth_something_to_m_and_changes_nothing_else(
     assert about[1][b"reward"].startswith(b"the game's + 0.5 x (M's NLL a dimension - ")
     alone = replace(TINY, collect=replace(TINY.collect, curiosity=0.5))
     with pytest.raises(UserError, match=r"say --collect\.agent URI"):
-        collect(alone, start_run(str(tmp_path / "alone"), "tiny", alone), pool)
+        collect(start_run(str(tmp_path / "alone"), "tiny", alone), pool)
 
 
 def test_an_episode_that_goes_nowhere_is_given_up(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
     """Until then it is what it would have been, and no end of the game."""
     config = replace(TINY, collect=replace(TINY.collect, patience=6))
-    hasty = data_set(collect(config, start_run(str(tmp_path), "tiny", config), pool), "collect")
-    whole = data_set(rollouts(tiny.uri), "collect")
+    hasty = data_set(collect(start_run(str(tmp_path), "tiny", config), pool), "collect")
+    whole = own_rollouts(rollouts_of(tiny.uri))
     for episode in range(4):
         mine, theirs = (data.read(episode, ["frame", "action", "reward"]) for data in (hasty, whole))
         length = len(mine["reward"])
@@ -288,4 +287,4 @@ def test_an_episode_that_goes_nowhere_is_given_up(tiny: Run, tmp_path: Path, poo
 def test_nobody_drives_before_there_is_an_agent(copy: Callable[..., Path], tmp_path: Path, pool: LocalPool) -> None:
     config = replace(TINY, collect=replace(TINY.collect, agent=str(copy("evolve", "score"))))
     with pytest.raises(UserError, match=r"nobody to drive: run `python -m jobs.evolve"):
-        collect(config, start_run(str(tmp_path / "run"), "tiny", config), pool)
+        collect(start_run(str(tmp_path / "run"), "tiny", config), pool)

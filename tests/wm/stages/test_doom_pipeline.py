@@ -8,7 +8,7 @@ import torch
 from processes import Job
 
 from wm.agents.artifacts import load_vision
-from wm.runs.datasets import data_set
+from wm.runs.datasets import latents_of, own_rollouts
 from wm.runs.run import Run, open_existing
 from wm.seeds import TEST
 from wm.training.memory import MemoryLearner
@@ -31,9 +31,9 @@ def test_the_pipeline_ends_in_a_score_of_the_real_game(tmp_path: Path, job: Call
 
 def m_learns_from_the_mirror_too(run: Run) -> None:
     config = run.config
-    vision = run.need("vision", config.vision.steps, "train_vision")
-    latents = data_set(run.need("latents", 4, "encode", of=vision.digest), "encode")
-    frames = data_set(run.need("collect", 4, "collect"), "collect").read(1, ["frame"])["frame"]
+    vision = run.need("vision")
+    latents = latents_of(run.need("latents", of=vision.digest))
+    frames = own_rollouts(run.need("collect")).read(1, ["frame"])["frame"]
     with torch.inference_mode():
         flipped = load_vision(vision).encode(torch.from_numpy(frames[:, :, ::-1].copy()))[0].numpy()
     stored = latents.read(1, ["mu", "mirrored_mu", "action", "reward"])

@@ -11,47 +11,50 @@ import pytest
 import torch
 from processes import Job
 
-from wm.agents.artifacts import load_theta, parts
+from wm.agents.artifacts import load_models, load_theta
 from wm.agents.trained import of_run
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
-from wm.dream.starts import amid, sizes_of, starts_of
+from wm.dream.starts import any_frames, input_sizes, starts_of
 from wm.envs import load
 from wm.envs.carracing import CarRacing
 from wm.errors import UserError
 from wm.evolution.cma_es import Evolution
-from wm.evolution.components import components_of, seen_by
+from wm.evolution.components import inputs_while_driving, principal_components
 from wm.evolution.evaluation import GameUnit
+from wm.evolution.objective import clipped, most_telling
+from wm.evolution.units import game_units, tracks_of, validation_units
 from wm.models.build import controller_of
 from wm.pool import LocalPool
-from wm.runs.datasets import data_set
+from wm.runs.datasets import latents_of
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, open_existing, start_run
 from wm.seeds import TEST, TRAINING, VALIDATION, training_episode
-from wm.stages.evolve import _begin, _games, _tracks, counting, evolve, most_telling, validation_games
+from wm.stages.evolve import evolve
 from wm.stages.score import score
+from wm.stages.warm_start import first_distribution
 
 TINY = PRESETS["tiny"]
 
 
 def evolved(uri: str | Path) -> Manifest:
     run = open_existing(str(uri))
-    manifest = parts(run.config, run)[0].manifest()
+    manifest = load_models(run.config, run)[0].manifest()
     assert manifest is not None
     return manifest
 
 
 def begin(config: Config, run: Run) -> Evolution:
     agent = of_run(run)
-    return _begin(config, run, agent.vision, agent.memory)[0]
+    return first_distribution(config, run, agent.vision, agent.memory)[0]
 
 
 def games(config: Config, generation: int, thetas: np.ndarray) -> Iterator[GameUnit]:
-    return _games(config, 1, generation, thetas, _tracks(config, 1, generation))
+    return game_units(config, 1, generation, thetas, tracks_of(config, 1, generation))
 
 
 def history(uri: str | Path) -> dict[int, dict[str, Any]]:
-    stage = parts(open_existing(str(uri)).config, open_existing(str(uri)))[0]
+    stage = load_models(open_existing(str(uri)).config, open_existing(str(uri)))[0]
     lines = Path(uri, stage.key("metrics.jsonl")).read_text().splitlines()
     return {row["generation"]: row for row in map(json.loads, lines)}
 
@@ -66,7 +69,7 @@ def test_any_pool_and_any_kill_give_the_same_theta(
     for generation in (1, 3):
         reached = f"*/checkpoints/step-{generation:010d}-*"
         job(*words).kill_when(lambda reached=reached: any((alone / "evolve").glob(reached)))
-        assert parts(open_existing(str(alone)).config, open_existing(str(alone)))[0].manifest() is None
+        assert load_models(open_existing(str(alone)).config, open_existing(str(alone)))[0].manifest() is None
     last = job(*words)
     assert last.wait() == 0, last.stderr
     assert "evolve goes on from generation 3" in last.stderr
@@ -96,7 +99,7 @@ def test_what_is_kept_is_the_best_validated_mean(tiny: Run) -> None:
 def test_tensorboard_reads_the_curves(tiny: Run) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    stage = parts(TINY, tiny)[0]
+    stage = load_models(TINY, tiny)[0]
     events = EventAccumulator(str(Path(tiny.uri, stage.folder))).Reload()
     assert [point.step for point in events.Scalars("evolve/mean")] == [1, 2, 3]
     assert [point.step for point in events.Scalars("evolve/validation")] == [2, 3]
@@ -121,7 +124,7 @@ def test_a_generation_plays_the_same_fresh_tracks_for_all() -> None:
 def test_validation_plays_whole_episodes_of_its_own_range() -> None:
     cut = replace(TINY, evolve=replace(TINY.evolve, steps=500))
     assert {unit.steps for unit in games(cut, 0, np.zeros((4, 2)))} == {500}
-    units = list(validation_games(cut, np.zeros(2), "validation"))
+    units = list(validation_units(cut, np.zeros(2), "validation"))
     assert [seed for unit in units for seed in unit.seeds] == [VALIDATION, VALIDATION + 1]
     assert {(unit.patience, unit.steps) for unit in units} == {(0, 1000)}
 
@@ -161,7 +164,7 @@ def test_who_dreams_with_other_eyes_is_told(
 ) -> None:
     section = replace(TINY.evolve, where="dream", dream_steps=5, dream_lap=True, generations=1, validation_episodes=1)
     config = replace(TINY, evolve=section, controller=replace(TINY.controller, latent=latent))
-    evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
+    evolve(start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
     assert ("say --controller.latent z" in caplog.text) == (latent == "mu")
 
 
@@ -172,7 +175,7 @@ def test_dreams_may_begin_anywhere_as_the_agent_would_stand_there(tiny: Run, tmp
     config = replace(TINY, evolve=section)
     trained = of_run(tiny)
     vision = tiny.stage("vision").manifest()
-    data = data_set(tiny.stage("latents", of=vision.digest).manifest(), "encode")
+    data = latents_of(tiny.stage("latents", of=vision.digest).manifest())
     starts = starts_of(config, tiny, trained.memory)
     assert len(starts.mu) == data.lengths.sum()  # there are no more
     for frame, (episode, step) in {0: (0, 0), 7: (0, 7), 3 * 40 + 39: (3, 39)}.items():
@@ -182,13 +185,13 @@ def test_dreams_may_begin_anywhere_as_the_agent_would_stand_there(tiny: Run, tmp
             state = trained.memory.advance(torch.tensor(z)[None], torch.tensor(a)[None], state)
         assert np.array_equal(starts.mu[frame], found["mu"][step])
         np.testing.assert_allclose(starts.memories[frame], torch.cat(state, dim=1)[0].detach().numpy(), atol=1e-5)
-    last = amid(data, trained.memory, 10**6, np.random.default_rng(1), last=1)  # as after a round of one episode
+    last = any_frames(data, trained.memory, 10**6, np.random.default_rng(1), last=1)  # as after a round of one episode
     assert np.array_equal(last.mu, starts.mu[-int(data.lengths[-1]) :])
     np.testing.assert_allclose(last.memories, starts.memories[-len(last.mu) :], atol=1e-5)
     first = starts_of(TINY, tiny, trained.memory)
     assert first.memories is None
     assert len(first.mu) == 4
-    made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
+    made = evolve(start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
     assert made.metrics["env_steps"] == 4 * 2 * 20
 
 
@@ -196,16 +199,16 @@ def test_large_numbers_get_small_weights(tiny: Run, tmp_path: Path, pool: LocalP
     """Scaled, the candidates' weights of a number are as small as it is large; the sigma of others counts otherwise."""
     config = replace(TINY, evolve=replace(TINY.evolve, scaled=True, generations=1, validation_episodes=1))
     memory = of_run(tiny).memory
-    sizes = sizes_of(config, tiny, memory)
+    sizes = input_sizes(config, tiny, memory)
     assert sizes.shape == (32 + 2 * 32,)
     vision = tiny.stage("vision").manifest()
-    seen = data_set(tiny.stage("latents", of=vision.digest).manifest(), "encode").read(0, ["mu", "logvar"])
+    seen = latents_of(tiny.stage("latents", of=vision.digest).manifest()).read(0, ["mu", "logvar"])
     z = np.sqrt((seen["mu"] ** 2 + np.exp(seen["logvar"])).mean(axis=0))
     np.testing.assert_allclose(sizes[:32], z, rtol=0.5)  # an episode of four
     candidates = begin(config, tiny).ask() / begin(TINY, tiny).ask()
     scale = controller_of(config).scale(sizes[: 2 * 32])
     np.testing.assert_allclose(candidates, np.broadcast_to(scale, candidates.shape))
-    made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
+    made = evolve(start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
     assert made.extent == 1
     with pytest.raises(UserError, match="another scale"):
         begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny)
@@ -215,9 +218,9 @@ def test_components_are_of_what_c_sees_as_it_drives(tiny: Run, tmp_path: Path, p
     """Meanwhile, each moves its action by a deviation of 1 around none, and none like another."""
     section = replace(TINY.evolve, init=tiny.uri, init_sigma=0.01, components=3, generations=1, steps=40)
     config, agent = replace(TINY, evolve=section), of_run(tiny)
-    seen, cost_of = seen_by(config, agent.vision, agent.memory, agent.theta)
+    seen, cost_of = inputs_while_driving(config, agent.vision, agent.memory, agent.theta)
     assert seen.shape == (cost_of, 2 * 32)
-    mean, components = components_of(seen, 3)
+    mean, components = principal_components(seen, 3)
     first = agent.game.make().reset(seed=training_episode(1, "components", 0))[0]
     z = agent.vision.encode(torch.from_numpy(first)[None])[0][0]
     np.testing.assert_allclose(seen[0], [*z.detach().numpy(), *np.zeros(32)], atol=1e-4)  # h is empty at first
@@ -228,20 +231,20 @@ def test_components_are_of_what_c_sees_as_it_drives(tiny: Run, tmp_path: Path, p
     np.testing.assert_array_equal(begun.mean, agent.theta)
     assert np.linalg.matrix_rank(begun.ask() - agent.theta) == TINY.evolve.population
     assert begun.axes.shape == (3 * 4, controller_of(config).size)
-    made = evolve(config, start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
+    made = evolve(start_run(str(tmp_path), "tiny", config, base=tiny.uri), pool)
     assert made.extent == 1
     assert history(tmp_path)[1]["env_steps"] > cost_of
     with pytest.raises(UserError, match="another scale"):
         begin(replace(TINY, evolve=replace(TINY.evolve, init=str(tmp_path))), tiny)
     with pytest.raises(UserError, match="no 99 principal components"):
-        components_of(seen, 99)
+        principal_components(seen, 99)
 
 
 def test_hard_tracks_are_those_with_a_hairpin() -> None:
     game = load("car-racing")
     config = replace(TINY, evolve=replace(TINY.evolve, episodes=4, population=4, hardness=0.26))
     easy, hard, again = (
-        _tracks(one, 1, 3) for one in (replace(config, evolve=replace(config.evolve, hardness=0.0)), config, config)
+        tracks_of(one, 1, 3) for one in (replace(config, evolve=replace(config.evolve, hardness=0.0)), config, config)
     )
     assert hard == again
     assert min(map(game.hardness, hard)) >= 0.26 > min(map(game.hardness, easy))
@@ -252,14 +255,14 @@ def test_hard_tracks_are_those_with_a_hairpin() -> None:
         runs = np.unwrap(np.arctan2(*np.roll(points, -1, axis=0).T - points.T))
         assert np.abs(runs[8:] - runs[:-8]).max() / 8 == pytest.approx(game.hardness(seed), abs=0.05)
     with pytest.raises(UserError, match=r"say less than --evolve.hardness 3\.0"):
-        _tracks(replace(config, evolve=replace(config.evolve, hardness=3.0)), 1, 3)
+        tracks_of(replace(config, evolve=replace(config.evolve, hardness=3.0)), 1, 3)
 
 
 def test_no_episode_counts_by_more_than_the_cut() -> None:
     """Who crashes once is not behind who drives everywhere a little worse; without a cut it is."""
     scores = np.array([[900.0, 880.0, 300.0], [880.0, 860.0, 880.0], [890.0, 870.0, 890.0], [np.nan, 870.0, 880.0]])
-    np.testing.assert_allclose(counting(scores, 15.0).mean(axis=1), [5 / 3, -20 / 3, 10 / 3, np.nan])
-    np.testing.assert_array_equal(counting(scores, 0.0), scores)
+    np.testing.assert_allclose(clipped(scores, 15.0).mean(axis=1), [5 / 3, -20 / 3, 10 / 3, np.nan])
+    np.testing.assert_array_equal(clipped(scores, 0.0), scores)
 
 
 def test_tracks_that_tell_candidates_apart_are_met_again(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
@@ -269,9 +272,9 @@ def test_tracks_that_tell_candidates_apart_are_met_again(tiny: Run, tmp_path: Pa
         TINY, evolve=replace(TINY.evolve, generations=3, population=4, episodes=4, again=0.5, cut=100.0, seed=1)
     )
     run = start_run(str(tmp_path), "tiny", config, base=tiny.uri)
-    evolve(run.config, run, pool)
+    evolve(run, pool)
     met = history(tmp_path)
-    fresh = [set(_tracks(config, 2, generation)) for generation in range(3)]
+    fresh = [set(tracks_of(config, 2, generation)) for generation in range(3)]
     assert set(met[1]["tracks"]) == fresh[0]
     for generation in (2, 3):
         earlier = [met[number] for number in range(1, generation)]
@@ -284,10 +287,10 @@ def test_what_was_dreamt_goes_on_in_the_real_game(tiny: Run, tmp_path: Path, poo
     """Evolved in the dream first, then, from its mean and sigma, in the game."""
     short = replace(TINY.evolve, validation_episodes=1)
     dream = replace(TINY, evolve=replace(short, where="dream", dream_steps=20, generations=2))
-    dreamt = evolve(dream, start_run(str(tmp_path / "dream"), "tiny", dream, base=tiny.uri), pool)
+    dreamt = evolve(start_run(str(tmp_path / "dream"), "tiny", dream, base=tiny.uri), pool)
     section = replace(short, init=str(tmp_path / "dream"), generations=1, validate_every=1)
     real = replace(TINY, evolve=section)
-    tuned = evolve(real, start_run(str(tmp_path / "real"), "tiny", real, base=tiny.uri), pool)
+    tuned = evolve(start_run(str(tmp_path / "real"), "tiny", real, base=tiny.uri), pool)
     assert tuned.inputs == dreamt.inputs  # the same V and M
     moved = np.linalg.norm(load_theta(tuned) - load_theta(dreamt))
     assert 0 < moved < 5 * dreamt.metrics["sigma"] * np.sqrt(len(load_theta(dreamt)))
@@ -310,7 +313,7 @@ def test_scores_are_of_test_episodes_in_the_unmodified_game(
     make = CarRacing.make
     monkeypatch.setattr(CarRacing, "make", lambda self, exact=False: games.append(exact) or make(self, exact))
     config = replace(TINY, score=replace(TINY.score, episodes=3))
-    more = score(config, start_run(str(folder), "tiny", config), pool)
+    more = score(start_run(str(folder), "tiny", config), pool)
     assert games == [True]
     before = scored(tiny).content["episodes"]
     assert [episode["seed"] for episode in more.content["episodes"]] == [TEST, TEST + 1, TEST + 2]
@@ -330,4 +333,4 @@ def test_there_is_no_score_without_a_complete_evolution(copy: Callable[..., Path
     config = replace(TINY, evolve=replace(TINY.evolve, generations=4))
     run = start_run(str(folder), "tiny", config)
     with pytest.raises(UserError, match=f"no complete evolve in {folder}: run `python -m jobs.evolve --run {folder}`"):
-        score(config, run, pool)
+        score(run, pool)

@@ -17,12 +17,12 @@ from wm.config.schema import Config
 from wm.errors import UserError
 from wm.pool import LocalPool
 from wm.runs.checkpoints import Checkpoints, unpack
-from wm.runs.datasets import data_set
+from wm.runs.datasets import latents_of, own_rollouts
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, open_existing, start_run
 from wm.runs.storage import open_storage
 from wm.stages.evolve import evolve
-from wm.stages.latents import encode
+from wm.stages.latents import encode_rollouts
 from wm.stages.memory import train_memory
 from wm.stages.vision import VisionLearner, train_vision
 from wm.training.memory import MemoryLearner
@@ -75,10 +75,10 @@ def further(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The finished run with V and, apart from it, M taken further, without a kill. Read only."""
     folder = tmp_path_factory.mktemp("further") / "run"
     shutil.copytree(tiny.uri, folder)
-    train_memory(M_FURTHER, start_run(str(folder), "tiny", M_FURTHER), LocalPool())
+    train_memory(start_run(str(folder), "tiny", M_FURTHER), LocalPool())
     both = replace(M_FURTHER, vision=FURTHER.vision)
     run = start_run(str(folder), "tiny", both)
-    train_vision(both, run, LocalPool())
+    train_vision(run, LocalPool())
     return run
 
 
@@ -130,7 +130,7 @@ def test_taken_further_v_is_another_and_nothing_made_with_the_old_one_is_used(fu
 
 def test_latents_of_another_v_are_made_anew(further: Run, tmp_path: Path, pool: LocalPool) -> None:
     run = start_run(str(tmp_path / "derived"), "tiny", further.config, base=further.uri)
-    latents = encode(run.config, run, pool)
+    latents = encode_rollouts(run, pool)
     assert latents.storage.uri == run.uri
     assert latents.content["starts"].startswith(f"latents/{vision_of(further).digest[:12]}/")
     of_the_old = [key for key in further.storage.sizes("latents") if key.endswith(".parquet")]
@@ -141,9 +141,9 @@ def test_latents_of_another_v_are_made_anew(further: Run, tmp_path: Path, pool: 
 
 def test_a_complete_stage_is_left_as_it_is(tiny: Run, pool: LocalPool) -> None:
     before = tiny.storage.sizes()
-    assert train_vision(TINY, tiny, pool) == vision_of(tiny)
-    assert encode(TINY, tiny, pool).digest == memory_of(tiny).inputs["latents"]
-    assert train_memory(TINY, tiny, pool) == memory_of(tiny)
+    assert train_vision(tiny, pool) == vision_of(tiny)
+    assert encode_rollouts(tiny, pool).digest == memory_of(tiny).inputs["latents"]
+    assert train_memory(tiny, pool) == memory_of(tiny)
     assert tiny.storage.sizes() == before
 
 
@@ -185,7 +185,7 @@ def test_a_training_that_diverges_stops_the_pipeline(tiny: Run, tmp_path: Path, 
 def test_v_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     rollouts = tiny.stage("collect").manifest()
     assert rollouts is not None
-    data = data_set(rollouts, "collect")
+    data = own_rollouts(rollouts)
     learner = VisionLearner(TINY, data, "cpu")
     read: list[int] = []
     original = type(data).read
@@ -205,7 +205,7 @@ def test_v_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatc
 def test_m_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
     assert latents is not None
-    learner = MemoryLearner(TINY, data_set(latents, "encode"), "cpu")
+    learner = MemoryLearner(TINY, latents_of(latents), "cpu")
     seen: set[int] = set()
     original = learner.episodes.sequences
     monkeypatch.setattr(learner.episodes, "sequences", lambda e, *rest: seen.update(e.tolist()) or original(e, *rest))
@@ -220,7 +220,7 @@ def test_m_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatc
 def test_m_sees_ends_and_beginnings_as_often_as_other_steps(tiny: Run) -> None:
     latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
     assert latents is not None
-    learner = MemoryLearner(TINY, data_set(latents, "encode"), "cpu")
+    learner = MemoryLearner(TINY, latents_of(latents), "cpu")
     episodes, length = torch.full((20_000,), 1), TINY.memory.sequence
     steps = int(learner.episodes.lengths[1])
     assert steps > 2 * length
@@ -235,7 +235,7 @@ def test_in_training_m_reads_some_of_its_own_draws(tiny: Run, monkeypatch: pytes
     latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
     assert latents is not None
     config = replace(TINY, memory=replace(TINY.memory, own=0.4, batch=64))
-    learner = MemoryLearner(config, data_set(latents, "encode"), "cpu")
+    learner = MemoryLearner(config, latents_of(latents), "cpu")
     batch = next(learner.batches(0))
     read: list[torch.Tensor] = []
     original = learner.model.forward
@@ -268,7 +268,7 @@ def test_m_learns_rewards_cut_to_a_size(tiny: Run) -> None:
 
     def reward_loss(clip: float, last: float) -> float:
         config = replace(TINY, memory=replace(TINY.memory, reward_clip=clip))
-        learner = MemoryLearner(config, data_set(latents, "encode"), "cpu")
+        learner = MemoryLearner(config, latents_of(latents), "cpu")
         batch = next(learner.batches(0))
         batch.reward[:, -1] = last
         return float(learner.losses(batch, "train", 0)["reward"])
@@ -280,7 +280,7 @@ def test_m_learns_rewards_cut_to_a_size(tiny: Run) -> None:
 def test_init_starts_from_another_runs_weights(tiny: Run) -> None:
     rollouts = tiny.stage("collect").manifest()
     assert rollouts is not None
-    data = data_set(rollouts, "collect")
+    data = own_rollouts(rollouts)
 
     def model(config: Config) -> dict[str, torch.Tensor]:
         return VisionLearner(config, data, "cpu").model.state_dict()

@@ -14,9 +14,9 @@ from wm.agents.artifacts import load_vision
 from wm.config.presets import PRESETS
 from wm.errors import Failure, UserError
 from wm.pool import LocalPool
-from wm.report.compare_data import groups, mean_and_error
+from wm.report.compare_data import groups, over_seeds
 from wm.runs.checkpoints import Checkpoints, unpack
-from wm.runs.datasets import rollouts
+from wm.runs.datasets import rollouts_of
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, open_existing, start_run
 from wm.stages.vision import train_vision
@@ -46,7 +46,7 @@ def made(run: Run) -> Manifest:
 def learner(run: Run, **changes: object) -> VaeGanLearner:
     collected = run.stage("collect").manifest()
     assert collected is not None
-    return VaeGanLearner(replace(GAN, vision=replace(GAN.vision, **changes)), rollouts(collected), "cpu")
+    return VaeGanLearner(replace(GAN, vision=replace(GAN.vision, **changes)), rollouts_of(collected), "cpu")
 
 
 def last_state(run: Run) -> dict[str, torch.Tensor]:
@@ -148,7 +148,7 @@ def test_a_collapse_is_seen_in_training(tiny: Run, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(VaeGanLearner, "step", step)
     with pytest.raises(Failure, match=r"vision collapsed by step 4: samples of the prior have 0.0%"):
-        train_vision(config, run, LocalPool())
+        train_vision(run, LocalPool())
     assert run.stage("vision").manifest() is None
 
 
@@ -200,5 +200,5 @@ def test_seeds_of_the_evolution_are_one_group(tiny: Run, tmp_path: Path) -> None
     assert [[run.run.uri for run in group.runs] for group in found] == [[tiny.uri, other.uri], [wider.uri]]
     assert [group.name for group in found] == ["--evolve.sigma0 0.03", "--evolve.sigma0 0.5"]
     assert found[0].curve() == []  # as far as all its seeds have come
-    assert mean_and_error([4.0, 6.0, 8.0], alone=9.0) == (6.0, pytest.approx(2 / 3**0.5))
-    assert mean_and_error([4.0], alone=9.0) == (4.0, 9.0)
+    assert over_seeds([4.0, 6.0, 8.0], alone=9.0) == (6.0, pytest.approx(2 / 3**0.5))
+    assert over_seeds([4.0], alone=9.0) == (4.0, 9.0)
