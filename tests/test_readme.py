@@ -1,4 +1,4 @@
-"""What the README tells people to type works: its Python as it stands, its jobs by their names and flags."""
+"""What the README and the guides tell people to type works: their Python as it stands, their jobs, flags and links."""
 
 import os
 import re
@@ -10,21 +10,20 @@ from pathlib import Path
 import pytest
 from processes import ROOT, SECONDS
 
-from wm.agents.files import export_agent
-from wm.agents.trained import of_run
+from jobs.__main__ import jobs
 from wm.config.fields import leaves
 from wm.config.presets import PRESETS
 from wm.runs.run import Run
 
-README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"python -m jobs\.(\w+)([^`|\n]*)", README)
+GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("cli", "dream", "fine-tuning"))]
+TEXT = "\n".join(guide.read_text() for guide in GUIDES)
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = re.findall(r"python -m jobs\.(\w+)((?:[^`|\n\\]|\\\||\\\n)*)", TEXT)
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: re.findall(r"\w+", code)[1])
-def test_its_python_runs(code: str, tiny: Run, tmp_path: Path) -> None:
-    """With an agent and a run where it says that they are."""
-    (tmp_path / "agent.safetensors").write_bytes(export_agent(of_run(tiny), half=True)[0])
+def test_the_python_runs(code: str, tiny: Run, tmp_path: Path) -> None:
+    """With a run where it says that one is."""
     shutil.copytree(tiny.uri, tmp_path / "runs" / "demo")
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -38,18 +37,32 @@ def test_its_python_runs(code: str, tiny: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_it_names_every_job_and_none_that_is_not_there() -> None:
-    jobs = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__", "command_line", "display", "manners"}
-    assert {name for name, _ in COMMANDS} == jobs
+def test_every_job_is_described_and_no_other() -> None:
+    assert {name for name, _ in COMMANDS} == jobs().keys()
 
 
-def test_its_flags_and_presets_exist() -> None:
+def test_flags_and_presets_exist() -> None:
     own = {"--run", "--base", "--in", "--local", "--address", "--take-over", "--rounds", "--tau", "--runs", "--to"}
-    own |= {"--half", "--cpus", "--gpus", "--price-cpu", "--price-gpu", "--agent", "--resume", "--seeds"}
-    known = {"--" + ".".join(path).replace("_", "-") for path in leaves(PRESETS["tiny"])}
+    own |= {"--half", "--cpus", "--gpus", "--agent", "--resume", "--seeds", "--scored", "--help", "--help-all"}
+    fields = {flag for flag in leaves(PRESETS["tiny"]) if not re.match(r"(rounds|polish)\..*\.", flag)}
+    known = {"--" + flag for flag in fields} | {f"--rounds.{flag}" for flag in fields}
+    known |= {f"--polish.{flag}" for flag in fields}
     short = {"--" + flag.rpartition(".")[2] for flag in known}
     for name, words in COMMANDS:
         for flag in re.findall(r"--[a-z][\w.-]*", words):
             assert flag.rstrip(".") in own | known | short, (name, flag)
-        for preset in re.findall(rf"^ (?:\w+ )?({'|'.join(map(re.escape, PRESETS))})\b", words):
-            assert preset in PRESETS
+        for preset in re.findall(r"^ (?:\w+ )?([a-z]+(?:-[a-z]+)*) --", words):
+            assert preset in PRESETS, (name, preset)
+
+
+@pytest.mark.parametrize(
+    "guide", [*GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "docs" / "experiments.md"], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(guide: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(#[^)]*)?\)", guide.read_text()):
+        path = guide.parent / target if target else guide
+        assert path.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert anchor[1:] in slugs, (target, anchor)
