@@ -89,7 +89,7 @@ def _meadow() -> np.ndarray:
 class Painting:
     """The field with the road and kerbs of one episode, at several sizes; painted anew for the next."""
 
-    def __init__(self):
+    def __init__(self, size: int = 64):
         self.levels = [np.empty((TEXELS >> n, TEXELS >> n, 4), np.uint8) for n in range(LEVELS)]
 
     def paint(self, road_poly: list):
