@@ -12,7 +12,6 @@ import numpy as np
 from gymnasium.envs.box2d import car_racing
 from gymnasium.envs.box2d.car_racing import FPS, PLAYFIELD
 from gymnasium.error import InvalidAction
-from gymnasium.logger import warn
 from gymnasium.spaces import Box
 from gymnasium.utils import EzPickle
 
@@ -59,7 +58,7 @@ class CarRacing(car_racing.CarRacing):
             pass
         self.car: Any = Car(self.world, *self.track[0][1:4], skids=self.render_mode is not None)
         if self.painting is not None:
-            self.painting.paint(self.road_poly)
+            self.painting.paint(self.road_poly, self.bg_color, self.grass_color, self.road_color)
         if self.render_mode == "human":
             self.render()
         return self.step(None)[0], {}
@@ -125,7 +124,7 @@ class CarRacing(car_racing.CarRacing):
 
     def _observe(self) -> np.ndarray:
         assert self.painting is not None
-        return self.painting.frame(self.car, self.t)
+        return self.painting.frame(self.car, self.t, self.reward)
 
 
 class Blind(CarRacing):
