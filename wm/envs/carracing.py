@@ -24,14 +24,14 @@ BEND = 8  # tiles, as many as a hairpin has at least
 
 class CarRacing(Game):
     name = "car-racing"
-    version = "1"
+    version = "2"
     actions = 3  # steer in [-1, 1], gas and brake in [0, 1]
     max_steps = MAX_STEPS
     lap, step_price = 1000.0, 0.1
     explorations = ("mixture", "mild", "held", "brownian")
 
     def make(self, exact: bool = False) -> gymnasium.Env:
-        return Exact() if exact else TimeLimit(Fast(lap_complete_percent=1.0, size=64), MAX_STEPS)
+        return Exact() if exact else TimeLimit(Fast("rgb_array", lap_complete_percent=1.0, size=64), MAX_STEPS)
 
     def squash(self, raw: Tensor) -> Tensor:
         steer, gas, brake = raw.tanh().unbind(-1)

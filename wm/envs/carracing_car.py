@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+import Box2D
 import numpy as np
 import pygame
 from gymnasium.envs.box2d.car_dynamics import (
@@ -37,11 +38,18 @@ PHASES, ANGLES = 32, 60  # steps a turn of a wheel, and steps a radian of its st
 LEFT, WIDTH, UP, HEIGHT = 470, 60, 150, 100
 HUB = complex(WINDOW_W / 2, WINDOW_H / 4)  # where the car stands
 
-# Points around the car are complex numbers, so that turning is multiplying.
-HULL = [[complex(x, y) * SIZE for x, y in part] for part in (HULL_POLY1, HULL_POLY2, HULL_POLY3, HULL_POLY4)]
+HALF_W, HALF_R = WHEEL_W * SIZE, WHEEL_R * SIZE
+
+
+def _corners(polygon: Iterable[tuple[float, float]]) -> list[complex]:
+    """As complex numbers, so that turning is multiplying, in Box2D's own order: the game draws its shapes."""
+    shape = Box2D.b2PolygonShape(vertices=[(x * SIZE, y * SIZE) for x, y in polygon])
+    return [complex(*corner) for corner in shape.vertices]
+
+
+HULL = [_corners(part) for part in (HULL_POLY1, HULL_POLY2, HULL_POLY3, HULL_POLY4)]
 HUBS = [complex(x, y) * SIZE for x, y in WHEELPOS]
-HALF_W, HALF_R = WHEEL_W * SIZE, WHEEL_R * SIZE * 1j
-TYRE = (-HALF_W + HALF_R, HALF_W + HALF_R, HALF_W - HALF_R, -HALF_W - HALF_R)  # seen from its hub
+TYRE = _corners([(-WHEEL_W, WHEEL_R), (WHEEL_W, WHEEL_R), (WHEEL_W, -WHEEL_R), (-WHEEL_W, -WHEEL_R)])  # from its hub
 RED, GREY = shade((204, 0, 0)), shade(WHEEL_WHITE)
 HIGH = int(sys.byteorder == "little")
 BLACK, COLOURED = 1, 2  # on the canvas; tyres are black
@@ -55,7 +63,7 @@ class Sprites:
         if size == SIDE:
             across, along = means(SIDE, PICTURE) @ across, means(SIDE, ROWS) @ along
         across, along = across[:, LEFT : LEFT + WIDTH], along[:, ::-1][:, UP : UP + HEIGHT]
-        columns, rows = across.any(1).nonzero()[0], along.any(1).nonzero()[0]
+        columns, rows = np.flatnonzero(across.any(axis=1)), np.flatnonzero(along.any(axis=1))
         self.part = np.s_[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
         self.across, self.along = across[columns], along[rows]
         self.canvas = pygame.Surface((WIDTH, HEIGHT), depth=8)
@@ -130,6 +138,6 @@ def _mark(phase: float) -> tuple[complex, ...]:
     s1, s2, c1, c2 = math.sin(phase), math.sin(phase + 1.2), math.cos(phase), math.cos(phase + 1.2)
     if s1 > 0 and s2 > 0:
         return ()
-    front = (math.copysign(1, c1) if s1 > 0 else c1) * HALF_R
-    back = (math.copysign(1, c2) if s2 > 0 else c2) * HALF_R
+    front = (math.copysign(1, c1) if s1 > 0 else c1) * HALF_R * 1j
+    back = (math.copysign(1, c2) if s2 > 0 else c2) * HALF_R * 1j
     return -HALF_W + front, HALF_W + front, HALF_W + back, -HALF_W + back

@@ -17,6 +17,9 @@ from gymnasium.utils import EzPickle
 
 from wm.envs.carracing_drawing import Painting
 from wm.envs.carracing_physics import Car, Contacts, Ground, Tile
+from wm.envs.carracing_scaling import PICTURE, SIDE
+
+NOTHING = np.zeros((SIDE, SIDE, 3), np.uint8)
 
 
 class CarRacing(car_racing.CarRacing):
@@ -33,10 +36,11 @@ class CarRacing(car_racing.CarRacing):
         continuous: bool = True,
         size: int = 96,
     ):
+        if size not in (SIDE, PICTURE):
+            raise ValueError(f"size must be {SIDE} or {PICTURE}, got {size!r}")
         super().__init__(render_mode, verbose, lap_complete_percent, domain_randomize, continuous)
         EzPickle.__init__(self, render_mode, verbose, lap_complete_percent, domain_randomize, continuous, size)
         self.observation_space = Box(0, 255, (size, size, 3), np.uint8)
-        self.contacts = Contacts(self)
         self.ground: Ground | None = None
         self.painting = self._painting(size)
 
@@ -46,7 +50,7 @@ class CarRacing(car_racing.CarRacing):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         super(car_racing.CarRacing, self).reset(seed=seed)
         self._destroy()
-        self.world.contactListener = self.contacts
+        self.contacts = self.world.contactListener = Contacts(self)  # Box2D does not keep it alive
         self.reward = self.prev_reward = 0.0
         self.tile_visited_count = 0
         self.t = 0.0
@@ -55,7 +59,8 @@ class CarRacing(car_racing.CarRacing):
         if self.domain_randomize:
             self._reinit_colors((options or {}).get("randomize", True))
         while not self._create_track():
-            pass
+            if self.verbose:
+                print("no track from these checkpoints, trying others")
         self.car: Any = Car(self.world, *self.track[0][1:4], skids=self.render_mode is not None)
         if self.painting is not None:
             self.painting.paint(self.road_poly, self.bg_color, self.grass_color, self.road_color)
@@ -80,7 +85,8 @@ class CarRacing(car_racing.CarRacing):
             self.world.contactListener = None  # contacts end with the bodies; nobody has to know
             self.ground.destroy()
             self.car.destroy()
-            self.ground, self.road = None, []
+            self.ground = None
+            self.road: Any = []
 
     def visit(self, tile: Tile):
         """A wheel touches a tile for the first time."""
@@ -139,6 +145,3 @@ class Blind(CarRacing):
 
     def _observe(self) -> np.ndarray:
         return NOTHING
-
-
-NOTHING = np.zeros((64, 64, 3), np.uint8)

@@ -30,15 +30,15 @@ def draw_instruments(bar: np.ndarray, car: Any, score: float):
     velocity = car.velocity
     wheels, joint = car.wheels, car.wheels[0].joint
     speed = math.sqrt(velocity.x**2 + velocity.y**2)
-    for place, value, colour in (
-        (5, 0.02 * speed, WHITE),
-        (7, 0.01 * wheels[0].omega, BLUE),
-        (8, 0.01 * wheels[1].omega, BLUE),
-        (9, 0.01 * wheels[2].omega, VIOLET),
-        (10, 0.01 * wheels[3].omega, VIOLET),
+    for place, value, factor, colour in (
+        (5, speed, 0.02, WHITE),
+        (7, wheels[0].omega, 0.01, BLUE),
+        (8, wheels[1].omega, 0.01, BLUE),
+        (9, wheels[2].omega, 0.01, VIOLET),
+        (10, wheels[3].omega, 0.01, VIOLET),
     ):
-        if abs(value / 0.01 if place > 5 else value / 0.02) > LEAST:
-            _add(bar, _upright(place, int(WINDOW_H - (ROW + ROW * value)), colour))
+        if abs(value) > LEAST:
+            _add(bar, _upright(place, int(WINDOW_H - (ROW + ROW * (factor * value))), colour))
     for place, angle, factor, colour in ((20, joint.angle, -10.0, GREEN), (30, car.hull.angularVelocity, -0.8, RED)):
         if abs(angle) > LEAST:
             _add(bar, _level(place, int((place + factor * angle) * UNIT), colour))
@@ -88,6 +88,6 @@ def _font() -> pygame.font.Font:
 def _shrunk(screen: pygame.Surface) -> tuple[slice, np.ndarray]:
     """The columns that are not black, and their pixels. (12, W, RGB)"""
     pixels = pygame.surfarray.array3d(pygame.transform.smoothscale(screen, SHRUNK)).transpose(1, 0, 2)
-    lit = pixels.any((0, 2)).nonzero()[0]
+    lit = np.flatnonzero(pixels.any(axis=(0, 2)))
     columns = slice(int(lit[0]), int(lit[-1]) + 1) if len(lit) else slice(0, 0)
     return columns, pixels[:, columns].copy()

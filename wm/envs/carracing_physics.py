@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import Box2D
+import numpy as np
 from gymnasium.envs.box2d import car_dynamics
 from gymnasium.envs.box2d.car_dynamics import (
     ENGINE_POWER,
@@ -150,6 +151,12 @@ class Tile:
     """A piece of the road: what the game keeps in a body's attributes."""
 
     __slots__ = ("color", "fixtures", "idx", "road_friction", "road_visited", "userData")
+
+    color: np.ndarray
+    idx: int
+    road_friction: float
+    road_visited: bool
+    userData: Any
 
     def __init__(self, fixture: Any):
         self.fixtures = [fixture]
