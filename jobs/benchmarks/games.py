@@ -39,7 +39,7 @@ def games(seconds: float) -> list[Row]:
         Row("CarRacing at 64x64, one core, resets included", fast, "steps/s", exact),
         Row(f"CarRacing at 64x64, one core, {BATCH} environments in turn", batch, "steps/s", exact),
         Row("CarRacing at 96x96 with instruments, one core, resets included", large, "steps/s", unmodified),
-        Row("unmodified CarRacing at 64x64, one core", exact, "steps/s"),
+        Row("unmodified CarRacing, one core", exact, "steps/s"),
         Row("unmodified CarRacing at 96x96, one core", unmodified, "steps/s"),
     ]
 
