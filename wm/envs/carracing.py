@@ -7,32 +7,31 @@ import cv2
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.envs.box2d import car_racing
 from gymnasium.spaces import Box
-from gymnasium.utils import EzPickle
 from gymnasium.wrappers import TimeLimit
 from torch import Tensor
 
 from wm.envs import FRAME, Game
-from wm.envs.carracing_drawing import ROWS, Painting
+from wm.envs.carracing_fast import Blind
+from wm.envs.carracing_fast import CarRacing as Fast
 from wm.envs.carracing_measures import car_and_road
+from wm.envs.carracing_scaling import ROWS
 from wm.envs.carracing_state import state
 
 MAX_STEPS = 1000
-NOTHING = np.zeros(FRAME, np.uint8)
 BEND = 8  # tiles, as many as a hairpin has at least
 
 
 class CarRacing(Game):
     name = "car-racing"
-    version = "1"
+    version = "2"
     actions = 3  # steer in [-1, 1], gas and brake in [0, 1]
     max_steps = MAX_STEPS
     lap, step_price = 1000.0, 0.1
     explorations = ("mixture", "mild", "held", "brownian")
 
     def make(self, exact: bool = False) -> gymnasium.Env:
-        return Exact() if exact else TimeLimit(Fast(), MAX_STEPS)
+        return Exact() if exact else TimeLimit(Fast("rgb_array", lap_complete_percent=1.0, size=64), MAX_STEPS)
 
     def squash(self, raw: Tensor) -> Tensor:
         steer, gas, brake = raw.tanh().unbind(-1)
@@ -94,48 +93,6 @@ def _brownian(steps: int, rng: np.random.Generator) -> np.ndarray:
     """A random walk, reflected at -2 and 2 and squashed. (T, 3)"""
     raw = rng.uniform(-2, 2, 3) + rng.normal(0, 0.15, (steps, 3)).cumsum(0)
     return np.tanh(np.abs((raw - 2) % 8 - 4) - 2)
-
-
-class Fast(car_racing.CarRacing):
-    """CarRacing-v3 with another drawing. Physics, rewards and ends are the game's own, bit by bit."""
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": car_racing.FPS}  # noqa: RUF012
-
-    def __init__(self):
-        super().__init__(render_mode="rgb_array", lap_complete_percent=1.0)
-        EzPickle.__init__(self)
-        self.observation_space = Box(0, 255, FRAME, np.uint8)
-        self.painting = Painting()
-
-    def _create_track(self) -> bool:
-        created = super()._create_track()
-        if created:
-            self.painting.paint(self.road_poly)
-            self.painted = 0
-        return created
-
-    def _render(self, mode: str) -> np.ndarray:
-        assert self.car is not None
-        if self.painted != self.tile_visited_count:
-            self.painted = self.tile_visited_count
-            for wheel in self.car.wheels:
-                for tile in wheel.tiles:
-                    self.painting.visit(tile.idx)
-        return self.painting.frame(self.car, self.t)
-
-    def render(self) -> np.ndarray:
-        return self.state
-
-
-class Blind(car_racing.CarRacing):
-    """CarRacing-v3 with no drawing at all: fifty times faster, for who needs no frames."""
-
-    def __init__(self):
-        super().__init__(lap_complete_percent=1.0)
-        EzPickle.__init__(self)
-
-    def _render(self, mode: str) -> np.ndarray:
-        return NOTHING
 
 
 class Exact(gymnasium.ObservationWrapper):
