@@ -18,7 +18,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from wm.envs import FRAME, Game
+from wm.envs.game import FRAME, Game
 from wm.errors import UserError
 
 MAX_STEPS = 1000  # where the environment has no limit of its own

@@ -11,12 +11,12 @@ from gymnasium.spaces import Box
 from gymnasium.wrappers import TimeLimit
 from torch import Tensor
 
-from wm.envs import FRAME, Game
 from wm.envs.carracing_fast import Blind
 from wm.envs.carracing_fast import CarRacing as Fast
 from wm.envs.carracing_measures import car_and_road
 from wm.envs.carracing_scaling import ROWS
 from wm.envs.carracing_state import state
+from wm.envs.game import FRAME, Game
 
 MAX_STEPS = 1000
 BEND = 8  # tiles, as many as a hairpin has at least

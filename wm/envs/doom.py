@@ -25,7 +25,7 @@ import vizdoom
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from wm.envs import FRAME, Game
+from wm.envs.game import FRAME, Game
 
 log = logging.getLogger(__name__)
 

@@ -119,7 +119,7 @@ def test_grey_pictures_and_odd_numbering() -> None:
         ("gym:TestShy-v0", "has no pictures"),
         ("gym:TestOdd-v0", "not in a Discrete or bounded Box"),
         ("gym:TestBoundless-v0", "not in a Discrete or bounded Box"),
-        ("tetris", "no game 'tetris': say --game car-racing or doom, or gym:ID"),
+        ("tetris", "--game must be car-racing or doom, or gym:ID for an environment of gymnasium, got tetris"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -1,6 +1,5 @@
-"""The agent loop, with a game of numbers: who is alive, what is recorded, when it ends."""
+"""The agent loop with a game of numbers: live episodes, recording, and the end of episodes."""
 
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -8,9 +7,10 @@ import numpy as np
 import pytest
 
 from wm.config.presets import PRESETS
+from wm.envs import load
 from wm.envs.rollout import EnvironmentCache, EpisodeResult, ScriptedPolicy, play
 from wm.seeds import TRAINING
-from wm.stages.collect import script, tracks
+from wm.stages.collect import CollectWork, tracks
 
 
 class Counting(gymnasium.Env):
@@ -29,7 +29,7 @@ class Counting(gymnasium.Env):
 
 
 class Watching:
-    """Acts 1, or -1 after some step; remembers what it was shown."""
+    """Acts 1, or -1 after `good` steps, and remembers its inputs."""
 
     def __init__(self, good: int = 10**9):
         self.good, self.seen = good, list[tuple[list, list]]()
@@ -51,10 +51,10 @@ def test_episodes_end_one_by_one() -> None:
         EpisodeResult(9, 5, 5.0, False),  # the limit ended it
     ]
     assert [episodes for _, episodes in policy.seen] == [[0, 1, 2], [0, 1, 2], [1, 2], [1, 2], [2]]
-    assert policy.seen[2][0] == [[4, 2], [9, 2]]  # the frames of those who are alive, in their order
+    assert policy.seen[2][0] == [[4, 2], [9, 2]]  # the frames of the live episodes, in order
 
 
-def test_the_recorder_sees_what_the_agent_saw() -> None:
+def test_the_recorder_gets_the_frames_that_the_agent_saw() -> None:
     rows: list[tuple] = []
 
     def record(episode: int, frame: np.ndarray, action: np.ndarray, reward: float, *ends: bool) -> None:
@@ -69,34 +69,40 @@ def test_the_recorder_sees_what_the_agent_saw() -> None:
     assert [row for row in rows if row[0] == 1] == [
         (1, [9, 0], [4.0], 4.0, False, False),
         (1, [9, 1], [5.0], 5.0, False, False),
-        (1, [9, 2], [6.0], 6.0, False, True),  # truncated by our own limit
+        (1, [9, 2], [6.0], 6.0, False, True),  # truncated by the limit of `play`
     ]
 
 
 @pytest.mark.parametrize(("patience", "length"), [(0, 20), (3, 7), (100, 20)])
-def test_hopeless_episodes_are_given_up(patience: int, length: int) -> None:
+def test_patience_ends_episodes_without_reward(patience: int, length: int) -> None:
     (played,) = play(*games(50), Watching(good=4), 20, patience=patience)
     assert (played.steps, played.terminated) == (length, False)
     assert played.score == 4 - (length - 4)
 
 
-def test_a_fleet_builds_no_more_than_it_needs() -> None:
+def test_the_cache_makes_only_as_many_environments_as_needed() -> None:
     made: list[object] = []
-    fleet = EnvironmentCache(lambda: made.append(object()) or made[-1])
-    assert fleet.of(2) == made[:2]
-    assert fleet.of(3)[:2] == made[:2]
-    assert fleet.of(1) == made[:1]
+    cache = EnvironmentCache(lambda: made.append(object()) or made[-1])
+    assert cache.of(2) == made[:2]
+    assert cache.of(3)[:2] == made[:2]
+    assert cache.of(1) == made[:1]
     assert len(made) == 3
 
 
-def test_the_plan_of_an_episode_depends_on_its_number_alone() -> None:
-    config = PRESETS["tiny"]
-    seeds, scripts = tracks(config, range(6)), script(config, range(6)).scripts
-    assert seeds[4:] == tracks(config, range(4, 6))
-    assert np.array_equal(scripts[4:], script(config, range(4, 6)).scripts)
+def test_seeds_and_random_actions_depend_on_the_number_of_the_episode_only() -> None:
+    def planned(seed: int, episodes: range) -> tuple[list[int], np.ndarray]:
+        work = CollectWork(load("car-racing"), PRESETS["tiny"].collect, seed, 1, "", "collect")
+        policy = work.policy(episodes)
+        assert isinstance(policy, ScriptedPolicy)
+        return tracks(seed, episodes), policy.scripts
+
+    seeds, scripts = planned(1, range(6))
+    some_seeds, some_scripts = planned(1, range(4, 6))
+    assert seeds[4:] == some_seeds
+    assert np.array_equal(scripts[4:], some_scripts)
     assert scripts.shape == (6, 40, 3)
     assert len(set(seeds)) == 6
     assert min(seeds) >= TRAINING
-    other = replace(config, seed=2)
-    assert not set(seeds) & set(tracks(other, range(6)))
-    assert not np.array_equal(scripts, script(other, range(6)).scripts)
+    other_seeds, other_scripts = planned(2, range(6))
+    assert not set(seeds) & set(other_seeds)
+    assert not np.array_equal(scripts, other_scripts)
