@@ -15,7 +15,7 @@ from wm.config.fields import leaves
 from wm.config.presets import PRESETS
 from wm.runs.run import Run
 
-GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("cli", "dream", "fine-tuning"))]
+GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("cli", "dream", "carracing", "fine-tuning"))]
 TEXT = "\n".join(guide.read_text() for guide in GUIDES)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"python -m jobs\.(\w+)((?:[^`|\n\\]|\\\||\\\n)*)", TEXT)

@@ -130,8 +130,7 @@ def test_what_can_not_be_played_says_why(name: str, message: str) -> None:
 
 def test_the_whole_method_on_somebody_else_s_game(cartpole: Run) -> None:
     """Collected, seen, remembered, dreamt and scored, by its id on the command line."""
-    stages = {station.stage: station.manifest for station in stage_statuses(cartpole)}
-    metrics = {name: manifest.metrics for name, manifest in stages.items() if manifest}
+    metrics = {name: stage.manifest.metrics for name, stage in stage_statuses(cartpole).items() if stage.manifest}
     assert len(metrics) == 6
     assert metrics["collect"]["score"] > 5
     assert metrics["score"]["score"] > 5
