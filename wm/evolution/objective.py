@@ -1,6 +1,6 @@
-"""From the scores of all episodes to the fitness of each candidate."""
+"""The fitness of candidates from their scores in all episodes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,31 +9,47 @@ from wm.evolution.evaluation import DreamUnit, GameUnit
 from wm.pool import Crew
 
 
-def evaluate(
-    crew: Crew, units: Iterable[GameUnit | DreamUnit], candidates: int, episodes: int
-) -> tuple[np.ndarray, int]:
-    """Each candidate's scores (P, E), and the number of steps played or dreamed."""
-    scores, steps = np.zeros((candidates, episodes)), 0
-    for unit, result in crew.map(units):
+class Evaluation:
+    """The scores of some candidates, filled in as the results of its units arrive."""
+
+    def __init__(self, units: Iterable[GameUnit | DreamUnit], candidates: int, episodes: int):
+        self.units = units
+        self.scores = np.zeros((candidates, episodes))  # (P, E)
+        self.steps = 0  # played or dreamed
+
+    def add(self, unit: GameUnit | DreamUnit, result: Any) -> None:
         if isinstance(unit, DreamUnit):
             returns, lengths = result
-            scores[unit.first : unit.first + len(returns)] = returns
-            steps += int(lengths.sum())
+            self.scores[unit.first : unit.first + len(returns)] = returns
+            self.steps += int(lengths.sum())
         else:
-            scores.flat[unit.first : unit.first + len(result)] = [episode.score for episode in result]
-            steps += sum(episode.steps for episode in result)
-    return scores, steps
+            self.scores.flat[unit.first : unit.first + len(result)] = [episode.score for episode in result]
+            self.steps += sum(episode.steps for episode in result)
+
+
+def evaluate(crew: Crew, *evaluations: Evaluation) -> None:
+    """Run the units of all evaluations in one go, so that no worker waits between them."""
+    of_unit: dict[int, Evaluation] = {}
+
+    def units() -> Iterator[GameUnit | DreamUnit]:
+        for evaluation in evaluations:
+            for unit in evaluation.units:
+                of_unit[id(unit)] = evaluation
+                yield unit
+
+    for unit, result in crew.map(units()):
+        of_unit.pop(id(unit)).add(unit, result)
 
 
 def clipped(scores: np.ndarray, cut: float) -> np.ndarray:
-    """Scores (P, E) relative to the candidates' median in each episode, clipped to `cut`; as they are without a cut.
+    """Scores (P, E) relative to the candidates' median in each episode, clipped to [-cut, cut]; unchanged if cut is 0.
 
-    A crash is mostly luck, and would otherwise outweigh all differences in driving. (P, E)
+    A crash is mostly bad luck, and without the clip it outweighs all other differences between candidates. (P, E)
     """
     if not cut:
         return scores
-    known = np.where(np.isfinite(scores), scores, np.nan)
-    return np.clip(known - np.nanmedian(known, axis=0), -cut, cut)
+    finite = np.where(np.isfinite(scores), scores, np.nan)
+    return np.clip(finite - np.nanmedian(finite, axis=0), -cut, cut)
 
 
 def most_telling(history: Sequence[dict[str, Any]]) -> list[int]:

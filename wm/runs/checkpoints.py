@@ -1,4 +1,4 @@
-"""Tensors in files: checkpoints that know whether they are whole, and weights that can't run code."""
+"""Tensors in files: checkpoints that detect damage, and weights that can't run code."""
 
 import json
 import logging
@@ -13,46 +13,50 @@ from wm.runs.storage import Storage, sha256
 
 log = logging.getLogger(__name__)
 
-KEPT = 2  # last checkpoints kept; the best weights are kept besides
+KEPT = 2  # last checkpoints that are kept, in addition to the best weights
 
 
 class Checkpoints:
-    """Numbered files whose names carry their own hash: one that is not whole is known and passed over."""
+    """Numbered files with their hash in the name, so that damaged ones are detected and skipped."""
 
     def __init__(self, storage: Storage, folder: str):
         self.storage, self.folder = storage, folder
 
     def save(self, step: int, state: dict[str, Tensor], info: dict[str, Any], keep: str) -> None:
         data = pack(state, info)
-        self.storage.put_new(f"{self.folder}/step-{step:010d}-{sha256(data)[:12]}.safetensors", data)
-        for key in self._keys("step-")[:-KEPT]:
-            self.storage.delete(key)
-        for key in self._keys("best-"):
-            if key != keep:
-                self.storage.delete(key)
+        key = f"{self.folder}/step-{step:010d}-{sha256(data)[:12]}.safetensors"
+        self.storage.put_new(key, data)
+        for other in self._keys(f"step-{step:010d}"):
+            if other != key:
+                self.storage.delete(other)  # an earlier state of the same step
+        for other in self._keys("step-")[:-KEPT]:
+            self.storage.delete(other)
+        for other in self._keys("best-"):
+            if other != keep:
+                self.storage.delete(other)
 
     def save_best(self, step: int, weights: dict[str, Tensor]) -> str:
         data = pack(weights, {})
         key = f"{self.folder}/best-{step:010d}-{sha256(data)[:12]}.safetensors"
-        self.storage.put(key, data)  # its name vouches for its content
+        self.storage.put(key, data)  # replacing is safe: the name contains the hash
         return key
 
     def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last whole checkpoint: (state, info)."""
+        """(state, info) of the last undamaged checkpoint."""
         for key in reversed(self._keys("step-")):
             data = self.storage.get(key) or b""
             if sha256(data)[:12] == key.removesuffix(".safetensors")[-12:]:
                 return unpack(data)
-            log.warning("%s/%s is damaged; going on from the checkpoint before it", self.storage.uri, key)
-            self.storage.delete(key)  # else it would stand in the way of the same one made again
+            log.warning("%s/%s is damaged: resuming from the previous checkpoint", self.storage.uri, key)
+            self.storage.delete(key)  # otherwise put_new would keep it when it is made again
         return None
 
     def read_best(self, key: str) -> bytes:
-        """What `save_best` wrote, or the Mistake that names the cure."""
+        """The file that `save_best` wrote; raises a UserError if it is missing or damaged."""
         data = self.storage.get(key) or b""
         if sha256(data)[:12] != key.removesuffix(".safetensors")[-12:]:
             raise UserError(
-                f"{self.storage.uri}/{key} is missing or damaged: remove the folder {self.folder} and give the same"
+                f"{self.storage.uri}/{key} is missing or damaged: remove the folder {self.folder} and run the same"
                 " command again, which trains from the start"
             )
         return data
@@ -62,9 +66,9 @@ class Checkpoints:
 
 
 def pack(tensors: dict[str, Tensor], info: dict[str, Any]) -> bytes:
-    """Tensors and a little JSON as one safetensors file: nothing in it can run when it is read."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save_tensors(whole, metadata={"info": json.dumps(info, sort_keys=True)})
+    """Tensors and JSON metadata as one safetensors file, which can't contain code."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save_tensors(contiguous, metadata={"info": json.dumps(info, sort_keys=True)})
 
 
 def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:

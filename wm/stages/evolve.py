@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,8 +16,8 @@ from wm.dream.rules import rules_of
 from wm.dream.starts import starts_of
 from wm.envs import Game, load
 from wm.evolution.cma_es import Evolution
-from wm.evolution.evaluation import EvaluateWork
-from wm.evolution.objective import clipped, evaluate, most_telling
+from wm.evolution.evaluation import DreamUnit, EvaluateWork, GameUnit
+from wm.evolution.objective import Evaluation, clipped, evaluate, most_telling
 from wm.evolution.units import dream_units, game_units, tracks_of, validation_units
 from wm.models.agent import Models
 from wm.pool import Crew, Pool, Progress
@@ -30,12 +31,12 @@ from wm.training.tensorboard import event_file
 
 log = logging.getLogger(__name__)
 
-NOT_A_CURVE = ("theta_sha256", "tracks", "spread")  # values of a generation that are not plotted
-DECLINE = 3.0  # standard errors below the best validation that are worth a warning
+NOT_A_CURVE = ("theta_sha256", "tracks", "spread", "due")  # values of a generation that are not plotted
+DECLINE = 3.0  # warn if a validation is this many standard errors below the best one
 
 
 def evolve(run: Run, pool: Pool) -> Manifest:
-    """C's best-validated mean after as many generations as the config wants."""
+    """Evolve for as many generations as the config wants; the result is the best-validated mean."""
     config, section, stage = run.config, run.config.evolve, run.stage("evolve")
     done = stage.complete()
     if done is not None:
@@ -80,7 +81,11 @@ def evolve(run: Run, pool: Pool) -> Manifest:
 
 
 class Generations:
-    """Runs generations up to the last one, each followed by a checkpoint."""
+    """Runs generations up to the last one, each followed by a checkpoint.
+
+    A validation runs together with the next generation, so that no worker waits for it. It depends on the mean only,
+    so this changes no result.
+    """
 
     def __init__(self, run: Run, stage: Stage, game: Game, models: Models, players: Crew, validators: Crew):
         self.run_, self.stage, self.game, self.models = run, stage, game, models
@@ -103,31 +108,42 @@ class Generations:
             began = time.monotonic()
             row = self._generation(evolution)
             row["env_steps"] += self.history[-1]["env_steps"] if self.history else steps
-            if evolution.generation % section.validate_every == 0 or evolution.generation == section.generations:
-                row |= self._validate(evolution)
             row["seconds"] = round(time.monotonic() - began, 3)
-            self._save(evolution, row)
+            self.history.append(row)
+            self._save(evolution)
+            self.stage.tell(self._progress(evolution))
+        if self._validation_due():
+            self._validate(evolution)
+            self._save(evolution)
             self.stage.tell(self._progress(evolution))
         return self.history
 
     def _generation(self, evolution: Evolution) -> dict[str, Any]:
+        """Evaluate the candidates, and the mean before them if its validation is due."""
         section, number = self.section, evolution.generation
-        thetas = evolution.ask()
+        mean_before, thetas = evolution.mean, evolution.ask()
         tracks: list[int] = []
+        units: Iterator[GameUnit | DreamUnit]
         if section.where == "real":
             replayed = most_telling(self.history)[: round(section.again * section.episodes)]
             tracks = tracks_of(section, self.game, self.seed, number, replayed)
             units = game_units(section, self.game, self.seed, number, thetas, tracks)
-            scores, steps = evaluate(self.players, units, len(thetas), section.episodes)
         else:
-            dreams = dream_units(section, self.seed, number, thetas)
-            scores, steps = evaluate(self.players, dreams, len(thetas), section.episodes)
-        fitness = clipped(scores, section.cut)
+            units = dream_units(section, self.seed, number, thetas)
+        candidates = Evaluation(units, len(thetas), section.episodes)
+        together = self.players is self.validators
+        validation = self._validation(number, mean_before) if self._validation_due() else None
+        if validation and not together:
+            evaluate(self.validators, validation)
+        evaluate(self.players, *([validation] if validation and together else []), candidates)
+        if validation:
+            self._record_validation(number, mean_before, validation)
+        fitness = clipped(candidates.scores, section.cut)
         evolution.tell(fitness.mean(axis=1))
-        finite = (means := scores.mean(axis=1))[np.isfinite(means)]
+        finite = (means := candidates.scores.mean(axis=1))[np.isfinite(means)]
         row: dict[str, Any] = {
             "generation": evolution.generation,
-            "env_steps": steps,
+            "env_steps": candidates.steps,
             "best": float(finite.max()),
             "mean": float(finite.mean()),
             "worst": float(finite.min()),
@@ -135,27 +151,41 @@ class Generations:
             "theta_sha256": sha256(evolution.mean.tobytes()),
             "time": round(time.time(), 3),
         }
+        if evolution.generation % section.validate_every == 0 or evolution.generation == section.generations:
+            row["due"] = True  # until it is validated
         if section.again:
             row |= {"tracks": tracks, "spread": np.nanstd(fitness, axis=0).tolist()}
         return row
 
-    def _validate(self, evolution: Evolution) -> dict[str, float]:
-        """Score the mean on the validation tracks, and keep it."""
+    def _validation_due(self) -> bool:
+        """Whether the mean after the last generation still has to be validated."""
+        return bool(self.history) and "due" in self.history[-1]
+
+    def _validation(self, generation: int, mean: np.ndarray) -> Evaluation:
         # A unit of dreams is larger than what one process should play of the real game.
         unit = self.section.unit_episodes if self.section.where == "real" else self.config.score.unit_episodes
-        name = f"validation of generation {evolution.generation}"
-        units = validation_units(self.section, self.game, evolution.mean, unit, name)
-        score = mean_of(evaluate(self.validators, units, 1, self.section.validation_episodes)[0][0])
-        mean = pack({"theta": torch.from_numpy(evolution.mean)}, {})
-        self.run_.storage.put(_mean_key(self.stage, evolution.generation), mean)
-        row = {"validation": score.mean, "validation_se": score.error, "validation_std": score.std}
-        _warn_of_decline(self.history, row)
-        return row
+        units = validation_units(self.section, self.game, mean, unit, f"validation of generation {generation}")
+        return Evaluation(units, 1, self.section.validation_episodes)
 
-    def _save(self, evolution: Evolution, row: dict[str, Any]) -> None:
-        """Curves, then the checkpoint."""
+    def _validate(self, evolution: Evolution) -> None:
+        """After the last generation."""
+        validation = self._validation(evolution.generation, evolution.mean)
+        evaluate(self.validators, validation)
+        self._record_validation(evolution.generation, evolution.mean, validation)
+
+    def _record_validation(self, generation: int, mean: np.ndarray, validation: Evaluation) -> None:
+        """Keep the mean and add its score to the last generation's row."""
+        score = mean_of(validation.scores[0])
+        packed = pack({"theta": torch.from_numpy(mean)}, {})
+        self.run_.storage.put(_mean_key(self.stage, generation), packed)
+        row = {"validation": score.mean, "validation_se": score.error, "validation_std": score.std}
+        _warn_of_decline(self.history[:-1], row)
+        del self.history[-1]["due"]
+        self.history[-1] |= row
+
+    def _save(self, evolution: Evolution) -> None:
+        """Write the curves, then the checkpoint."""
         storage, stage = self.run_.storage, self.stage
-        self.history.append(row)
         curves = [{key: value for key, value in one.items() if key not in NOT_A_CURVE} for one in self.history]
         events = event_file("evolve", [one | {"step": one.pop("generation")} for one in curves])
         storage.put(stage.key("metrics.jsonl"), "".join(json.dumps(one) + "\n" for one in self.history).encode())
