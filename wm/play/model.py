@@ -1,0 +1,113 @@
+"""What the page computes with: V's decoder, M, C and first frames, as one block of bytes and a description of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.mistakes import Mistake
+from wm.play.controls import Controls, controls_of
+from wm.play.wasm import PANEL
+from wm.trained import Trained
+from wm.vision import VAE
+
+STARTS = 64  # first frames that come along
+
+
+@dataclass
+class Block:
+    """Named arrays one after the other, with an index that says where each is."""
+
+    data: bytearray = field(default_factory=bytearray)
+    index: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, name: str, values: Tensor | np.ndarray, kind: str = "half", **about: int) -> None:
+        """`kind` is half, 16 bits a number, or single, 32."""
+        numbers = np.ascontiguousarray(values, np.dtype({"half": "<f2", "single": "<f4"}[kind]))
+        self.index[name] = {"offset": len(self.data), "length": numbers.nbytes, "kind": kind, **about}
+        self.data += numbers.tobytes()
+        self.data += bytes(-len(self.data) % 4)
+
+    def matrix(self, name: str, matrix: Tensor) -> None:
+        """(inner, columns), in panels of 16 columns: as `wm.play.wasm` takes it."""
+        inner, columns = matrix.shape
+        padded = np.zeros((inner, -(-columns // PANEL) * PANEL), np.float32)
+        padded[:, :columns] = matrix
+        self.add(name, padded.reshape(inner, -1, PANEL).transpose(1, 0, 2), inner=inner, columns=columns)
+
+
+@torch.no_grad()
+def exported(trained: Trained) -> tuple[dict[str, Any], bytes]:
+    """The description, ready for JSON, and the bytes it refers to."""
+    memory, starts, vision = trained.memory, trained.starts, trained.vision
+    if memory is None:
+        raise Mistake("this agent has no M, so it can't dream")
+    if starts is None:
+        raise Mistake("there are no first frames to start dreams from: run `python -m jobs.encode`")
+    if not trained.decodes:
+        raise Mistake("this agent has no decoder: copy NAME-decoder.safetensors into its folder")
+    if not isinstance(vision, VAE):
+        raise Mistake(f"the page can't decode with a {type(vision).__name__}, only with the paper's V")
+    block = Block()
+    _add_decoder(block, vision)
+    z, a, _, h = memory.gates.weight.split((memory.z, memory.actions, memory.previous_done, memory.hidden), dim=1)
+    block.matrix("memory.gates", torch.cat((a, z, h), dim=1).t())  # the previous done is 0 in a dream that goes on
+    block.add("memory.gates.bias", memory.gates.bias)
+    block.matrix("memory.heads", memory.heads.weight.t())
+    block.add("memory.heads.bias", memory.heads.bias)
+    block.add("theta", trained.theta, "single")
+    block.add("starts.mu", starts.mu[:STARTS], "single")
+    block.add("starts.sigma", starts.sigma[:STARTS], "single")
+    return _description(trained, controls_of(trained.game), block.index), bytes(block.data)
+
+
+def _add_decoder(block: Block, vision: VAE) -> None:
+    """Nothing stands between the first two layers but their biases, so they are stored as one matrix of Z rows, a
+    thirtieth of the size. Outputs of a transposed convolution are laid out as (kernel, kernel, channels).
+    """
+    widen, first = vision.widen, vision.deconvolution
+    spread = first.weight.permute(0, 2, 3, 1).flatten(start_dim=1).double()  # (1024, 5 * 5 * 128)
+    block.matrix("decoder.first", (widen.weight.t().double() @ spread).float())  # (Z, 3200)
+    bias = widen.bias.double() @ spread + first.bias.double().repeat(25)
+    block.add("decoder.first.bias", bias.float(), "single")
+    for index, layer in enumerate(vision.deconvolutions):
+        block.matrix(f"decoder.{index}", layer.weight.permute(0, 2, 3, 1).flatten(start_dim=1))
+        block.add(f"decoder.{index}.bias", layer.bias)
+
+
+def _description(trained: Trained, controls: Controls, tensors: dict[str, Any]) -> dict[str, Any]:
+    assert trained.memory is not None
+    assert trained.starts is not None
+    memory, controller = trained.memory, trained.controller
+    *_, reward, done, _ = memory.outputs
+    rules = trained.world(**({} if done else {"done": "never"})).rules
+    low, high = rules.taus
+    return {
+        "game": trained.config.game,
+        "z": memory.z,
+        "actions": memory.actions,
+        "hidden": memory.hidden,
+        "mixtures": memory.mixtures,
+        "reward": reward,
+        "done": done,
+        "controller": {
+            "inputs": controller.inputs,
+            "layer": controller.layer,
+            "bias": controller.bias,
+            "squash": controls.squash,
+        },
+        "rules": {
+            "steps": rules.steps,
+            "tau": (low + high) / 2,
+            "done": rules.done,
+            "reward": rules.reward,
+            "doneWeight": rules.done_weight,
+            "lap": rules.lap,
+            "stepPrice": rules.step_price,
+        },
+        "starts": min(STARTS, len(trained.starts.mu)),
+        "controls": controls.description(),
+        "tensors": tensors,
+    }
