@@ -18,6 +18,7 @@ ARROWS = {
     "DOWN": ("ArrowDown", "KeyS", "↓"),
 }
 DIGITS = "1234567890"
+MINUS = "\u2212"
 REST = ("NOOP", "NOTHING")  # what environments call it when nothing is done
 
 
@@ -31,7 +32,7 @@ class Number:
     rest: float = 0.0
     """What it is while no key is held."""
     pace: float = 1.0
-    """The share of the way to its goal that it moves in a step: below 1 a key turns the wheel instead of flipping it."""
+    """The share of the way to its goal that it moves in a step: below 1 a key turns the wheel step by step."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _box(lows: list[float], highs: list[float]) -> Controls:
     for index, (low, high) in enumerate(zip(lows, highs, strict=True)):
         name = f"action {index}"
         numbers.append(Number(name, low, high, rest=min(max(0.0, low), high), pace=0.4))
-        for side, (value, sign) in enumerate(((low, "−"), (high, "+"))):
+        for side, (value, sign) in enumerate(((low, MINUS), (high, "+"))):
             digit = DIGITS[2 * index + side : 2 * index + side + 1]
             arrow = (("ArrowLeft", "ArrowRight"), ("ArrowDown", "ArrowUp"))[index][side] if index < 2 else None
             codes = tuple(code for code in (f"Digit{digit}" if digit else None, arrow) if code)
@@ -125,7 +126,7 @@ def _meanings(game: AnyGame) -> list[str]:
     env = game.make()
     try:
         inner: Env = env.unwrapped
-        given = getattr(inner, "get_action_meanings", lambda: [])()
+        given: list[Any] = getattr(inner, "get_action_meanings", list)()
     finally:
         env.close()
     names = [str(name) for name in given]

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from wm.dream import World
 from wm.mistakes import Mistake
 from wm.play.controls import Controls, controls_of
 from wm.play.wasm import PANEL
@@ -36,6 +37,14 @@ class Block:
         padded = np.zeros((inner, -(-columns // PANEL) * PANEL), np.float32)
         padded[:, :columns] = matrix
         self.add(name, padded.reshape(inner, -1, PANEL).transpose(1, 0, 2), inner=inner, columns=columns)
+
+
+def world_of(trained: Trained) -> World:
+    """The agent's dream; one without an end, where its M predicts none."""
+    if trained.memory is None:
+        raise Mistake("this agent has no M, so it can't dream")
+    *_, done, _ = trained.memory.outputs
+    return trained.world() if done else trained.world(done="never")
 
 
 @torch.no_grad()
@@ -68,11 +77,14 @@ def _add_decoder(block: Block, vision: VAE) -> None:
     thirtieth of the size. Outputs of a transposed convolution are laid out as (kernel, kernel, channels).
     """
     widen, first = vision.widen, vision.deconvolution
+    assert first.bias is not None
     spread = first.weight.permute(0, 2, 3, 1).flatten(start_dim=1).double()  # (1024, 5 * 5 * 128)
     block.matrix("decoder.first", (widen.weight.t().double() @ spread).float())  # (Z, 3200)
     bias = widen.bias.double() @ spread + first.bias.double().repeat(25)
     block.add("decoder.first.bias", bias.float(), "single")
     for index, layer in enumerate(vision.deconvolutions):
+        assert isinstance(layer, nn.ConvTranspose2d)
+        assert layer.bias is not None
         block.matrix(f"decoder.{index}", layer.weight.permute(0, 2, 3, 1).flatten(start_dim=1))
         block.add(f"decoder.{index}.bias", layer.bias)
 
@@ -82,7 +94,7 @@ def _description(trained: Trained, controls: Controls, tensors: dict[str, Any]) 
     assert trained.starts is not None
     memory, controller = trained.memory, trained.controller
     *_, reward, done, _ = memory.outputs
-    rules = trained.world(**({} if done else {"done": "never"})).rules
+    rules = world_of(trained).rules
     low, high = rules.taus
     return {
         "game": trained.config.game,

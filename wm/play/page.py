@@ -41,7 +41,7 @@ def play_page(trained: Trained) -> str:
 def _joined(names: tuple[str, ...]) -> str:
     """Files of JavaScript, one after the other, as one strict script of its own scope."""
     parts = [(ASSETS / f"{name}.js").read_text().removeprefix('"use strict";\n') for name in names]
-    return "(() => {\n\"use strict\";\n" + "\n".join(parts) + "})();\n"
+    return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
 
 
 def _policy(script: str) -> str:
@@ -66,15 +66,14 @@ def _words(trained: Trained, spec: dict[str, Any]) -> dict[str, str]:
     )
     driving = _driver(game)["c"].removeprefix("C is ")
     keys = spec["controls"]["keys"]
-    sees = {"z": "z", "zh": "z and h", "zhc": "z, h and M’s second memory c"}[controller.inputs]
+    sees = {"z": "z", "zh": "z and h", "zhc": "z, h and M\u2019s cell state c"}[controller.inputs]
     words = {
         "title": {"car-racing": "Drive inside a dream", "doom": "Dodge fireballs inside a dream"}.get(
             game, "Play inside a dream"
         ),
         "lead": (
-            f"There is no game on this page. A neural network has watched {watched} and learned what comes next."
-            " Everything you see it imagines, thirty times a second, on your own device, and it takes your actions"
-            " into account."
+            f"There is no game on this page. A neural network watched {watched} and learned what comes next. It"
+            " imagines every frame you see, thirty times a second, on your own device, and responds to your actions."
         ),
         "z": spec["z"],
         "hidden": spec["hidden"],
@@ -82,11 +81,10 @@ def _words(trained: Trained, spec: dict[str, Any]) -> dict[str, str]:
         "seed": SEED,
         "tau": f"{spec['rules']['tau']:g}",
         "driving": driving,
-        "same_driver": "C or you at the wheel" if game == "car-racing" else "C or you playing",
-        "action_note": "What M is told is done now: blue by C, orange by you.",
-        "controller": f"a single layer of {controller.size:,} weights"
+        "action_note": "What M receives as the action: blue from C, orange from you.",
+        "controller": f"a single linear layer with {controller.size:,} weights"
         if not controller.layer
-        else f"a network of {controller.size:,} weights with one hidden layer",
+        else f"a network with one hidden layer and {controller.size:,} weights",
         "sees": sees,
         "key_list": ", ".join(f"{key['label']} {key['name']}" for key in keys),
         **_expectation(game, spec),
@@ -101,20 +99,20 @@ def _expectation(game: str, spec: dict[str, Any]) -> dict[str, str]:
             "expectation": "Chance of dying" if game == "doom" else "Chance of the end",
             "now": "in this step",
             "expectation_note": (
-                "How likely M thinks it is that the episode ends with this step. The dream ends where that is above"
+                "The probability that M gives to the episode ending with this step. The dream ends when it is above"
                 f" {_limit(spec)}. Each step survived counts 1."
                 if spec["rules"]["done"] == "threshold"
-                else "How likely M thinks it is that the episode ends with this step."
+                else "The probability that M gives to the episode ending with this step."
             ),
         }
     return {
         "expectation": "Expected reward",
         "now": "in this step",
         "expectation_note": (
-            "What M expects the game to pay for this step: on the road it is positive, because each new piece of the"
-            " track is worth points; off the road nothing comes."
+            "The reward that M predicts for this step. Each new piece of road is worth points, so it is positive on the"
+            " road and about zero elsewhere."
             if game == "car-racing"
-            else "What M expects the game to pay for this step. The return is the sum of it."
+            else "The reward that M predicts for this step. The return is the sum of these rewards."
         ),
     }
 

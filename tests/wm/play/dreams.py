@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from browser import Browser
 
+from wm.play.model import world_of
 from wm.trained import Trained
 
 # In the page: arrays travel as base64, since the protocol knows no typed ones.
@@ -32,6 +33,7 @@ class Steps:
     a: np.ndarray  # (T, A)
     z: np.ndarray  # (T, Z)
     h: np.ndarray  # (T, H)
+    c: np.ndarray  # (T, H), by wm alone
     reward: np.ndarray  # (T,)
     logit: np.ndarray  # (T,), of the end
 
@@ -51,20 +53,20 @@ class Opening:
 
     @classmethod
     def drawn(cls, trained: Trained, steps: int, seed: int, tau: float = 1.0) -> "Opening":
-        world, rng = _world(trained), np.random.default_rng(seed)
+        world, rng = world_of(trained), np.random.default_rng(seed)
         state, _ = world.begin(rng)
         return cls(state[: world.memory.z], world.noise(rng, steps), tau)
 
     def options(self) -> str:
         """As JavaScript, for `dream.begin`."""
-        z, noise = (base64.b64encode(np.ascontiguousarray(x).tobytes()).decode() for x in (self.z, self.noise))
+        z, noise = (_base64(x) for x in (self.z, self.noise))
         return f"{{z: unpack('{z}'), noise: unpack('{noise}'), log: true}}"
 
 
 @torch.inference_mode()
 def by_wm(trained: Trained, opening: Opening, actions: np.ndarray | None = None) -> Steps:
     """C plays, or these actions (T, A) are taken."""
-    world, memory = _world(trained), trained.memory
+    world, memory = world_of(trained), trained.memory
     assert memory is not None
     theta, found = trained.controller.tensor(trained.theta), []
     s = world.sleepers(1)
@@ -78,7 +80,7 @@ def by_wm(trained: Trained, opening: Opening, actions: np.ndarray | None = None)
             s.a[0] = torch.from_numpy(actions[step])
         world.step(s, torch.from_numpy(opening.noise[step : step + 1]))
         logit = s.heads[0, done].item() if memory.outputs[4] else -np.inf
-        found.append((s.a[0].tolist(), s.z[0].tolist(), s.h[0].tolist(), s.reward.item(), logit))
+        found.append((s.a[0].tolist(), s.z[0].tolist(), s.h[0].tolist(), s.c[0].tolist(), s.reward.item(), logit))
     return Steps(*(np.array(x, np.float32) for x in zip(*found, strict=True)))
 
 
@@ -86,13 +88,36 @@ def by_page(chromium: Browser, trained: Trained, opening: Opening, every: int) -
     """The same in the page, C playing, with every so many frames (F, 64, 64, 3) uint8."""
     script = f"""(async () => {{ {HELPERS}
         await dream.begin(0, {opening.options()});
-        const {{ frames }} = await dream.ask('run', {{ steps: {len(opening.noise)}, tau: {opening.tau}, every: {every} }});
+        const about = {{ steps: {len(opening.noise)}, tau: {opening.tau}, every: {every} }};
+        const {{ frames }} = await dream.ask('run', about);
         const {{ entries }} = await dream.ask('log');
         return JSON.stringify({{ ...told(entries), frames: pack(frames, Uint8Array) }});
     }})()"""
     told = json.loads(chromium.evaluate(script))
     frames = np.frombuffer(base64.b64decode(told["frames"]), np.uint8).reshape(-1, 64, 64, 4)[..., :3]
     return steps_of(told, trained), frames
+
+
+def one_step_each(chromium: Browser, trained: Trained, opening: Opening, ours: Steps) -> Steps:
+    """One step of the page from each state that wm's dream went through, with the action that was taken there."""
+    noise = opening.noise[: len(ours.z)]
+    zeros = np.zeros(ours.h.shape[1], np.float32)
+    firsts = (opening.z, ours.z), (zeros, ours.h), (zeros, ours.c)
+    before = [np.vstack((first[None], later[:-1])) for first, later in firsts]
+    rows = np.hstack((*before, noise, ours.a)).astype(np.float32)
+    widths = np.cumsum([before[0].shape[1], before[1].shape[1], before[2].shape[1], noise.shape[1]]).tolist()
+    script = f"""(async () => {{ {HELPERS}
+        const rows = unpack('{_base64(rows)}'), width = {rows.shape[1]}, [z, h, c, noise] = {widths}, entries = [];
+        for (let at = 0; at < rows.length; at += width) {{
+            const row = rows.subarray(at, at + width), part = (from, to) => row.slice(from, to);
+            const state = {{ z: part(0, z), h: part(z, h), c: part(h, c) }};
+            await dream.ask('begin', {{ seed: 0, ...state, noise: part(c, noise), log: true }});
+            await dream.ask('run', {{ steps: 1, tau: {opening.tau}, actions: part(noise, width) }});
+            entries.push((await dream.ask('log')).entries[0]);
+        }}
+        return JSON.stringify(told(entries));
+    }})()"""
+    return steps_of(json.loads(chromium.evaluate(script)), trained)
 
 
 def logged(chromium: Browser, trained: Trained) -> Steps:
@@ -108,9 +133,8 @@ def steps_of(told: dict[str, Any], trained: Trained) -> Steps:
     for name in ("a", "z", "h", "reward", "logit"):
         values = np.frombuffer(base64.b64decode(told[name]), np.float32)
         arrays[name] = values.reshape(-1, sizes[name]) if name in sizes else values
-    return Steps(**arrays)
+    return Steps(**arrays, c=np.empty(0))
 
 
-def _world(trained: Trained) -> Any:
-    assert trained.memory is not None
-    return trained.world(**({} if trained.memory.outputs[4] else {"done": "never"}))
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, np.float32).tobytes()).decode()

@@ -1,6 +1,7 @@
 "use strict";
 // The person's side: keys, buttons and touch become actions.
 
+const PLACES = { "↑": "up", "←": "left", "↓": "down", "→": "right" }; // as on a keyboard
 const PATIENCE = 90; // steps without a key after which C continues: three seconds
 
 class Person {
@@ -11,8 +12,7 @@ class Person {
     this.idle = Infinity; // steps since the last key went up
     this.a = Float32Array.from(numbers, (number) => number.rest);
     this.buttons = keys.map((key) => this._button(key, panel));
-    const arrows = keys.filter((key) => "←→↑↓".includes(key.label)).length;
-    panel.classList.toggle("arrows", arrows === keys.length && arrows === 4);
+    panel.classList.toggle("arrows", keys.length === 4 && keys.every((key) => key.label in PLACES));
     addEventListener("keydown", (event) => this._key(event, true));
     addEventListener("keyup", (event) => this._key(event, false));
     addEventListener("blur", () => this._release());
@@ -84,6 +84,7 @@ class Person {
     button.type = "button";
     button.append(element("b", key.label), element("small", key.name));
     button.setAttribute("aria-label", key.name);
+    if (key.label in PLACES) button.style.gridArea = PLACES[key.label];
     panel.append(button);
     let pointer = null, typed = false;
     const up = () => { if (pointer !== null) { pointer = null; this.lift(key); } };

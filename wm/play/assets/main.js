@@ -18,7 +18,7 @@ const state = {
 };
 const person = new Person(spec.controls, $("keys"), () => { drawDriver(); if (state.paused && person.held.size) resume(); });
 const actions = new Actions(spec.controls.numbers, $("actions"));
-const curve = new Curve($("spark"), spec.done > 0);
+const curve = new Curve($("spark"), spec.done > 0, spec.rules.done === "threshold" && 1 / (1 + spec.rules.doneWeight));
 const latents = new Latents(spec.z, $("bars"), $("latents"), turn, traverse);
 const futures = new Strip($("futures"), 8), traversal = new Strip($("traversal"), 7);
 
@@ -176,6 +176,7 @@ const signedWhole = (value) => (value > 0 ? `+${value}` : value < 0 ? `−${-val
 async function lookAhead() {
   if (!state.frame) return;
   setPaused(true);
+  $("futures").hidden = false;
   const number = ++state.looking, film = [];
   const a = person.drives ? person.a : null;
   const draw = ({ frames, ended, step: at }) => {
@@ -208,12 +209,16 @@ function connect() {
   $("look").onclick = lookAhead;
   $("seed").onchange = () => begin(Math.min(Math.max(Math.trunc($("seed").valueAsNumber || 0), 0), 999999999));
   $("tau").oninput = () => { state.tau = $("tau").valueAsNumber; drawTau(); };
-  // A slider that was moved with the mouse gives the arrow keys back to the game.
-  for (const input of [$("tau"), $("seed")]) input.addEventListener("pointerup", () => input.type === "range" && input.blur());
+  // What was moved or clicked with the mouse gives the keys back to the game.
+  $("tau").addEventListener("pointerup", () => $("tau").blur());
+  addEventListener("click", (event) => { if (event.detail) event.target.closest?.("button")?.blur(); });
   addEventListener("keydown", shortcuts);
   addEventListener("resize", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); redraw(); });
-  document.addEventListener("visibilitychange", () => { if (document.hidden) setPaused(true); });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) state.left = !state.paused;
+    if (document.hidden || state.left) setPaused(document.hidden);
+  });
 }
 
 function drawTau() {

@@ -2,6 +2,8 @@
 // What stands around the picture: bars of the action, the curve of what M expects, the numbers of z, small pictures.
 
 const COLOURS = {};
+const SHOWN_STEPS = 180; // of the curve: six seconds
+const REACH = 3; // of a number of z; V keeps them near a standard normal
 
 /** The palette as it is now, light or dark. */
 function readColours() {
@@ -52,8 +54,9 @@ class Actions {
 
 /** The last steps of what M expects. */
 class Curve {
-  constructor(canvas, chance) {
-    Object.assign(this, { canvas, chance, values: [] });
+  /** `limit` is the chance at which a dream ends, if it ends at one. */
+  constructor(canvas, chance, limit) {
+    Object.assign(this, { canvas, chance, limit, values: [] });
   }
 
   clear() {
@@ -62,14 +65,15 @@ class Curve {
 
   add(value, you) {
     this.values.push({ value, you });
-    if (this.values.length > 180) this.values.shift();
+    if (this.values.length > SHOWN_STEPS) this.values.shift();
   }
 
   draw() {
     const { context, width, height } = sharp(this.canvas), values = this.values;
     const low = this.chance ? 0 : Math.min(0, ...values.map((one) => one.value));
-    const high = Math.max(this.chance ? 0.1 : 1, ...values.map((one) => one.value));
-    const x = (i) => width - (values.length - 1 - i) * (width / 180) - 2;
+    const sorted = values.map((one) => one.value).sort((a, b) => a - b); // a few peaks may leave the picture
+    const high = Math.max(this.chance ? 0.1 : 1, 1.4 * (sorted[Math.floor(0.95 * sorted.length)] ?? 0));
+    const x = (i) => width - (values.length - 1 - i) * (width / SHOWN_STEPS) - 2;
     const y = (value) => height - 3 - (value - low) / (high - low) * (height - 8);
     context.strokeStyle = COLOURS.line;
     context.lineWidth = 1;
@@ -77,6 +81,14 @@ class Curve {
     context.moveTo(0, y(0) + 0.5);
     context.lineTo(width, y(0) + 0.5);
     context.stroke();
+    if (this.limit) {
+      context.setLineDash([3, 4]);
+      context.beginPath();
+      context.moveTo(0, y(this.limit));
+      context.lineTo(width, y(this.limit));
+      context.stroke();
+      context.setLineDash([]);
+    }
     context.lineWidth = 1.75;
     context.lineJoin = "round";
     for (const you of [false, true]) {
@@ -98,9 +110,9 @@ class Latents {
     Object.assign(this, { canvas, panel, values: new Float32Array(count), paused: false });
     this.sliders = Array.from({ length: count }, (_, index) => {
       const label = element("label", `z${index + 1}`);
-      const value = label.appendChild(element("output"));
+      const value = label.appendChild(element("span"));
       const slider = label.appendChild(document.createElement("input"));
-      Object.assign(slider, { type: "range", min: -4, max: 4, step: 0.05, value: 0, disabled: true });
+      Object.assign(slider, { type: "range", min: -REACH, max: REACH, step: 0.05, value: 0, disabled: true });
       slider.setAttribute("aria-label", `z ${index + 1}`);
       slider.addEventListener("input", () => {
         this.values[index] = slider.valueAsNumber;
@@ -151,8 +163,8 @@ class Latents {
       });
     }
     this.places.forEach(({ x, y, width }, i) => {
-      const value = Math.min(Math.max(this.values[i], -4), 4), middle = x + width / 2;
-      const end = x + half + (value + 4) / 8 * (width - 2 * half);
+      const value = Math.min(Math.max(this.values[i], -REACH), REACH), middle = x + width / 2;
+      const end = x + half + (value + REACH) / (2 * REACH) * (width - 2 * half);
       context.fillStyle = COLOURS.line;
       context.fillRect(x + half, y - 1, width - 2 * half, 2);
       context.fillRect(middle - 0.5, y - 5, 1, 10);

@@ -38,8 +38,8 @@ class Player {
     this.sigma = this.tensors.values("starts.sigma");
   }
 
-  /** A dream is its seed: that decides the first frame and all the noise. Tests may give z and noise themselves. */
-  begin({ seed, z, noise, log }) {
+  /** A dream is its seed: that decides the first frame and all the noise. Tests may give z, noise and what M remembers. */
+  begin({ seed, z, h, c, noise, log }) {
     const count = this.spec.starts, size = this.spec.z;
     this.seed = seed;
     this.start = ((seed % count) + count) % count;
@@ -52,6 +52,8 @@ class Player {
     }
     Object.assign(this, { steps: 0, total: 0, over: "", given: noise, entries: log ? [] : null });
     this.dream.begin(0, z);
+    if (h) this.dream.seenH(0).set(h);
+    if (c) this.dream.cell(0).set(c);
     this.dream.reward.fill(0);
     this.dream.logit.fill(-Infinity);
     return this.frame();
