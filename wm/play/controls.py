@@ -81,12 +81,12 @@ def _arrow(direction: str, name: str, index: int, value: float) -> Key:
 
 def _car_racing() -> Controls:
     """Gentler than the keys of the real game: at full lock and full gas the car spins, in the dream too."""
-    numbers = (Number("steering", -1, 1, pace=0.3), Number("gas", 0, 1, pace=0.5), Number("brake", 0, 1, pace=0.5))
+    numbers = (Number("steering", -1, 1, pace=0.4), Number("gas", 0, 1, pace=0.5), Number("brake", 0, 1, pace=0.5))
     keys = (
-        _arrow("LEFT", "steer left", 0, -0.8),
-        _arrow("RIGHT", "steer right", 0, 0.8),
-        _arrow("UP", "gas", 1, 0.7),
-        _arrow("DOWN", "brake", 2, 0.7),
+        _arrow("LEFT", "steer left", 0, -0.6),
+        _arrow("RIGHT", "steer right", 0, 0.6),
+        _arrow("UP", "gas", 1, 0.6),
+        _arrow("DOWN", "brake", 2, 0.6),
     )
     return Controls(numbers, keys, {"kind": "car"})
 

@@ -131,7 +131,7 @@ def steps_of(told: dict[str, Any], trained: Trained) -> Steps:
     sizes = {"a": trained.memory.actions, "z": trained.memory.z, "h": trained.memory.hidden}
     arrays = {}
     for name in ("a", "z", "h", "reward", "logit"):
-        values = np.frombuffer(base64.b64decode(told[name]), np.float32)
+        values = np.frombuffer(base64.b64decode(told[name]), np.float32).copy()
         arrays[name] = values.reshape(-1, sizes[name]) if name in sizes else values
     return Steps(**arrays, c=np.empty(0))
 

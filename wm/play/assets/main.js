@@ -5,9 +5,9 @@ const $ = (id) => document.getElementById(id);
 const RATE = 30, SLOWER = 5; // steps a second, and how much fewer in slow motion
 const REST = 4000; // milliseconds between the end of C's dream and the next one
 const ENDS = {
-  end: "Here M expects the episode to end.",
+  end: "M predicts the end of the episode here.",
   lap: "The lap is complete.",
-  limit: "The time is up: the game lasts no longer.",
+  limit: "The time limit of the game is reached.",
 };
 
 const spec = JSON.parse($("spec").textContent);
