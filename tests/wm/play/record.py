@@ -26,6 +26,9 @@ SHOWN, RATE, QUALITY = 720, 15, 68  # the film's width, pictures a second, and W
 SLOWER = 5
 BEFORE, DRIVES, AFTER = 2.0, 8.5, 4.5  # seconds of the film: C, the person, and until C has taken over again
 CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39}
+HIDE = (
+    "document.head.append(Object.assign(document.createElement('style'), { textContent: '.note { display: none }' }))"
+)
 ROAD = """(() => {  // where the road is ahead of the car, in pixels from the middle, and how the car is paid
     const { pixels, reward } = dream.state.frame;
     let sum = 0, count = 0;
@@ -48,7 +51,11 @@ class Recorder(Browser):
             about = message["params"]
             self.pictures.append((about["metadata"]["timestamp"], base64.b64decode(about["data"])))
             # An id of its own kind, since `call` waits for the last number.
-            answer = {"id": 1_000_000 + len(self.pictures), "method": "Page.screencastFrameAck", "sessionId": self.session}
+            answer = {
+                "id": 1_000_000 + len(self.pictures),
+                "method": "Page.screencastFrameAck",
+                "sessionId": self.session,
+            }
             answer["params"] = {"sessionId": about["sessionId"]}
             self.to.write(json.dumps(answer).encode() + b"\0")
         return message
@@ -90,7 +97,9 @@ def main(path: Path, seed: int) -> None:
         page.write_text(play_page(load_trained("car-racing")))
         one.open(page, WIDTH, HEIGHT, "dark", mobile=False)
         wait(one, 1)
-        one.evaluate("document.head.append(Object.assign(document.createElement('style'), {textContent: '.note{display:none}'}))")
+        one.evaluate(
+            "document.head.append(Object.assign(document.createElement('style'), {textContent: '.note{display:none}'}))"
+        )
         one.evaluate("scrollTo(0, document.querySelector('.desk').offsetTop - 12)")
         one.evaluate(f"dream.begin({seed})")
         wait(one, 2.5)

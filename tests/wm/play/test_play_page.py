@@ -1,6 +1,7 @@
 """The page as a file, its keys, and its picture; what runs in it is tested in a browser."""
 
 import base64
+import copy
 import dataclasses
 import hashlib
 import json
@@ -49,6 +50,19 @@ def test_weights_of_a_shipped_agent_are_exact(agent: Trained) -> None:
     assert np.array_equal(matrix[:, : about["columns"]].astype(np.float32), weight)
     assert not matrix[:, about["columns"] :].any()
     assert json.loads(json.dumps(spec))["z"] == agent.config.vision.z
+
+
+def test_a_run_keeps_the_bits_of_its_memory_where_there_is_room() -> None:
+    agent = load_trained("car-racing")
+    assert agent.memory is not None
+    memory = copy.deepcopy(agent.memory)
+    memory.heads.weight.data += 1e-5
+    spec, data = exported(dataclasses.replace(agent, memory=memory))
+    about = spec["tensors"]["memory.heads"]
+    assert about["kind"] == "single"
+    numbers = np.frombuffer(data, np.float32, about["length"] // 4, about["offset"])
+    assert numbers[0] == memory.heads.weight[0, 0].item()
+    assert len(data) < 6e6
 
 
 def test_the_module_is_webassembly() -> None:
