@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const RATE = 30, SLOWER = 5; // steps a second, and how much fewer in slow motion
-const REST = 4000; // milliseconds between the end of C's dream and the next one
+const REST = 4000, SOON = 1000; // milliseconds after a dream's end: the next one begins, and a key may begin it
 const ENDS = {
   end: "M predicts the end of the episode here.",
   lap: "The lap is complete.",
@@ -16,7 +16,7 @@ const state = {
   seed: $("seed").valueAsNumber, tau: spec.rules.tau, paused: true, slow: false, busy: false,
   last: 0, frame: null, dreams: 0, rates: [], ended: 0, looking: 0,
 };
-const person = new Person(spec.controls, $("keys"), () => { drawDriver(); if (state.paused && person.held.size) resume(); });
+const person = new Person(spec.controls, $("keys"), keyed);
 const actions = new Actions(spec.controls.numbers, $("actions"));
 const curve = new Curve($("spark"), spec.done > 0, spec.rules.done === "threshold" && 1 / (1 + spec.rules.doneWeight));
 const latents = new Latents(spec.z, $("bars"), $("latents"), turn, traverse);
@@ -79,7 +79,7 @@ function end(why) {
 
 function loop(now) {
   requestAnimationFrame(loop);
-  if (state.ended && !state.paused && !person.drives && now - state.ended > REST) return begin(state.seed + 1);
+  if (state.ended && !state.paused && !person.held.size && now - state.ended > REST) return begin(state.seed + 1);
   const interval = 1000 / RATE * (state.slow ? SLOWER : 1);
   if (state.paused || state.busy || !state.frame || now - state.last < interval - 4) return;
   state.last = Math.max(state.last + interval, now - interval);
@@ -115,6 +115,14 @@ function write(frame) {
 
 const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
 const percent = (p) => (p < 0.001 ? "< 0.1 %" : `${(100 * p).toFixed(p < 0.1 ? 1 : 0)} %`);
+
+/** A key went down or up: it starts a dream that is paused, and another one where it is over. */
+function keyed() {
+  drawDriver();
+  if (!person.held.size) return;
+  if (state.paused) resume();
+  if (state.ended && performance.now() - state.ended > SOON) begin(state.seed + 1);
+}
 
 function drawDriver() {
   const who = person.drives ? "you" : "c";
