@@ -11,7 +11,7 @@ FORBIDDEN = {"wm": {"ray", "cluster", "jobs"}, "cluster": {"jobs"}, "jobs": set(
 # The order of wm: packages and the modules beside them, lowest first.
 ORDER = (
     *("errors", "formatting", "statistics", "seeds", "pool", "envs", "config", "models", "runs", "dream", "evolution"),
-    *("training", "agents", "visuals", "stages", "pipeline", "experiments", "report"),
+    *("training", "agents", "visuals", "stages", "pipeline", "experiments", "play", "report"),
 )
 
 
