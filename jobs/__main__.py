@@ -8,7 +8,7 @@ from pathlib import Path
 MACHINERY = {"__init__", "__main__", "command_line", "display", "runner"}
 GROUPS = {
     "Train": ("pipeline", "collect", "vision", "latents", "memory", "evolve", "score", "iterate", "sweep"),
-    "Look": ("report", "watch", "status", "compare"),
+    "Look": ("report", "watch", "play", "status", "compare"),
     "Agents": ("export", "unpack"),
     "Machines": ("plan", "bench", "preflight", "submit"),
 }

@@ -1,6 +1,6 @@
-"""What this machine does, each figure beside the plain way's of the same run: `python -m jobs.bench [NAME ...]`.
+"""Benchmark this machine against naive baselines: `python -m jobs.bench [NAME ...]`.
 
-Ratios compare across machines and noisy neighbours; absolute figures size a cluster.
+Ratios are comparable between machines; absolute figures help to size a cluster.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.benchmarks import agent, data, dispatch, games, scaling, training
+from jobs.benchmarks import agent, data, dispatch, games, scaling, simulation, training
 from jobs.benchmarks.measure import Row
 from jobs.runner import guard
 from wm.runs.provenance import circumstances
@@ -26,7 +26,8 @@ BENCHMARKS = {
     "agent": agent.real,  # V, M and C in the real game
     "dream": agent.dreaming,
     "dispatch": dispatch.dispatch,  # empty units through Ray
-    "scaling": scaling.scaling,  # what a generation costs its driver
+    "scaling": scaling.scaling,  # the cost of a generation for its driver
+    "simulation": simulation.simulation,  # a cluster of workers that sleep
 }
 
 
@@ -39,7 +40,7 @@ def bench(names: list[str], seconds: float, as_json: bool) -> dict[str, Any]:
             rows += BENCHMARKS[name](seconds)
     if not as_json:
         table = Table(title=f"{circumstances()['processor']}", title_justify="left")
-        for column, justify in (("what", "left"), ("figure", "right"), ("plain way", "right"), ("ratio", "right")):
+        for column, justify in (("benchmark", "left"), ("figure", "right"), ("baseline", "right"), ("ratio", "right")):
             table.add_column(column, justify=justify)  # type: ignore[arg-type]
         for row in rows:
             plain = f"{row.plain:,.4g}" if row.plain is not None else ""
@@ -51,13 +52,13 @@ def bench(names: list[str], seconds: float, as_json: bool) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m jobs.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)}; none is all")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement (default 4)")
-    parser.add_argument("--json", action="store_true", help="no table: only the JSON that ends every job's output")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--seconds", type=float, default=4.0, help="seconds per measurement (default 4)")
+    parser.add_argument("--json", action="store_true", help="no table, only the JSON at the end of the output")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"no benchmark {unknown[0]!r}: say {', '.join(BENCHMARKS)}")
+        parser.error(f"no benchmark {unknown[0]}: use {', '.join(BENCHMARKS)}")
     if not arguments.seconds > 0:
-        parser.error("--seconds has to be above 0")
+        parser.error(f"--seconds must be above 0, got {arguments.seconds}")
     sys.exit(guard(lambda: bench(arguments.names or list(BENCHMARKS), arguments.seconds, arguments.json)))

@@ -1,4 +1,4 @@
-"""Is everything there that the cluster needs? `python -m jobs.preflight ray_cluster.yaml`, before it costs anything."""
+"""Check AWS prerequisites before `ray up`: `python -m jobs.preflight ray_cluster.yaml`."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ Check = tuple[str, Callable[[], str]]
 
 
 def preflight(path: str) -> dict[str, object]:
-    """Every check is made, whatever the others come to; only without credentials AWS can't be asked."""
+    """Make all checks, even if some fail. Those that ask AWS need credentials."""
     if find_spec("boto3") is None:
         raise UserError("boto3 is missing: pip install 'world-models-ray[aws]'")
     plan = files.read(path)

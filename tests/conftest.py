@@ -90,7 +90,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A whole run on somebody else's game, by its id, with C evolved in the dream. Read only; seconds."""
     words = "--game gym:CartPole-v1 --collect.steps 20 --evolve.generations 1 --evolve.where dream --memory.done"
-    words += " --evolve.dream-steps 16 --evolve.dream-done sample --evolve.tau-high 1.5 --evolve.dream-dropout 0.1"
+    words += " --evolve.dream-steps 16 --evolve.dream-done sample"
     return made_once(tmp_path_factory, "cartpole", "--local", *words.split())
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 200  # whatever else the machine is doing
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["wm.pipeline", "jobs.runner", "cluster.pool", "cv2", "obstore.store"])
+_processes.set_forkserver_preload(["wm.report.run_page", "jobs.runner", "cluster.pool", "obstore.store"])
 
 
 class Job:

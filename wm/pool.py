@@ -1,11 +1,10 @@
-"""The seam between the method and the machine.
+"""The interface between the method and the machine.
 
-A stage hands *work* to a pool and can't tell whether it is done in this process (LocalPool) or on
-a cluster (RayPool). What travels is light: a frozen, picklable spec; where it arrives it builds the
-heavy things (environments, networks) once and keeps them.
+A stage passes work to a pool, which does it in this process (LocalPool) or on a cluster (RayPool). Work is light and
+can be pickled; a worker builds environments and networks from it once and keeps them.
 
-Every unit of work has a fixed content, and its result is a pure function of (work, unit): so who
-did it, how often and in what order changes nothing, and the first answer counts.
+The result of a unit is a pure function of (work, unit), so results do not depend on the worker, the order, or retries,
+and the first answer counts.
 """
 
 import contextlib
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: for whoever watches."""
+    """The progress of a stage."""
 
     stage: str
     done: float
@@ -37,18 +36,18 @@ class Progress:
 
 
 class Work(Protocol):
-    """A kind of unit that can be done anywhere: "play these episodes with these weights"."""
+    """What workers need to do units of work, such as models with which to play episodes."""
 
     @property
     def threads(self) -> int:
-        """CPU threads that the result is defined with."""
+        """CPU threads to compute with. They are part of the definition of a result."""
 
     def build(self) -> Callable[[Any], Any]:
-        """Make the heavy things; the answer does one unit. Called once a worker."""
+        """Build environments and networks, and return a function that does one unit. Called once per worker."""
 
 
 class Task(Protocol):
-    """One long piece of work that reports as it goes and finds its own way back after a crash: training."""
+    """A training: one long piece of work that yields reports and resumes after a crash."""
 
     @property
     def threads(self) -> int: ...
@@ -58,64 +57,63 @@ class Task(Protocol):
         """cpu or cuda."""
 
     def run(self) -> Iterator[Any]:
-        """Do it, yielding reports. Run again from the start after a lost node: it resumes by itself."""
+        """Yield reports. If a node is lost, the pool calls it again and it resumes from its checkpoint."""
 
 
 class Crew(Protocol):
-    """Workers that have built one work and keep it."""
+    """Workers that have built the same work."""
 
     def map(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """(unit, result) as they come, in any order, each unit once. Units are taken as there is room."""
+        """(unit, result) in order of completion, each unit once. Units are consumed as workers become free."""
 
 
 class Pool(ABC):
     @property
     @abstractmethod
     def workers(self) -> int:
-        """How many units are done at the same time, as far as is known now."""
+        """The current number of units that run in parallel."""
 
     @abstractmethod
     def crew(self, work: Work, gpu: bool = False) -> AbstractContextManager[Crew]:
-        """Workers for this work, each with a CPU or a GPU to itself; gone when the context ends."""
+        """Workers for this work, each with its own CPU or GPU, until the context ends."""
 
     @abstractmethod
     def stream(self, task: Task) -> Iterator[Any]:
-        """Run the task where it belongs and pass on its reports."""
+        """Run the task on its device and yield its reports."""
 
     @property
     @abstractmethod
     def gpus(self) -> int:
-        """How many GPUs there are."""
+        """The number of GPUs."""
 
     def device(self, wanted: str) -> str:
-        """cpu or cuda, for a config that may say auto."""
+        """cpu or cuda for a configured device, which may be auto."""
         if wanted == "cuda" and not self.gpus:
             raise UserError(
-                "the config asks for cuda, but there is no GPU here: say --vision.device cpu (memory's and evolve's"
-                " alike), or auto where that is known"
+                "there is no GPU for cuda: set --vision.device, --memory.device and --evolve.device to cpu, or those of"
+                " vision and memory to auto"
             )
         return ("cuda" if self.gpus else "cpu") if wanted == "auto" else wanted
 
     def tell(self, progress: Progress) -> None:  # noqa: B027
-        """How far a stage is, for those who watch the machines as well."""
+        """Publish a stage's progress as metrics of the cluster."""
 
     def close(self) -> None:  # noqa: B027  (not every pool holds something)
-        """Give back whatever the pool holds."""
+        """Release the pool's resources."""
 
 
 class UnitFailed(Failure):
-    """One unit raised an exception each time it was tried."""
+    """A unit raised an exception in every attempt."""
 
     def __init__(self, unit: Any, tries: int, trace: str):
-        super().__init__(f"{unit} failed {tries} times; the last time:\n{trace.rstrip()}")
+        super().__init__(f"{unit} failed {tries} times; the last exception:\n{trace.rstrip()}")
         self.unit = unit
 
 
 def set_threads(threads: int) -> None:
-    """Make this process compute the way the config says, on any machine.
+    """Make this process compute with this many threads; 0 changes nothing.
 
-    Libraries otherwise take a thread a core, and sums are then added in another order.
-    With 0 nothing is set or imported: work that computes nothing.
+    By default libraries use one thread per core, and the order of additions then depends on the machine.
     """
     if not threads:
         return
@@ -125,20 +123,20 @@ def set_threads(threads: int) -> None:
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(threads)
-    threadpool_limits(threads)  # numpy's BLAS, which CMA-ES decomposes its covariance with
+    threadpool_limits(threads)  # numpy's BLAS, with which CMA-ES decomposes its covariance
     pyarrow.set_cpu_count(threads)
-    cv2.setNumThreads(0)  # its pool costs more than it brings on 64x64 frames
-    _keep_memory()
+    cv2.setNumThreads(0)  # its threads slow down work on 64x64 frames
+    _keep_freed_memory()
 
 
 @cache
-def _keep_memory() -> None:
-    """Let glibc keep large blocks that are freed: torch asks for the same ones again at every step.
+def _keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks, since torch allocates the same ones in every step.
 
-    Given back to the system each time, they are zeroed page by page: that costs up to a fifth of V's and M's time.
+    If they are returned to the system, it zeroes their pages again, which takes up to a fifth of the trainings' time.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library has no mallopt, and no such trouble
+        with contextlib.suppress(OSError, AttributeError):  # other C libraries have no mallopt
             libc = ctypes.CDLL(None)
             mmap_threshold, trim_threshold = -3, -1
             libc.mallopt(mmap_threshold, 2**30)
@@ -146,7 +144,7 @@ def _keep_memory() -> None:
 
 
 class LocalPool(Pool):
-    """All work in this process, one unit after the other."""
+    """Does all work in this process, one unit after the other."""
 
     workers = 1
 
@@ -175,7 +173,7 @@ class _LocalCrew:
 
     def map(self, units: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for unit in units:
-            set_threads(self.work.threads)  # the stage itself may have computed in between
+            set_threads(self.work.threads)  # the stage may have changed them in between
             yield unit, self._attempt(unit)
 
     def _attempt(self, unit: Any) -> Any:
@@ -188,7 +186,7 @@ class _LocalCrew:
             except UserError:
                 raise
             except Exception:
-                self.do = None  # whatever broke may have broken what was built, too
+                self.do = None  # the exception may have left it in a broken state
                 if tries == self.retries:
                     raise UnitFailed(unit, tries, traceback.format_exc()) from None
-                log.warning("%s failed, trying again:\n%s", unit, traceback.format_exc())
+                log.warning("%s failed, retrying:\n%s", unit, traceback.format_exc())

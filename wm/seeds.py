@@ -1,6 +1,6 @@
-"""Where randomness comes from: every seed is a pure function of what it is for.
+"""Seeds: each is a pure function of its purpose.
 
-Episodes of training, validation and test never share a seed: each has a range of its own.
+The episodes of training, validation and test have separate ranges of seeds.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 
 _RANGE = 2**29
-TEST, VALIDATION, TRAINING = 0, _RANGE, 2 * _RANGE  # where each range begins; training has two
+TEST, VALIDATION, TRAINING = 0, _RANGE, 2 * _RANGE  # start of each range; training has two ranges
 
 
 def derive(*parts: int | str) -> int:
@@ -27,12 +27,12 @@ def training_episode(*parts: int | str) -> int:
 
 
 def validation_episode(index: int) -> int:
-    """The same for every run, so that their curves compare."""
+    """The same for all runs, so that their curves can be compared."""
     assert 0 <= index < _RANGE, index
     return VALIDATION + index
 
 
 def test_episode(index: int) -> int:
-    """The same for every run; drawn by `score` alone."""
+    """The same for all runs; used by the stage `score` only."""
     assert 0 <= index < _RANGE, index
     return TEST + index

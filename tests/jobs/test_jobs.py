@@ -1,4 +1,4 @@
-"""The manners of every job, as a user types it: exit codes, what goes to stdout and what to stderr, clear mistakes."""
+"""What all jobs share, as a user types them: exit codes, stdout and stderr, one-line errors, help."""
 
 import json
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from processes import Job, type_in
 
+from jobs.__main__ import jobs
 from jobs.command_line import parse
 from jobs.display import describe
 from wm.config.presets import PRESETS
@@ -62,7 +63,7 @@ def test_typed_in_a_shell_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) 
     uri = tmp_path / "run"
     unknown = type_in("jobs.collect", "huge", "--run", uri)
     assert (unknown.returncode, unknown.stdout) == (2, "")
-    assert unknown.stderr == f"no preset 'huge': say one of {', '.join(PRESETS)}\n"
+    assert unknown.stderr == f"no preset huge: use one of {', '.join(PRESETS)}\n"
     assert not uri.exists()
 
 
@@ -70,23 +71,28 @@ def test_typed_in_a_shell_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) 
     ("words", "message"),
     [
         ("pipeline --run RUN", "no run in RUN: start one with `python -m jobs.pipeline PRESET --run RUN`; presets:"),
-        ("collect tiny --run RUN --episodes 5", "--collect.episodes 5 is no multiple of --collect.unit-episodes 2"),
-        ("collect tiny --run RUN --seed 0", "--seed 0 is out of range"),
-        ("collect tiny --run RUN --policy clever", "no random policy 'clever': say --collect.policy"),
+        (
+            "collect tiny --run RUN --episodes 5",
+            "--collect.episodes must be a multiple of --collect.unit-episodes 2 (one shard), got 5: use 6",
+        ),
+        ("collect tiny --run RUN --seed 0", "--seed must be in [1, 2147483647], got 0"),
+        ("collect tiny --run RUN --policy clever", "--collect.policy must be mixture or"),
         ("collect tiny --run RUN --episodes many", "Error parsing --collect.episodes: invalid literal"),
-        ("collect tiny --run RUN --colour red", "Unrecognized options: --colour, red; --help lists all flags"),
-        ("collect tiny --run RUN --collect.policcy held", "(perhaps you meant --collect.policy); --help lists all"),
+        ("collect tiny --run RUN --colour red", "Unrecognized options: --colour, red; --help-all lists all flags"),
+        ("collect tiny --run RUN --collect.policcy held", "(perhaps you meant --collect.policy); --help-all lists all"),
         ("collect tiny", "Missing: --run STR The run: a folder or s3://bucket/prefix."),
         ("collect tiny --run RUN --base NOWHERE", "no run in NOWHERE"),
-        ("collect tiny --run http://host/run", "no place of that kind; say a folder or s3://bucket/prefix"),
-        ("collect tiny --run FILE", "FILE is a file: name a folder"),
+        ("collect tiny --run http://host/run", "has an unknown scheme: use a folder or s3://bucket/prefix"),
+        ("iterate tiny --run RUN --rounds.evolve.generation 5", "the config has no field evolve.generation"),
+        ("iterate tiny --run RUN --polish.evolve.cut much", "--evolve.cut must be a number, got much"),
+        ("collect tiny --run FILE", "FILE is a file: use a folder or a new name"),
         ("collect tiny --run /proc/runs", "can't write /proc/runs/config.json"),
-        ("score --run TINY --seed 7", "this run was frozen with --score.seed 0, not 7: leave the flag out"),
-        ("train_vision --run TINY --steps 5", "--vision.steps 5 is less than this run has come to: say 6 or more"),
+        ("score --run TINY --seed 7", "this run was frozen with --score.seed 0, not 7: remove the flag"),
+        ("vision --run TINY --steps 5", "--vision.steps must be 6 or more, since this run has come so far, got 5"),
         ("collect demo --run TINY", "TINY was started with the preset tiny, not demo"),
         (
-            "train_memory tiny --run RUN --local",
-            "no complete vision in RUN: run `python -m jobs.train_vision --run RUN",
+            "memory tiny --run RUN --local",
+            "no completed vision stage in RUN: run `python -m jobs.vision --run RUN",
         ),
     ],
 )
@@ -104,14 +110,14 @@ def test_a_mistake_names_its_cure(words: str, message: str, tiny: Run, tmp_path:
     assert "Traceback" not in mistaken.stderr
     assert mistaken.stdout == ""
     assert tiny.storage.sizes() == before
-    assert name == "train_memory" or not (tmp_path / "run").exists()  # nothing was written
+    assert name == "memory" or not (tmp_path / "run").exists()  # nothing was written
 
 
 def test_a_bucket_that_is_not_there(s3: Callable[[str], str], job: Callable[..., Job]) -> None:
     mistaken = job("collect", "tiny", "--run", "s3://nobody-made-this/run")
     assert mistaken.wait() == 2
     assert mistaken.stderr == (
-        "there is no bucket nobody-made-this: make it (`aws s3 mb s3://nobody-made-this`), or name another\n"
+        "no bucket nobody-made-this: create it (`aws s3 mb s3://nobody-made-this`) or use another\n"
     )
 
 
@@ -125,13 +131,13 @@ def test_what_fails_again_and_again_is_exit_code_1_and_what_is_complete_is_kept(
     assert failed.wait() == 1
     assert "failed: 1 failed 2 times; the last time:" in failed.stderr
     assert "IsADirectoryError" in failed.stderr
-    assert failed.stderr.splitlines()[-1] == "What is complete is kept; the same command goes on from there."
+    assert failed.stderr.splitlines()[-1] == "Completed work is kept; run the same command to resume."
     assert failed.stdout == ""
     assert (uri / "collect" / "000000.json").exists()
     in_the_way.rmdir()
     again = job("collect", "--run", uri, "--local")
     assert again.wait() == 0, again.stderr
-    assert "1 of 2 shards are there already" in again.stderr
+    assert "1 of 2 shards already exist" in again.stderr
 
 
 def test_of_two_jobs_that_start_one_run_one_wins(tmp_path: Path, job: Callable[..., Job]) -> None:
@@ -145,12 +151,54 @@ def test_of_two_jobs_that_start_one_run_one_wins(tmp_path: Path, job: Callable[.
     assert f"this run was frozen with --seed {winner}, not {7 - winner}" in loser.stderr
 
 
-def test_help_shows_every_field_with_its_default(job: Callable[..., Job]) -> None:
-    shown = job("collect", "--help")
-    assert shown.wait() == 0
-    text = " ".join(shown.stdout.replace("│", " ").split())
-    for part in ("car-racing-small", "--run", "--collect.episodes", "--evolve.sigma0", "Episodes to collect;"):
-        assert part in text
+def test_help_shows_the_jobs_own_flags_and_help_all_every_field(job: Callable[..., Job]) -> None:
+    shown = {words: job(*words) for words in (("evolve", "--help"), ("pipeline", "-h"), ("collect", "--help-all"))}
+    text = {}
+    for words, one in shown.items():
+        assert one.wait() == 0, one.stderr
+        text[words[0]] = " ".join(one.stdout.replace("│", " ").split())
+    for part in (
+        "car-racing-small",
+        "--run",
+        "--population INT Candidates per generation. (default: 32)",
+        "--help-all",
+    ):
+        assert part in text["evolve"]
+    assert "--vision" not in text["evolve"]
+    for part in ("--game", "--evolve.generations INT Generations.", "--workers.count", "--help-all"):
+        assert part in text["pipeline"]
+    assert text["pipeline"].count(" --") < 30
+    for part in ("--collect.episodes", "--evolve.sigma0", "--memory.mixtures", "Episodes to collect."):
+        assert part in text["collect"]
+
+
+def test_jobs_are_listed_and_run_by_name() -> None:
+    listed = type_in("jobs")
+    assert listed.returncode == 0, listed.stderr
+    for name, line in jobs().items():
+        assert f"  {name:10} {line}\n" in listed.stdout
+    helped = type_in("jobs", "plan", "--help")
+    assert (helped.returncode, helped.stdout.split()[:4]) == (0, ["usage:", "python", "-m", "jobs.plan"])
+    unknown = type_in("jobs", "dance")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert unknown.stderr.startswith("no job dance; the jobs are bench, collect,")
+
+
+def test_rounds_and_polish_override_fields_of_other_sections() -> None:
+    words = [
+        "tiny",
+        "--run",
+        "runs/new",
+        "--rounds.evolve.generations",
+        "5",
+        "--rounds.evolve.no-refit",
+        "--polish.evolve.cut=50",
+    ]
+    _, _, config = parse("iterate", "", [*words, "--rounds.vision.frozen", "--rounds", "3"], "rounds")
+    assert config.rounds.count == 3
+    expected = {"evolve.generations": 5, "evolve.refit": False, "vision.frozen": True}
+    assert config.rounds.overrides == PRESETS["tiny"].rounds.overrides | expected
+    assert config.polish.overrides == PRESETS["tiny"].polish.overrides | {"evolve.cut": 50.0}
 
 
 def test_a_stages_own_flags_need_no_section(tmp_path: Path) -> None:

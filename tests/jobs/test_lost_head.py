@@ -50,7 +50,7 @@ def test_a_new_head_takes_up_what_the_lost_one_left(
         os.kill(holder["pid"], signal.SIGKILL)
     assert not stage_statuses(open_existing(uri))[-1].complete
     assert sent.wait() == 1
-    assert "if the head is lost, so is the job, but not the run" in sent.stderr
+    assert "if the head is lost, so is the job, but the run is kept" in sent.stderr
 
     second = start()
     again = job("submit", "--resume", "--run", uri, "--address", second.jobs)
@@ -58,7 +58,7 @@ def test_a_new_head_takes_up_what_the_lost_one_left(
     name = uri.rpartition("/")[2]
     assert f"{name}-pipeline-1 went with its head: sent again" in again.stderr
     assert again.summary["submission"] == f"{name}-pipeline-2"
-    assert f"left by process {holder['pid']}" in again.stderr
+    assert f"taking over the run from process {holder['pid']}" in again.stderr
     assert "goes on from generation" in again.stderr
 
     stages = again.summary["summary"]["stages"]

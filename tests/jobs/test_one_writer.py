@@ -25,7 +25,7 @@ def test_of_two_jobs_at_once_one_works(
         uri = s3("both") if kind == "s3" else str(tmp_path / f"run-{number}")
         both = [job("collect", "tiny", "--run", uri, "--local") for _ in range(2)]
         codes = sorted(one.wait() for one in both)
-        late = [one for one in both if "is being worked on by process" in one.stderr]
+        late = [one for one in both if "is in use by process" in one.stderr]
         # The second may also come so late that all is done.
         assert codes == [0, 2 if late else 0], [one.stderr for one in both]
         assert sum("0/2 shards" in one.stderr for one in both) == 1

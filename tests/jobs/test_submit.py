@@ -83,7 +83,7 @@ def test_who_stops_watching_leaves_the_job_alone_and_may_come_back(
 
     second = job("submit", *words)  # while the first is at it
     assert second.wait() == 2, second.stderr
-    assert "is being worked on by process" in second.stderr
+    assert "is in use by process" in second.stderr
     open_storage(uri).delete("submissions/0002.json")
 
     back = job("submit", "--resume", "--run", uri, "--address", rays.jobs)

@@ -1,4 +1,4 @@
-"""The models that a run has made."""
+"""Loads the models of a run."""
 
 import numpy as np
 
@@ -30,10 +30,10 @@ def load_theta(manifest: Manifest) -> np.ndarray:
 
 
 def load_models(run: Run) -> tuple[Models, dict[str, str]]:
-    """The V and M that a run's C works with, and their digests by stage; no M where C does not need one."""
-    config, seeing = run.config, run.need("vision")
-    vision, memory, digests = load_vision(seeing), None, {"vision": seeing.digest}
+    """The models that a run's C works with, and their digests by stage; no M if C does not need one."""
+    config, vision_manifest = run.config, run.need("vision")
+    vision, memory, digests = load_vision(vision_manifest), None, {"vision": vision_manifest.digest}
     if config.uses_memory:
-        remembering = run.need("memory")
-        memory, digests["memory"] = load_memory(remembering, vision.z), remembering.digest
+        manifest = run.need("memory")
+        memory, digests["memory"] = load_memory(manifest, vision.z), manifest.digest
     return Models(vision, memory, controller_of(config), config.controller.latent), digests

@@ -57,7 +57,7 @@ def _carried(run: Run) -> list[dict[str, Any]]:
 
 
 def _stages(run: Run) -> list[tuple[Run, list[Manifest]]]:
-    """What each run of the lineage added; no C from runs that only lent V or M."""
+    """The stages that each run of the lineage added, without the C of runs that only lent V or M."""
     found, seen = [], set[str]()
     for one, lent in lineage(run):
         made = [status.manifest for name, status in stage_statuses(one).items() if not (lent and name == "evolve")]
@@ -70,7 +70,7 @@ def _stages(run: Run) -> list[tuple[Run, list[Manifest]]]:
 def lineage(run: Run) -> list[tuple[Run, bool]]:
     """The runs that this one builds on through its rollouts, C, V and M, oldest first, then the run itself.
 
-    With each, whether it only lent weights of V or M to start from, so that its own C has no part in this run.
+    The flag of each is True if it only lent initial weights of V or M, so that its own C has no part in this run.
     """
     found: dict[str, tuple[Run, bool]] = {}
 
@@ -109,7 +109,7 @@ def _made(manifest: Manifest) -> dict[str, Any]:
 
 
 def _name(uri: str) -> str:
-    """Only the last part of the URI, which says nothing about the machine."""
+    """The last part of the URI, without the path, which is private."""
     return uri.rstrip("/").rpartition("/")[2]
 
 
@@ -149,7 +149,7 @@ def scored(manifest: Manifest, agent: str) -> str:
 
 
 def markdown(name: str, card: dict[str, Any]) -> str:
-    """How it was made: the total cost, then each run that took part, oldest first."""
+    """How the agent was made: the total cost, then each run that took part, oldest first."""
     steps, hours = card["env_steps"], sum(made["seconds"] for made in all_made(card)) / 3600
     core_hours = sum(made["seconds"] * made.get("cpus", 0) for made in all_made(card)) / 3600
     took = f"Wall time **{hours:.1f} hours**"

@@ -1,4 +1,4 @@
-"""An agent in one file, and back: V, M, C, first frames, the config, and the card.
+"""Agent files: V, M, C, first frames, the config and the card.
 
 NAME.safetensors holds everything needed to play. V's decoder, needed only for pictures, is in NAME-decoder.safetensors.
 Weights may be stored in half precision. Computation uses float32 either way, so the loaded file is the agent that was
@@ -31,26 +31,26 @@ NOT_OF_AN_AGENT = ("rounds", "polish", "workers")  # sections of the config
 def export_agent(trained: Trained, half: bool) -> tuple[bytes, bytes | None]:
     """(the agent, V's decoder) as files."""
 
-    def small(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def stored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.half() if half else tensor for name, tensor in tensors.items()}
 
     decoder = {id(parameter) for parameter in trained.vision.decoder()}
     weights = trained.vision.state_dict(keep_vars=True)
     vision = {f"vision.{name}": tensor for name, tensor in weights.items()}
     memory = trained.memory.state_dict() if trained.memory else {}
-    tensors = small({name: tensor for name, tensor in vision.items() if id(tensor) not in decoder})
-    tensors |= small({f"memory.{name}": tensor for name, tensor in memory.items()})
+    tensors = stored({name: tensor for name, tensor in vision.items() if id(tensor) not in decoder})
+    tensors |= stored({f"memory.{name}": tensor for name, tensor in memory.items()})
     tensors["theta"] = torch.from_numpy(trained.theta)  # too small for half precision to matter
     if trained.starts is not None:
         tensors["starts.mu"] = torch.from_numpy(trained.starts.mu[:STARTS])
         tensors["starts.sigma"] = torch.from_numpy(trained.starts.sigma[:STARTS])
     info = {"format": FORMAT, "config": _agent_config(trained.config), "card": trained.card}
     decoding = {name: tensor for name, tensor in vision.items() if id(tensor) in decoder}
-    return pack(tensors, info), pack(small(decoding), {}) if trained.decodes else None
+    return pack(tensors, info), pack(stored(decoding), {}) if trained.decodes else None
 
 
 def _agent_config(config: Config) -> dict[str, Any]:
-    """The config without references to other runs, which are not there, and without what only concerns a run."""
+    """The config without references to other runs and without sections that concern only a run."""
     alone = dataclasses.replace(
         config,
         collect=dataclasses.replace(config.collect, agent="", curiosity=0.0),
@@ -62,7 +62,7 @@ def _agent_config(config: Config) -> dict[str, Any]:
 
 
 def load_agent(name: str) -> Trained:
-    """The agent of that name that comes with the project, or the one in that file."""
+    """The agent with this name that comes with the project, or the one in this file."""
     path = Path(name) if name.endswith(".safetensors") else SHIPPED / f"{name}.safetensors"
     try:
         data = path.read_bytes()

@@ -32,8 +32,8 @@ class Trained:
     theta: np.ndarray  # (N,)
     starts: Starts | None  # first frames, for whole dreams
     card: dict[str, Any]
-    origin: str  # what it came from, "evolve" or "agent" ...
-    digest: str  # ... and the hash of that
+    origin: str  # "evolve" for a run, "agent" for an agent file
+    digest: str  # of its evolve stage or of the file
     decodes: bool = True  # whether V's decoder is included
 
     @cached_property
@@ -57,7 +57,7 @@ class Trained:
         return self.models.agent(self.theta, [0] * episodes, self.game.squash, seed=seed)
 
     def world(self, **changes: Any) -> World:
-        """Its dream, as long as the game; `changes` are fields of `wm.dream.rules.Rules`, such as steps and tau."""
+        """The agent's dream, as long as the game; `changes` are fields of `wm.dream.rules.Rules`, such as tau."""
         if self.memory is None or self.starts is None:
             raise UserError("this agent has no M, so it can't dream")
         rules = dataclasses.replace(rules_of(self.config, self.game), **{"steps": self.game.max_steps} | changes)
@@ -76,20 +76,20 @@ def of_run(run: Run) -> Trained:
 
 
 def best_so_far(run: Run) -> Trained:
-    """V and M as far as they have come, and the best-validated C, also of an evolution that is not complete.
+    """The furthest V and M, and the best-validated C, even if the evolution is not complete.
 
-    M is included even where C doesn't need it, for pictures and dreams.
+    M is included even if C doesn't need it, for pictures and dreams.
     """
     config, stages = run.config, stage_statuses(run)
-    seeing = stages["vision"].need(run)
-    vision, memory, starts = load_vision(seeing), None, None
+    manifest = stages["vision"].need(run)
+    vision, memory, starts = load_vision(manifest), None, None
     if stages["memory"].manifest is not None or config.controller.inputs != "z":
         memory = load_memory(stages["memory"].need(run), vision.z)
     if (latents := stages["latents"].manifest) is not None:
         starts = first_frames(latents)
     models = Models(vision, memory, controller_of(config), config.controller.latent)
     theta, digest = _best_theta(run)
-    return Trained(config, models, theta, starts, {}, "evolve", digest, has_decoder(seeing))
+    return Trained(config, models, theta, starts, {}, "evolve", digest, has_decoder(manifest))
 
 
 def _best_theta(run: Run) -> tuple[np.ndarray, str]:

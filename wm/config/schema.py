@@ -292,7 +292,7 @@ class Rounds:
 
     def check(self) -> None:
         positive(self, "rounds", "count")
-        not_negative(self, "rounds", "target", "env_steps")
+        not_negative(self, "rounds", "env_steps")
         if self.fresh and (self.overrides.get("evolve.init-sigma") or self.overrides.get("evolve.refit")):
             raise UserError(
                 "--rounds.evolve.init-sigma and --rounds.evolve.refit need a C to continue from: remove them, or"

@@ -1,11 +1,11 @@
-"""The dream as a gymnasium environment, so that others can train their own agents inside M.
+"""The dream as a gymnasium environment, for training other agents inside M.
 
     world = World(memory, starts, Rules(steps=1000, reward="head", done="never"), game.squash)
     gymnasium.make_vec("wm.dream.env:wm/Dream-v0", num_envs=64, world=world)  # 64 dreams in one batch
-    gymnasium.make("wm.dream.env:wm/Dream-v0", world=world)  # one of them
+    gymnasium.make("wm.dream.env:wm/Dream-v0", world=world)  # a single dream
 
-What is seen is what C sees: z, then M's h, then its c if asked for. An action is a box from -1 to 1: the tanh of
-what C would put out, which the game's own squash then maps to its actions.
+Observations are C's inputs: z, then M's h and c, as `sees` selects. Actions are in [-1, 1]: the tanh of C's output,
+which the game's squash maps to its actions.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ _EDGE = 1 - 2**-20  # atanh of 1 is infinite
 
 
 class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """Dreams that step together. One that ends begins anew, by default in the step after (gymnasium's NEXT_STEP)."""
+    """Dreams that step together. Ended dreams restart, by default in the following step (gymnasium's NEXT_STEP)."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         render_mode: str | None = None,
     ):
         if render_mode is not None:
-            raise ValueError("a dream has no frames to render: decode its z with V")
+            raise ValueError("dreams have no frames to render: decode z with V")
         if autoreset is AutoresetMode.DISABLED:
-            raise ValueError("dreams begin anew by themselves: autoreset is NEXT_STEP or SAME_STEP")
+            raise ValueError("autoreset must be NEXT_STEP or SAME_STEP: dreams restart by themselves")
         self.metadata = {"render_modes": [], "autoreset_mode": autoreset}
         self.num_envs, self.world = num_envs, world
         memory = world.memory
@@ -59,7 +59,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         self._begin(np.ones(self.num_envs, bool))
         self.over[:] = False
-        return self._seen(), {}
+        return self._observations(), {}
 
     @torch.inference_mode()
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -69,7 +69,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         s.a.copy_(world.squash(torch.atanh(u.clamp(-_EDGE, _EDGE))))
         world.step(s, torch.from_numpy(world.noise(self.np_random, self.num_envs)).to(world.device))
         self.age += 1
-        reward = s.reward.double().cpu().numpy()  # a copy, like all that is handed out
+        reward = s.reward.double().cpu().numpy()  # a copy, like all returned arrays
         self.earned += reward + world.rules.step_price
         terminated, truncated = s.done.cpu().numpy().copy(), self.age >= world.rules.steps
         if world.rules.lap:
@@ -78,32 +78,32 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.same_step:
             over = terminated | truncated
             if over.any():
-                final = np.full(self.num_envs, None)  # objects, None where nothing ended, as gymnasium has it
-                for place, last in zip(np.flatnonzero(over), self._seen()[over], strict=True):
-                    final[place] = last
+                final = np.full(self.num_envs, None)  # objects, None for dreams that continue, as in gymnasium
+                for index, last in zip(np.flatnonzero(over), self._observations()[over], strict=True):
+                    final[index] = last
                 infos = {"final_obs": final, "_final_obs": over}
         else:
             over = self.over
             reward[over], terminated[over], truncated[over] = 0, False, False
             self.over = terminated | truncated
         self._begin(over)
-        return self._seen(), reward, terminated, truncated, infos
+        return self._observations(), reward, terminated, truncated, infos
 
     @torch.inference_mode()
     def _begin(self, which: np.ndarray) -> None:
-        """New episodes where `which` says so."""
+        """Start new episodes at these indices."""
         s, device = self.batch, self.world.device
-        for place in np.flatnonzero(which):
-            s.x[place] = 0
-            s.state[place] = torch.from_numpy(self.world.begin(self.np_random)).to(device)
+        for index in np.flatnonzero(which):
+            s.x[index] = 0
+            s.state[index] = torch.from_numpy(self.world.begin(self.np_random)).to(device)
         self.age[which], self.earned[which] = 0, 0
 
-    def _seen(self) -> np.ndarray:
+    def _observations(self) -> np.ndarray:
         return self.batch.state[:, : self.size].cpu().numpy().copy()  # (B, F)
 
 
 class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """One dream."""
+    """A single dream."""
 
     metadata = {"render_modes": []}  # noqa: RUF012  (gymnasium's own convention)
 
@@ -116,13 +116,13 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        self.dreams.np_random = self.np_random  # one source of randomness
-        seen, infos = self.dreams.reset()
-        return seen[0], infos
+        self.dreams.np_random = self.np_random  # a single source of randomness
+        observation, infos = self.dreams.reset()
+        return observation[0], infos
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        seen, reward, terminated, truncated, infos = self.dreams.step(np.asarray(action)[None])
-        return seen[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), infos
+        observation, reward, terminated, truncated, infos = self.dreams.step(np.asarray(action)[None])
+        return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), infos
 
 
 gymnasium.register(id=ID, entry_point="wm.dream.env:DreamEnv", vector_entry_point="wm.dream.env:DreamVectorEnv")

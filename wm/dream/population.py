@@ -1,4 +1,4 @@
-"""All candidates of a generation in one batch of dreams: what evolution asks instead of the real game."""
+"""All candidates of a generation in one batch of dreams, for evolution without the real game."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from wm.dream.world import LINE, DreamBatch, World
 from wm.models.agent import padded_size
 from wm.models.controller import Controller
 
-CHUNK = 16  # steps between two checks of which dreams have ended; noise is drawn for as many
+CHUNK = 16  # steps between checks for ended dreams, and of one draw of noise
 
 
 class Players(DreamBatch):
-    """Dreams with a C and a score each; row B dreams episode `episode[B]`, for position `row[B]` of the result."""
+    """Dreams, each with a C and a score; row B dreams episode `episode[B]` for position `row[B]` of the result."""
 
     def __init__(self, batch: int, episodes: int, world: World, controller: Controller):
         super().__init__(batch, world.memory, world.device)
@@ -29,7 +29,7 @@ class Players(DreamBatch):
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def copy_rows(self, others: "Players", rows: Tensor) -> None:
-        """Copy these rows of others."""
+        """Copy these rows of `others`."""
         for name in ("x", "padded", "episode", "row", "alive", "returns", "lengths"):
             torch.index_select(getattr(others, name), 0, rows, out=getattr(self, name))
 
@@ -37,13 +37,13 @@ class Players(DreamBatch):
 class Dream:
     """The dreams of a population.
 
-    Noise depends on (seed, episode, step) only: all candidates meet the same events, in any batch.
+    Noise depends on (seed, episode, step) only, so it is the same for all candidates and in any batch.
     """
 
     def __init__(self, world: World, controller: Controller):
         memory = world.memory
-        wanted, given = (memory.z, memory.actions), (controller.z, controller.actions)
-        assert wanted == given, (wanted, given)
+        sizes, expected = (controller.z, controller.actions), (memory.z, memory.actions)
+        assert sizes == expected, (sizes, expected)
         assert controller.inputs == "z" or controller.hidden == memory.hidden, (controller.hidden, memory.hidden)
         self.world, self.controller = world, controller
         self.batches: dict[tuple[int, int], Players] = {}
@@ -74,17 +74,17 @@ class Dream:
             lengths[row[counted]] = players.lengths.cpu().numpy()[counted]
             if not alive:
                 return returns.reshape(shape), lengths.reshape(shape)
-            # Ended dreams leave; enough rows stay to fill the smaller batch.
+            # Ended dreams leave the batch, except those that fill up the smaller one.
             first = torch.argsort((~players.alive).to(torch.uint8), stable=True)
             smaller = self._batch(alive, len(rngs))
             smaller.copy_rows(players, first[: len(smaller.x)])
             players = smaller
 
     def _size(self, rows: int) -> int:
-        return max(8, padded_size(rows))  # below 4 rows matrix products add in another order
+        return max(8, padded_size(rows))  # with fewer than 4 rows, matrix products add in another order
 
     def _batch(self, rows: int, episodes: int) -> Players:
-        """Buffers for this many dreams, made once; on CUDA with their recorded graph."""
+        """Buffers for this many dreams, allocated once; on CUDA with their recorded graph."""
         key = (self._size(rows), episodes)
         if key not in self.batches:
             players = self.batches[key] = Players(*key, self.world, self.controller)
@@ -92,7 +92,7 @@ class Dream:
                 side = torch.cuda.Stream()
                 side.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(side):
-                    self._chunk(players)  # a graph may only be recorded once its kernels have run
+                    self._chunk(players)  # kernels must have run before a graph can be recorded
                 side.synchronize()
                 players.graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(players.graph):
@@ -105,14 +105,14 @@ class Dream:
         for buffer in (players.x, players.returns, players.lengths):
             buffer.zero_()
         players.row.copy_(torch.arange(len(players.x)))
-        real = players.row.clamp(max=count - 1)  # padding repeats the last dream, but dead
-        torch.remainder(real, len(rngs), out=players.episode)
-        players.theta.copy_(population[real // len(rngs)])
+        dreams = players.row.clamp(max=count - 1)  # padding repeats the last dream, as an ended one
+        torch.remainder(dreams, len(rngs), out=players.episode)
+        players.theta.copy_(population[dreams // len(rngs)])
         players.state.copy_(states[players.episode])
         players.alive.copy_(players.row < count)
 
     def _chunk(self, p: Players) -> None:
-        """CHUNK steps without reading any value back: dreams that have ended go on, but no longer count."""
+        """CHUNK steps without a transfer from the device: ended dreams continue, but their rewards do not count."""
         rules = self.world.rules
         for noise in p.noise:  # (E, W)
             p.a.copy_(self.world.squash(self.controller.act(p.theta, p.features).squeeze(1)))

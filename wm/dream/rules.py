@@ -1,4 +1,4 @@
-"""The rules of a dream: when it ends and what a step is worth."""
+"""The rules of a dream: when it ends and how a step is rewarded."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,14 +15,15 @@ class Rules:
     tau: float = 1.0
     """Temperature."""
     done: Literal["threshold", "sample", "never"] = "threshold"
-    """An episode ends where M's done logit is above 0, with M's probability, or only at the maximum."""
+    """A dream ends if M's done logit is above 0, with M's probability, or only after the maximum of steps."""
     reward: Literal["head", "survival"] = "survival"
-    """What a step is worth: M's prediction, or 1."""
+    """Reward of a step: M's prediction, or 1."""
     done_weight: float = 1.0
-    """Weight of ends in M's training, which raised their odds by this factor; a sampled done divides by it."""
+    """Weight of ends in M's training loss, which multiplies their odds; a sampled done divides by it."""
     lap: float = 0.0
-    """A dream ends when its rewards, without the price of each step, add up to this; 0 never."""
+    """A dream ends when its rewards, without the price of each step, add up to this; 0 is never."""
     step_price: float = 0.0
+    """What the game subtracts from each step's reward."""
 
     def __post_init__(self) -> None:
         if not self.tau > 0:

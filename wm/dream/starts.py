@@ -1,4 +1,4 @@
-"""Where dreams begin: first frames of real episodes, or any of their frames with M's state at that point."""
+"""Initial states of dreams: first frames of real episodes, or any of their frames with M's state at that frame."""
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from wm.runs.manifest import Manifest
 from wm.runs.shards import DataSet
 from wm.seeds import generator
 
-COUNT = 512  # frames within episodes to start from; takes M some seconds
+COUNT = 512  # frames to start from if they are not first frames; takes M some seconds
 
 
 class Starts:
     """(mu, logvar) of frames of real episodes, each (S, Z).
 
-    Frames from within an episode come with M's state at that point, h and c side by side (S, 2H). First frames have
-    no history.
+    Frames within an episode come with M's state at that frame, the concatenated h and c (S, 2H). At first frames it is
+    zero.
     """
 
     def __init__(self, mu: np.ndarray, logvar: np.ndarray, states: np.ndarray | None = None):
@@ -31,14 +31,14 @@ class Starts:
         self.states = None if states is None else states.astype(np.float32)
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | float]:
-        """z at the start of one episode (Z,), and its h and c (2H,), which are 0 at first frames."""
+        """The initial z (Z,) of one dream and its h and c (2H,), which are 0 at first frames."""
         start = rng.integers(len(self.mu))
         z = self.mu[start] + self.sigma[start] * rng.standard_normal(self.mu.shape[1], dtype=np.float32)
         return z, 0.0 if self.states is None else self.states[start]
 
 
 def starts_of(config: Config, latents: Manifest, memory: MDNRNN) -> Starts:
-    """Where C's dreams begin during evolution."""
+    """The starts of C's dreams during evolution."""
     if config.evolve.dream_starts == "first":
         return first_frames(latents)
     data = _all_steps(latents, "to start dreams from: use --evolve.dream-starts first")
@@ -47,11 +47,11 @@ def starts_of(config: Config, latents: Manifest, memory: MDNRNN) -> Starts:
 
 
 def input_sizes(latents: Manifest, memory: MDNRNN, seed: int) -> np.ndarray:
-    """The root mean square in the rollouts of each number that C may see: z, h and c. (Z + 2H,)"""
+    """Root mean square of each possible input of C, z, h and c, in the rollouts. (Z + 2H,)"""
     data = _all_steps(latents, "to measure C's inputs on: remove --evolve.scaled")
-    seen = any_frames(data, memory, COUNT, generator(seed, "sizes"))
-    assert seen.states is not None
-    squares = np.concatenate([seen.mu**2 + seen.sigma**2, seen.states**2], axis=1)
+    frames = any_frames(data, memory, COUNT, generator(seed, "sizes"))
+    assert frames.states is not None
+    squares = np.concatenate([frames.mu**2 + frames.sigma**2, frames.states**2], axis=1)
     return np.sqrt(squares.mean(axis=0, dtype=np.float64))
 
 
@@ -68,9 +68,9 @@ def first_frames(latents: Manifest) -> Starts:
 
 @torch.inference_mode()
 def any_frames(data: DataSet, memory: MDNRNN, count: int, rng: np.random.Generator, last: int = 0) -> Starts:
-    """`count` frames drawn uniformly, with h and c after all that came before them in their episode.
+    """`count` frames drawn uniformly from all episodes or from the `last` ones, with M's h and c at each frame.
 
-    From all episodes, or from the `last` ones: an agent's own episodes come after those it learned from.
+    A run's own episodes come after those of earlier runs.
     """
     ends = np.cumsum(data.lengths)
     begin = ends[-1] - data.lengths[-last:].sum() if last else 0

@@ -1,7 +1,7 @@
 """The dream: M as the game (Ha & Schmidhuber, 2018, section 4), thousands of episodes in one batch.
 
-No frame is ever drawn: C acts on z and h, M says what comes next. All buffers are made once and written in place,
-so that a step is little more than its matrix products, and on CUDA a chunk of steps is one recorded graph.
+No frames are decoded: C acts on z and h, and M predicts the next z. All buffers are allocated once and written in
+place, so the matrix products take most of a step's time, and on CUDA a chunk of steps is one recorded graph.
 """
 
 import math
@@ -20,7 +20,7 @@ LINE = 16  # floats in a cache line
 
 
 class DreamBatch:
-    """B dreams that step together: their state, and room for all that a step computes."""
+    """B dreams that step together: their state, and buffers for the results of a step."""
 
     def __init__(self, batch: int, memory: MDNRNN, device: torch.device):
         z, actions, hidden = memory.z, memory.actions, memory.hidden
@@ -28,12 +28,12 @@ class DreamBatch:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(batch, *shape, device=device)
 
-        # Side by side, so that both what M takes in and what C sees are views: nothing is put together each step.
-        # Every row lies alike to the cache lines, since products may add in another order where it doesn't.
+        # One buffer, so that the inputs of both M and C are views and no step concatenates tensors. All rows have the
+        # same alignment to cache lines, because matrix products may add in another order with another alignment.
         gap = -actions % LINE
         self.x = zeros(gap + actions + -(-(z + 2 * hidden) // LINE) * LINE)
-        self.seen = self.x[:, gap:][:, : actions + z + hidden]  # M's input
-        self.state = self.x[:, gap + actions :][:, : z + 2 * hidden]  # C's
+        self.seen = self.x[:, gap:][:, : actions + z + hidden]  # M's inputs
+        self.state = self.x[:, gap + actions :][:, : z + 2 * hidden]  # C's inputs
         self.a = self.seen[:, :actions]
         self.z, self.h, self.c = self.state.split((z, hidden, hidden), dim=1)
         self.gates, self.squashed = zeros(4 * hidden), zeros(hidden)
@@ -42,38 +42,42 @@ class DreamBatch:
 
 
 class World:
-    """M as a game for any number of dreams: what follows z, a and h. `rules.steps` is the caller's to keep."""
+    """M as a game for any number of dreams. The caller enforces `rules.steps` and `rules.lap`."""
 
     def __init__(
         self,
         memory: MDNRNN,
         starts: Starts,
         rules: Rules,
-        squash: Callable[[Tensor], Tensor],  # the game's: C's unbounded output to actions
+        squash: Callable[[Tensor], Tensor],  # of the game: C's unbounded output to actions
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,  # of the matrix products alone
+        dtype: torch.dtype = torch.float32,  # of the matrix products only
     ):
         *mixture, reward, done, _ = memory.outputs
         if rules.reward == "head" and not reward:
-            raise UserError("this M predicts no reward: dream for survival, or train an M with the reward head")
+            raise UserError(
+                'this M predicts no reward: use Rules(reward="survival"), or train an M with --memory.reward'
+            )
         if rules.done != "never" and not done:
-            raise UserError("this M predicts no end: let dreams end never but at the cap, or train an M with done")
+            raise UserError(
+                "this M predicts no end of the episode: use --evolve.dream-done never, or train an M with --memory.done"
+            )
         self.memory, self.starts, self.rules, self.squash = memory, starts, rules, squash
         self.device, self.dtype = torch.device(device), dtype
         self.mixture, self.reward_heads = sum(mixture), reward
         self.tau = torch.tensor(rules.tau, device=self.device)
-        # Noise of each episode and step: choose a component, end, deviate from the component's mean.
+        # Noise of each step: uniform for the mixture component and for done, normal for the deviation from the mean.
         self.widths = [memory.z, 1, memory.z]
         with torch.no_grad():
             weight = memory.gates.weight.detach().clone()  # (4H, Z + A [+ 1] + H)
             bias = memory.gates.bias.detach().clone()
-            # tanh(g) = 2 sigmoid(2g) - 1: with the inner 2 in the weights, one call does all four gates.
+            # tanh(g) = 2 sigmoid(2g) - 1: with the inner factor 2 in the weights, one sigmoid computes all four gates.
             cell = slice(2 * memory.hidden, 3 * memory.hidden)
             weight[cell] *= 2
             bias[cell] *= 2
             z, a, _, h = weight.split((memory.z, memory.actions, memory.previous_done, memory.hidden), dim=1)
-            self.gates = self._pack(torch.cat((a, z, h), dim=1), bias)  # the previous done is 0 in all that lives
+            self.gates = self._pack(torch.cat((a, z, h), dim=1), bias)  # the previous done is 0 in live dreams
             self.heads = self._pack(memory.heads.weight.detach(), memory.heads.bias.detach())
 
     def _pack(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +87,7 @@ class World:
         return DreamBatch(batch, self.memory, self.device)
 
     def noise(self, rng: np.random.Generator, steps: int) -> np.ndarray:
-        """The noise that `step` needs, for this many steps of one episode. (steps, W)"""
+        """Noise for this many steps of one episode. (steps, W)"""
         uniform = rng.random((steps, self.memory.z + 1), dtype=np.float32)
         return np.concatenate((uniform, rng.standard_normal((steps, self.memory.z), dtype=np.float32)), axis=1)
 
@@ -92,11 +96,11 @@ class World:
         z, history = self.starts.draw(rng)
         state = np.zeros(self.memory.z + 2 * self.memory.hidden, np.float32)
         state[: self.memory.z], state[self.memory.z :] = z, history
-        rng.random()  # unused; with it, seeds give the dreams that the published experiments had
+        rng.random()  # unused, but keeps the dreams of each seed the same as in published results
         return state
 
     def step(self, s: DreamBatch, noise: Tensor) -> None:
-        """From z, a, h, c to what comes next, in place; noise is (B, W)."""
+        """Advance z, h, c, reward and done in place; noise is (B, W)."""
         uniform, end, normal = noise.split(self.widths, dim=1)
         _affine(s.seen, self.gates, s.gates)
         i, f, g, o = s.gates.sigmoid_().chunk(4, dim=1)  # (B, H) each

@@ -1,8 +1,7 @@
-"""Any environment of gymnasium that has pictures, by its id: `--game gym:CarRacing-v3?continuous=false`.
+"""Any gymnasium environment with images, by its id: `--game gym:CarRacing-v3?continuous=false`.
 
-A module that registers it goes before the id (`gym:ale_py:ALE/Pong-v5`), what it is made with after it. The picture
-is the observation where that is one, else what it renders. M and C see a discrete action as numbers of which one is
-1, so everything downstream stays as it is.
+The module that registers an environment goes before its id (`gym:ale_py:ALE/Pong-v5`), keyword arguments after it. The
+frame is the observation if that is an image, otherwise the rendering. M and C see discrete actions as one-hot vectors.
 """
 
 import json
@@ -21,13 +20,13 @@ from torch import Tensor
 from wm.envs.game import FRAME, Game
 from wm.errors import UserError
 
-MAX_STEPS = 1000  # where the environment has no limit of its own
-HELD = 10  # steps for which a random policy keeps going, at most
+MAX_STEPS = 1000  # if the environment has no limit of its own
+HELD = 10  # maximum steps for which a random policy holds an action
 
 
 @cache
 def any_game(name: str) -> "AnyGame":
-    """One for each name: the environment has to be made to know its actions."""
+    """Cached by name, because the actions are only known once an environment is made."""
     return AnyGame(name)
 
 
@@ -48,7 +47,7 @@ class AnyGame(Game):
             self.low, self.high = (torch.tensor(x.reshape(-1), dtype=torch.float32) for x in (space.low, space.high))
         else:
             raise UserError(
-                f"{name} takes actions in {space}, not in a Discrete or bounded Box: wrap it so that it does"
+                f"the actions of {name} must be a Discrete or a bounded Box, got {space}: wrap the environment"
             )
         env.close()
 
@@ -65,7 +64,9 @@ class AnyGame(Game):
         if kind == "mixture":
             kind = str(rng.choice(self.explorations[1:]))
         if kind not in self.explorations:
-            raise ValueError(f"{self.name} explores as {', '.join(self.explorations)}, not as {kind!r}")
+            raise ValueError(
+                f"the random policy of {self.name} must be one of {', '.join(self.explorations)}, got {kind!r}"
+            )
         if self.discrete:
             actions = np.eye(self.actions)[rng.integers(self.actions, size=steps)]
         else:
@@ -76,12 +77,12 @@ class AnyGame(Game):
 
 
 class Framed(gymnasium.Wrapper):
-    """The environment with a 64x64 picture for V, and actions as C gives them."""
+    """An environment with 64x64 frames for V and actions in C's format."""
 
     def __init__(self, env: gymnasium.Env, discrete: bool):
         super().__init__(env)
         self.discrete = discrete
-        self.seen = _is_picture(env.observation_space)
+        self.observes_images = _is_image(env.observation_space)
         space = env.action_space
         self.shape = space.shape or ()
         self.observation_space = Box(0, 255, FRAME, np.uint8)
@@ -101,32 +102,34 @@ class Framed(gymnasium.Wrapper):
         return self._frame(observation), reward, terminated, truncated, info
 
     def _frame(self, observation: Any) -> np.ndarray:
-        picture = np.asarray(observation if self.seen else self.env.render())
-        if picture.ndim == 2 or picture.shape[-1] == 1:
-            picture = np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=-1)
-        return cv2.resize(picture[..., :3], FRAME[:2], interpolation=cv2.INTER_AREA)
+        image = np.asarray(observation if self.observes_images else self.env.render())
+        if image.ndim == 2 or image.shape[-1] == 1:
+            image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=-1)
+        return cv2.resize(image[..., :3], FRAME[:2], interpolation=cv2.INTER_AREA)
 
 
 def _make(name: str) -> gymnasium.Env:
-    """`gym:ID?key=value&key=value`; values are JSON, or text where they aren't."""
+    """Make `gym:ID?key=value&key=value`; a value that is not JSON is text."""
     id_, _, query = name.removeprefix("gym:").partition("?")
     options = {key: _value(text) for key, text in parse_qsl(query)}
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # nothing is shown, so no screen has to be there
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
     try:
-        env = gymnasium.make(id_, render_mode="rgb_array", **options)  # it draws only when asked to
+        env = gymnasium.make(id_, render_mode="rgb_array", **options)  # renders only on demand
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"can't make {name} ({said}): say --game gym:ID with an id that gymnasium knows and can draw,"
-            " or gym:MODULE:ID where a module registers it"
+            f"can't make {name} ({reason}): use --game gym:ID with an id that is registered in gymnasium and can be"
+            " rendered, or gym:MODULE:ID with the module that registers it"
         ) from None
     modes = env.metadata.get("render_modes") or []
-    if not _is_picture(env.observation_space) and "rgb_array" not in modes:
-        raise UserError(f"{name} has no pictures: its observation is none, and it does not render to rgb_array")
+    if not _is_image(env.observation_space) and "rgb_array" not in modes:
+        raise UserError(
+            f"{name} has no images: use an environment with image observations or the render mode rgb_array"
+        )
     return env
 
 
-def _is_picture(space: gymnasium.Space) -> bool:
+def _is_image(space: gymnasium.Space) -> bool:
     return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
 
 

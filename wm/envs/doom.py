@@ -1,8 +1,7 @@
-"""Doom TakeCover: dodge fireballs from monsters that become more; each tic that one survives counts 1.
+"""Doom TakeCover: dodge the fireballs of a growing number of monsters; the reward is 1 per tic survived.
 
-The game runs in a process of its own (ViZDoom's), which may crash or hang. It is then ended, another one is
-started, and the episode is played again up to where it was: seed and actions decide all that happens, so whoever
-plays doesn't notice.
+The game runs in a process of ViZDoom, which may crash or hang. It is then replaced, and the episode is replayed up to
+the last step: the game is a function of the seed and the actions, so the agent sees no difference.
 """
 
 import contextlib
@@ -30,21 +29,24 @@ from wm.envs.game import FRAME, Game
 log = logging.getLogger(__name__)
 
 MAX_STEPS = 2100  # tics, a minute of the game
-WIDTH, FAST_WIDTH = 640, 320  # of the screen, in pixels: as published, and in training
-SEEN = {640: slice(0, 400), 320: slice(3, 203)}  # V doesn't see the status bar, which grows less than the screen
-THIRD = 1 / 3  # an action below minus this goes left, one above it right
+WIDTH, FAST_WIDTH = 640, 320  # of the screen in pixels: of the original game, and for training
+SEEN = {
+    640: slice(0, 400),
+    320: slice(3, 203),
+}  # rows without the status bar, by width; the bar does not scale with the screen
+THIRD = 1 / 3  # an action below -1/3 moves left, above 1/3 right
 LEFT, RIGHT, STAY = [1, 0], [0, 1], [0, 0]  # the buttons
-HELD, LONG = 10, 200  # tics for which random policies keep going, at most
-SWING = 10, 160  # tics between two turns of those that go to and fro: an episode's mean is in this range
+HELD, LONG = 10, 200  # maximum tics for which random policies hold an action
+SWING = 10, 160  # range of an episode's mean number of tics between turns of the swinging policy
 ENGINE = Path(vizdoom.__file__).with_name("vizdoom")
-STARTS = 3  # processes that one step may use up before it fails
-STEP_SECONDS, START_SECONDS = 60.0, 300.0  # a process that is silent for so long hangs, however crowded the machine
+STARTS = 3  # processes that are started for one step before it fails
+STEP_SECONDS, START_SECONDS = 60.0, 300.0  # a process without an answer for this long hangs
 
 
 class Doom(Game):
     name = "doom"
     version = "3"
-    actions = 1  # left, nowhere, right: -1, 0, 1
+    actions = 1  # -1, 0, 1: left, stay, right
     max_steps = MAX_STEPS
     random_steps = 285
     explorations = ("mixture", "held", "independent", "long", "swinging")
@@ -54,7 +56,7 @@ class Doom(Game):
         return TakeCover(WIDTH if exact else FAST_WIDTH)
 
     def squash(self, raw: Tensor) -> Tensor:
-        """What the game makes of it: told more than that, M dreams that 1 goes faster than 0.5, and C lives on it."""
+        """One of the game's three actions. If M saw continuous ones, it would predict that 1 is faster than 0.5."""
         a = raw.tanh()
         return (a > THIRD).to(raw.dtype) - (a < -THIRD).to(raw.dtype)
 
@@ -62,13 +64,13 @@ class Doom(Game):
         if kind == "mixture":
             kind = str(rng.choice(self.explorations[1:]))
         if kind not in self.explorations:
-            raise ValueError(f"doom explores as {', '.join(self.explorations)}, not as {kind!r}")
+            raise ValueError(f"the random policy of doom must be one of {', '.join(self.explorations)}, got {kind!r}")
         moves = rng.integers(-1, 2, (steps, 1))
         if kind == "held":
             moves = moves.repeat(rng.integers(1, HELD + 1, steps), axis=0)[:steps]
-        if kind == "long":  # to the walls and on: M takes for safe what nobody has tried, and C finds out
+        if kind == "long":  # reaches the walls; without such data M predicts that walls are safe, and C exploits it
             moves = moves.repeat(np.exp(rng.uniform(0, np.log(LONG), steps)).astype(int), axis=0)[:steps]
-        if kind == "swinging":  # to and fro, each episode at its own pace: some live as long as agents do
+        if kind == "swinging":  # back and forth, at another pace in each episode: some live as long as agents
             pace = np.exp(rng.uniform(*np.log(SWING)))
             swings = rng.uniform(0.5 * pace, 1.5 * pace, steps).round().astype(int)
             sides = rng.choice((-1, 1)) * np.resize((1, -1), (steps, 1))
@@ -77,10 +79,10 @@ class Doom(Game):
 
 
 class TakeCover(gymnasium.Env[np.ndarray, np.ndarray]):
-    """The original: skill 4, 640x480 with the status bar, one tic a step, no weapon, decals or particles.
+    """The original game: skill 4, 640x480 with the status bar, one tic per step, no weapon, decals or particles.
 
-    What happens doesn't depend on the screen, and drawing it is nearly all that a step costs: half the width takes
-    a third of the time, and V sees the same but for 2 grey levels, less than what a tic changes.
+    The resolution does not affect the game, and rendering takes most of a step: half the width takes a third of the
+    time, and V's frames differ by at most 2 grey levels, less than from one tic to the next.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 35}  # noqa: RUF012  (gymnasium's own convention)
@@ -93,7 +95,7 @@ class TakeCover(gymnasium.Env[np.ndarray, np.ndarray]):
         self.process: Process | None = None
         self.frame: np.ndarray = np.zeros(FRAME, np.uint8)
         self.picture: np.ndarray = np.zeros((width * 3 // 4, width, 3), np.uint8)
-        self.episode, self.taken = 0, list[list[int]]()  # all that it takes to play the episode again
+        self.episode, self.taken = 0, list[list[int]]()  # the seed and buttons, to replay the episode
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -101,15 +103,15 @@ class TakeCover(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         self.episode = int(self.np_random.integers(2**31)) if seed is None else seed
         self.taken = []
-        self._go_on()
+        self._advance()
         return self.frame, {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        assert self.process is not None, "reset comes first"
+        assert self.process is not None, "call reset before step"
         a = float(action[0])
         self.taken.append(LEFT if a < -THIRD else RIGHT if a > THIRD else STAY)
-        reward, dead, late = self._go_on()
-        return self.frame, reward, dead, late, {}
+        reward, dead, timeout = self._advance()
+        return self.frame, reward, dead, timeout, {}
 
     def render(self) -> np.ndarray:  # type: ignore[override]
         return self.picture
@@ -119,29 +121,33 @@ class TakeCover(gymnasium.Env[np.ndarray, np.ndarray]):
             self.process.end()
             self.process = None
 
-    def _go_on(self) -> tuple[float, bool, bool]:
-        """The step that was taken last, or the episode's start; if the process is lost on the way, in another one."""
+    def _advance(self) -> tuple[float, bool, bool]:
+        """Take the newest step or start the episode; if the process fails, replay the episode in another one."""
         for attempt in range(1, STARTS + 1):
-            again = self.process is None or attempt > 1
+            replay = self.process is None or attempt > 1
             try:
                 if self.process is None:
                     self.process = Process(self.width)
-                if again or not self.taken:
+                if replay or not self.taken:
                     self.process.begin(self.episode)
                 outcome = 0.0, False, False
-                for buttons in self.taken if again else self.taken[-1:]:
+                for buttons in self.taken if replay else self.taken[-1:]:
                     outcome = self.process.act(buttons)
-                screen = self.process.screen()  # empty once the episode has ended: the last frame stands
+                screen = self.process.screen()  # None after the end of the episode: the last frame is kept
             except (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomIsNotRunningException) as error:
                 self.close()
                 if attempt == STARTS:
                     raise
-                log.warning("Doom's process is lost (%s): another one plays from seed %d", error, self.episode)
+                log.warning(
+                    "the Doom process failed (%s): replaying the episode with seed %d in another one",
+                    error,
+                    self.episode,
+                )
             else:
                 if screen is not None:
                     self.picture = screen
                     seen = screen[SEEN[self.width]]
-                    if self.width == WIDTH:  # two steps take less than half as long; a grey level of difference at most
+                    if self.width == WIDTH:  # two steps are twice as fast and differ by at most 1 grey level
                         seen = cv2.resize(seen, (320, 200), interpolation=cv2.INTER_AREA)
                     self.frame = cv2.resize(seen, FRAME[:2], interpolation=cv2.INTER_AREA)
                 return outcome
@@ -149,19 +155,19 @@ class TakeCover(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 class Process:
-    """One process of ViZDoom, which is ended if it is silent for too long, and outlives neither us nor its use."""
+    """A process of ViZDoom. It is killed if it hangs, and ends with this process or when it is no longer used."""
 
     def __init__(self, width: int) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="doom-")
-        self.busy = 0.0  # when it will have taken too long over what it does now; 0 is idle
+        self.deadline = 0.0  # of the current call; 0 is idle
         self.game = _game(Path(self.folder.name), width)
         with _watched(self, START_SECONDS):
             self.game.init()
-        # It doesn't notice when we are killed: a shell that waits for our end of a pipe to close ends it then.
+        # ViZDoom survives if this process is killed, so a shell waits until this end of a pipe closes, and kills it.
         clean = 'read _; kill -9 "$1"; rm -rf "$2" /dev/shm/ViZDoom*"$3"'
         words = ["/bin/sh", "-c", clean, "sh", str(self.pid), self.folder.name, self.game.get_instance_id()]
         self.guard = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
-        self.end = weakref.finalize(self, _end, self.game, self.guard, self.folder)  # at the latest when we end
+        self.end = weakref.finalize(self, _end, self.game, self.guard, self.folder)  # at exit at the latest
 
     def begin(self, seed: int) -> None:
         with _watched(self, START_SECONDS):
@@ -169,7 +175,7 @@ class Process:
             self.game.new_episode()
 
     def act(self, buttons: list[int]) -> tuple[float, bool, bool]:
-        """The reward, and whether the player is dead or the time is over."""
+        """Reward, terminated (the player is dead), truncated (the time is over)."""
         with _watched(self, STEP_SECONDS):
             reward = self.game.make_action(buttons, 1)
         over, dead = self.game.is_episode_finished(), self.game.is_player_dead()
@@ -185,7 +191,7 @@ class Process:
         return int(Path(self.folder.name, "pid").read_text())
 
     def kill(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # it has gone by itself, or hasn't come yet
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or has not started yet
             os.kill(self.pid, signal.SIGKILL)
 
 
@@ -198,12 +204,12 @@ def _end(game: vizdoom.DoomGame, guard: subprocess.Popen, folder: tempfile.Tempo
 
 def _game(folder: Path, width: int) -> vizdoom.DoomGame:
     game = vizdoom.DoomGame()
-    # ViZDoom tells nobody its process's number, and leaves its files where that stands.
+    # ViZDoom does not expose its process id and writes files to the working directory.
     start = folder / "start"
     start.write_text(f'#!/bin/sh\ncd {quote(str(folder))} && echo $$ > pid && exec {quote(str(ENGINE))} "$@"\n')
     start.chmod(0o700)
     game.set_vizdoom_path(str(start))
-    game.load_config(str(Path(vizdoom.scenarios_path, "take_cover.cfg")))  # the map, two buttons, a reward of 1 a tic
+    game.load_config(str(Path(vizdoom.scenarios_path, "take_cover.cfg")))  # the map, two buttons, reward 1 per tic
     game.set_doom_config_path(str(folder / "doom.ini"))
     game.set_doom_skill(4)
     game.set_episode_start_time(14)
@@ -217,12 +223,12 @@ def _game(folder: Path, width: int) -> vizdoom.DoomGame:
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_mode(vizdoom.Mode.PLAYER)
-    game.set_seed(1)  # else the process draws one; each episode sets its own
+    game.set_seed(1)  # instead of a random one; each episode sets its own
     return game
 
 
 class _Watch(threading.Thread):
-    """One thread looks after all of this process's games, so that a step costs two assignments."""
+    """One thread watches all games of this process, so that watching a step costs two assignments."""
 
     def __init__(self) -> None:
         super().__init__(name="doom-watch", daemon=True)
@@ -233,9 +239,9 @@ class _Watch(threading.Thread):
         while True:
             time.sleep(0.5)
             for game in list(self.games):
-                if game.busy and time.monotonic() > game.busy:
-                    log.warning("Doom's process hangs and is ended")
-                    game.kill()  # the call that waits for it then raises
+                if game.deadline and time.monotonic() > game.deadline:
+                    log.warning("the Doom process hangs: killing it")
+                    game.kill()  # the waiting call then raises an exception
 
 
 _watch: _Watch | None = None
@@ -244,11 +250,11 @@ _watch: _Watch | None = None
 @contextlib.contextmanager
 def _watched(process: Process, seconds: float):  # type: ignore[no-untyped-def]
     global _watch
-    if _watch is None or not _watch.is_alive():  # a fork has no threads
+    if _watch is None or not _watch.is_alive():  # threads do not survive a fork
         _watch = _Watch()
     _watch.games.add(process)
-    process.busy = time.monotonic() + seconds
+    process.deadline = time.monotonic() + seconds
     try:
         yield
     finally:
-        process.busy = 0.0
+        process.deadline = 0.0

@@ -1,4 +1,4 @@
-"""The agent loop of the paper, over a batch of environments that step together."""
+"""The paper's agent loop for a batch of environments that step together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ import numpy as np
 
 
 class Policy(Protocol):
-    """Whoever drives: a random script, or the agent of V, M and C."""
+    """Chooses actions: a random script, or the agent of V, M and C."""
 
     def act(self, frames: np.ndarray, episodes: np.ndarray) -> np.ndarray:
-        """Actions for the live episodes: frames (B, 64, 64, 3), their places in the batch (B,) -> (B, A)."""
+        """Frames (B, 64, 64, 3) of the live episodes and their indices in the batch (B,) -> actions (B, A)."""
 
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One episode in numbers."""
+    """The result of one episode."""
 
     seed: int
     steps: int
-    score: float  # the sum of its rewards
-    terminated: bool  # the game ended it; else a limit did
+    score: float  # sum of the rewards
+    terminated: bool  # whether the game ended it, rather than a limit
 
 
 class ScriptedPolicy:
-    """Actions fixed beforehand, one script an episode."""
+    """Actions drawn in advance, one script per episode."""
 
     def __init__(self, scripts: np.ndarray):
         self.scripts, self.step = scripts, 0  # (E, T, A)
@@ -37,7 +37,7 @@ class ScriptedPolicy:
         return actions
 
 
-# What a recorder is told of each step: episode, frame seen, action taken, reward, terminated, truncated.
+# Called for each step: episode, frame before the step, action, reward, terminated, truncated.
 Recorder = Callable[[int, np.ndarray, np.ndarray, float, bool, bool], None]
 
 
@@ -49,35 +49,34 @@ def play(
     record: Recorder | None = None,
     patience: int = 0,
 ) -> list[EpisodeResult]:
-    """One episode in each environment, at most `steps` long.
+    """Play one episode of at most `steps` steps in each environment.
 
-    With `patience`, an episode that has earned nothing for so many steps is given up (for training
-    alone: scores play whole episodes).
+    With `patience`, an episode ends after this many steps without reward. Scores are measured on whole episodes.
     """
     assert len(environments) == len(seeds), (len(environments), len(seeds))
     frames = np.stack([env.reset(seed=seed)[0] for env, seed in zip(environments, seeds, strict=True)])
     scores, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), int)
-    earned = np.zeros(len(seeds), int)  # step of the last reward
+    rewarded = np.zeros(len(seeds), int)  # step of the last reward
     ended = np.zeros(len(seeds), bool)  # by the game
     live = np.arange(len(seeds))
     for step in range(1, steps + 1):
         actions = policy.act(frames[live], live)  # (B, A)
-        going = []
+        remaining = []
         for episode, action in zip(live.tolist(), actions, strict=True):
-            frame, gained, terminated, truncated, _ = environments[episode].step(action)
-            reward, truncated = float(gained), truncated or step == steps
+            frame, gain, terminated, truncated, _ = environments[episode].step(action)
+            reward, truncated = float(gain), truncated or step == steps
             if record is not None:
                 record(episode, frames[episode], action, reward, terminated, truncated)
             frames[episode] = frame
             scores[episode] += reward
             lengths[episode], ended[episode] = step, terminated
             if reward > 0:
-                earned[episode] = step
-            hopeless = patience and step - earned[episode] >= patience
-            if not (terminated or truncated or hopeless):
-                going.append(episode)
-        live = np.array(going, int)
-        if not going:
+                rewarded[episode] = step
+            stuck = patience and step - rewarded[episode] >= patience
+            if not (terminated or truncated or stuck):
+                remaining.append(episode)
+        live = np.array(remaining, int)
+        if not remaining:
             break
     return [
         EpisodeResult(seed, int(length), float(score), bool(end))
@@ -86,7 +85,7 @@ def play(
 
 
 class EnvironmentCache:
-    """Environments that are built once and reused, as many as a unit needs."""
+    """Environments that are made once and reused, as many as a unit needs."""
 
     def __init__(self, make: Callable[[], Any]):
         self.make, self.environments = make, list[Any]()

@@ -8,13 +8,13 @@ from wm.errors import UserError
 from wm.models.agent import Models
 from wm.seeds import derive, training_episode
 
-EPISODES = 8  # takes seconds; thousands of frames are enough for some dozens of components
+EPISODES = 8  # takes seconds; some thousand frames are enough for dozens of components
 
 
 def inputs_while_driving(
     game: Game, models: Models, theta: np.ndarray, seed: int, patience: int
 ) -> tuple[np.ndarray, int]:
-    """All inputs of this C in a few training episodes (T, F), and the number of steps."""
+    """The inputs of this C in a few training episodes (T, F), and the number of steps."""
     seeds = [training_episode(seed, "components", episode) for episode in range(EPISODES)]
     agent = models.agent(theta[None], (0,) * EPISODES, game.squash, seed=derive(seed, "components", "noise"))
     seen, environments = list[np.ndarray](), [game.make() for _ in seeds]

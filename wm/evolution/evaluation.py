@@ -1,4 +1,4 @@
-"""Evaluation of candidates: a unit of work is some candidates in some episodes, of the real game or of the dream."""
+"""Evaluation of candidates. A unit of work is a batch of episodes of the real game, or some candidates in dreams."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class GameUnit:
 
     name: str
     thetas: np.ndarray  # (P, N)
-    owner: tuple[int, ...]  # (E,), which candidate plays which episode
+    owner: tuple[int, ...]  # (E,), the candidate that plays each episode
     seeds: tuple[int, ...]  # (E,), of the game
     steps: int
     patience: int  # 0 plays whole episodes
-    noise: int  # seed of the samples of z
-    first: int = 0  # number of its first episode among all that belong together
+    noise: int  # seed of samples of z
+    first: int = 0  # index of its first episode among those of all units
 
     def __str__(self) -> str:
         return f"{self.name} (episode seeds {list(self.seeds)})"
@@ -34,13 +34,13 @@ class GameUnit:
 
 @dataclass(frozen=True)
 class DreamUnit:
-    """Candidates that dream the same episodes, all in one batch."""
+    """Candidates that dream the same episodes in one batch."""
 
     name: str
     thetas: np.ndarray  # (P, N)
     seed: int
     episodes: int
-    first: int = 0  # number of its first candidate in the population
+    first: int = 0  # index of its first candidate in the population
 
     def __str__(self) -> str:
         return f"{self.name} (seed {self.seed})"
@@ -64,7 +64,7 @@ class EvaluateWork:
         def do(unit: GameUnit | DreamUnit) -> Any:
             if isinstance(unit, GameUnit):
                 return play(unit)
-            assert dream is not None, "no first frames to dream from"
+            assert dream is not None, "no starts for dreams"
             return dream.rollout(unit.thetas, unit.seed, unit.episodes)
 
         return do

@@ -1,4 +1,4 @@
-"""The episodes of a generation and of a validation, cut into units of work."""
+"""The episodes of a generation and of a validation as units of work."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,11 +10,11 @@ from wm.errors import UserError
 from wm.evolution.evaluation import DreamUnit, GameUnit
 from wm.seeds import derive, training_episode, validation_episode
 
-DRAWS = 50  # tracks that are looked at for each that is hard enough
+DRAWS = 50  # attempts to find an episode that is hard enough, per episode
 
 
 def tracks_of(section: Evolve, game: Game, seed: int, generation: int, replayed: Sequence[int] = ()) -> list[int]:
-    """The seeds of this generation's episodes: replayed ones, then new ones of at least the hardness asked for."""
+    """The seeds of this generation's episodes: replayed ones, then new ones of at least the configured hardness."""
     found = list(replayed)
     for number in range(DRAWS * section.episodes):
         track = training_episode(seed, "evolve", generation, number)
@@ -30,7 +30,7 @@ def tracks_of(section: Evolve, game: Game, seed: int, generation: int, replayed:
 def game_units(
     section: Evolve, game: Game, seed: int, generation: int, thetas: np.ndarray, tracks: Sequence[int]
 ) -> Iterator[GameUnit]:
-    """All (candidate, track) pairs in a row, cut into units."""
+    """All (candidate, track) pairs in order, `unit_episodes` of them in each unit."""
     count = len(thetas) * section.episodes
     for first in range(0, count, section.unit_episodes):
         pairs = range(first, min(first + section.unit_episodes, count))
@@ -48,7 +48,7 @@ def game_units(
 
 
 def dream_units(section: Evolve, seed: int, generation: int, thetas: np.ndarray) -> Iterator[DreamUnit]:
-    """Some candidates with all dreams of a generation, about `unit_episodes` dreams in each unit."""
+    """Each unit has some candidates with all dreams of the generation, about `unit_episodes` dreams."""
     each = max(1, section.unit_episodes // section.episodes)
     for first in range(0, len(thetas), each):
         name = f"generation {generation}, dreams of candidates from {first}"
@@ -56,7 +56,7 @@ def dream_units(section: Evolve, seed: int, generation: int, thetas: np.ndarray)
 
 
 def validation_units(section: Evolve, game: Game, theta: np.ndarray, unit: int, name: str) -> Iterator[GameUnit]:
-    """One candidate on the validation tracks in whole episodes, `unit` of them in a batch."""
+    """One candidate in whole episodes on the validation tracks, `unit` of them in each unit."""
     for first in range(0, section.validation_episodes, unit):
         episodes = range(first, min(first + unit, section.validation_episodes))
         yield GameUnit(

@@ -1,6 +1,6 @@
-"""Coverage: how much of the track, of the speeds and of latent space a round of rollouts has visited.
+"""Coverage: the tiles, speeds and cells of latent space that the rollouts of a round have visited.
 
-Cells of latent space are counted with the V of the first round for all rounds, so that their numbers compare.
+Cells of latent space are counted with the V of the first round for all rounds, so that the numbers are comparable.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class LatentGrid:
 
 
 def coverage(made: Manifest, game: Game, grid: LatentGrid) -> dict[str, float]:
-    """Of a round's own rollouts: distinct cells of z and, if the game provides them, tiles and speeds."""
+    """Coverage of a round's own rollouts: distinct cells of z and, if the game provides them, tiles and speeds."""
     data = own_rollouts(made)
     seeds = [episode["seed"] for record in made.content["shards"] for episode in record["episodes"]]
     cells, visited = [], []

@@ -1,4 +1,4 @@
-"""How long a config takes on given machines: the work of each stage divided by measured rates."""
+"""Estimates how long a config takes on given machines: the work of each stage divided by measured rates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,53 +12,53 @@ from wm.runs.stages import STAGES
 
 @dataclass(frozen=True)
 class Rates:
-    """What machines do per second. Defaults: one core of an AMD EPYC with AVX2 (`python -m jobs.bench`)."""
+    """Throughput per second. Defaults were measured with `python -m jobs.bench` on an AMD EPYC with AVX2."""
 
     collect: float = 2_000.0
-    """Frames of random play, stored; one core."""
+    """Frames of random play, collected and stored; one core."""
     vision: float = 333.0
-    """Frames in V's training; two threads."""
+    """Frames in the training of V; two threads."""
     vision_gpu: float = 8_000.0
-    """The same on a GPU: an assumption, not measured."""
+    """The same on a GPU (assumed, not measured)."""
     encode: float = 2_600.0
     """Frames through V's encoder; one core."""
     memory: float = 27_000.0
-    """Steps in M's training; two threads."""
+    """Steps in the training of M; two threads."""
     memory_gpu: float = 400_000.0
-    """The same on a GPU: an assumption, not measured."""
+    """The same on a GPU (assumed, not measured)."""
     agent: float = 1_000.0
-    """Steps of the agent in the real game, units of 32 episodes; one core."""
+    """Steps of the agent in the real game, in units of 32 episodes; one core."""
     agent_small: float = 700.0
     """The same in units of 4 episodes."""
     exact: float = 75.0
-    """Steps of the unmodified game, on which scores are measured; one core."""
+    """Steps of the unmodified game, which scores use; one core."""
     doom: float = 900.0
-    """Steps of Doom at half the screen width; one core."""
+    """Steps of Doom at 320x240; one core."""
     doom_exact: float = 350.0
-    """The same at full width."""
+    """The same at 640x480."""
     dream: float = 80_000.0
     """Steps of the agent in the dream; one core."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stage needs."""
+    """Time and resources of one stage."""
 
     stage: str
     seconds: float
-    cpus: int  # kept busy
+    cpus: int  # in use
     gpus: int
     bytes: int
-    work: str  # as text
+    work: str  # description, such as "160,000 frames"
 
 
 START = 8.0  # seconds to start workers, build networks and warm up
 DRIVER = 0.06  # seconds per generation for CMA-ES and the checkpoint
-LIVED = 0.6  # length of an episode in evolution relative to the game's limit
+EPISODE_FRACTION = 0.6  # length of an episode in evolution relative to the game's limit
 
 
 def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequence[Config] = ()) -> list[Estimate]:
-    """All stages of the pipeline on this many CPU workers and GPUs; rollouts of `earlier` rounds are encoded again."""
+    """Estimates for all stages on this many CPU workers and GPUs; rollouts of `earlier` rounds are encoded again."""
     game, collect = load(config.game), config.collect
     if game.name == "doom":
         rates = replace(rates, collect=rates.doom, agent=rates.doom, exact=rates.doom_exact)
@@ -87,7 +87,7 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequen
 
 
 def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Rates) -> list[list[Estimate]]:
-    """All stages of this many rounds and of polishing. Only the last one is scored."""
+    """Estimates for this many rounds and for polishing. Only the last one is scored."""
     parts = [round_config(config, "", number) for number in range(rounds)]
     table = []
     for number, part in enumerate(parts):
@@ -110,7 +110,7 @@ def _bytes(config: Config, stage: str) -> int:
 
 
 def _mapped(config: Config, stage: str, units: int, core_seconds: float, cpus: int, work: str) -> Estimate:
-    """Units in waves over the workers; the last wave may leave some idle."""
+    """Workers process units in waves; in the last one some may be idle."""
     waves = -(-units // cpus)
     return Estimate(stage, START + waves * core_seconds / units, min(cpus, units), 0, _bytes(config, stage), work)
 
@@ -132,17 +132,17 @@ def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
     units = -(-episodes // section.unit_episodes)
     waves = -(-units // cpus)
     if section.where == "dream":
-        lived = (1.0 if section.dream_done == "never" else LIVED) * section.dream_steps
+        length = (1.0 if section.dream_done == "never" else EPISODE_FRACTION) * section.dream_steps
         speed = rates.dream * (256 / config.memory.hidden) ** 2
     else:
-        lived = (LIVED if section.patience else 0.9) * limit
+        length = (EPISODE_FRACTION if section.patience else 0.9) * limit
         speed = rates.agent if section.unit_episodes >= 16 else rates.agent_small
-    generation = waves * section.unit_episodes * lived / speed + DRIVER
+    generation = waves * section.unit_episodes * length / speed + DRIVER
     rounds = 1 + (section.generations - 1) // section.validate_every
     unit = min(section.unit_episodes, section.validation_episodes)
     validation = -(-section.validation_episodes // unit // cpus) * unit * limit / rates.agent
     seconds = START + section.generations * generation + rounds * validation
-    steps = section.generations * episodes * lived
+    steps = section.generations * episodes * length
     return Estimate(
         "evolve",
         seconds,
@@ -154,7 +154,7 @@ def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
 
 
 def rates_of(figures: dict[str, float]) -> Rates:
-    """Rates from the figures that `python -m jobs.bench` printed, by name; defaults for the others."""
+    """Rates from the figures of `python -m jobs.bench` by name; missing ones keep their default."""
     names = {
         "collecting, frames stored, one core": "collect",
         "training V, 2 threads": "vision",
@@ -167,4 +167,4 @@ def rates_of(figures: dict[str, float]) -> Rates:
         "Doom at 640x480, in a process of its own, resets included": "doom_exact",
         "dream, 64 candidates x 16 episodes, one core": "dream",
     }
-    return Rates(**{names[what]: figure for what, figure in figures.items() if what in names})
+    return Rates(**{names[name]: figure for name, figure in figures.items() if name in names})

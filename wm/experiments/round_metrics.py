@@ -1,4 +1,4 @@
-"""What is measured of a round: how C drives and dreams, what the rollouts visited, how well M predicts them."""
+"""Metrics of a round: scores of C in the game and in dreams, coverage of the rollouts, and M's NLL on them."""
 
 from typing import Any
 
@@ -21,12 +21,12 @@ from wm.seeds import derive
 from wm.statistics import mean_of
 from wm.training.learner import split
 
-HELD_OUT = 8  # at most so many held-out episodes of each round
+HELD_OUT = 8  # held-out episodes of each round at most
 DREAMS = 32
 
 
 def round_metrics(first: Run, part: Run, number: int) -> dict[str, Any]:
-    """Of this round, with what the first round's models make of it."""
+    """The metrics of this round, some of them measured with the models of the first round."""
     trained, evolved, collected = best_so_far(part), part.need("evolve"), part.need("collect")
     data = rollouts_of(collected)
     held_out = dict(_held_out(data, part.config))
@@ -46,14 +46,14 @@ def round_metrics(first: Run, part: Run, number: int) -> dict[str, Any]:
 
 
 def dream_score(trained: Trained) -> dict[str, float]:
-    """C's score in dreams as long as the game. Far above its real score, it exploits errors of M."""
+    """C's score in dreams as long as the game. If it is far above the real score, C exploits errors of M."""
     dream = Dream(trained.world(), trained.controller)
     returns = mean_of(dream.rollout(trained.theta[None], derive("round", "dream"), DREAMS)[0][0])
     return {"mean": returns.mean, "se": returns.error}
 
 
 def _first_grid(first: Run) -> LatentGrid:
-    """Coverage is counted in the first round's latent space for all rounds."""
+    """The latent space of the first round, in which coverage is counted for all rounds."""
     return LatentGrid.of(load_vision(first.need("vision")), first.need("latents"))
 
 

@@ -108,12 +108,12 @@ def is_complete(run: Run) -> bool:
 
 
 def best_of(table: Sequence[dict[str, Any]]) -> int:
-    """Which row has the best-validated C."""
+    """The index of the row with the best-validated C."""
     return max(range(len(table)), key=lambda at: table[at]["validation"])
 
 
 def row_of(part: Run) -> dict[str, Any]:
-    """What was measured of a complete round."""
+    """The metrics of a complete round, or {}."""
     return json.loads(part.storage.get("round.json") or b"{}")
 
 
@@ -169,7 +169,7 @@ def enough(rounds: Rounds, table: Sequence[dict[str, Any]]) -> bool:
 
 
 def _row(run: Run, part: Run, number: int, polished: bool) -> dict[str, Any]:
-    """What is measured of a round; kept in it, and measured again only if its C has changed."""
+    """The metrics of a round, stored in it and measured again only if its C has changed."""
     evolved = part.need("evolve")
     known, made = row_of(part), {"evolve": evolved.digest, "generations": evolved.extent}
     if known.items() >= made.items():

@@ -1,11 +1,11 @@
-"""How good a V is, in numbers that compare between loss functions. Frames are (B, 64, 64, 3) on [0, 1]."""
+"""Metrics of V that are comparable between loss functions. Frames are (B, 64, 64, 3) on [0, 1]."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, in pixels
-C1, C2 = 0.01**2, 0.03**2  # which keep it from dividing by zero; both as published
+C1, C2 = 0.01**2, 0.03**2  # avoid division by zero, as published
 ACTIVE = 0.01  # variance of mu above which a unit counts as active (Burda et al., 2016)
 RIDGE = 1e-3  # of a linear probe, per frame
 
@@ -16,7 +16,7 @@ def sharpness(x: Tensor, decoded: Tensor) -> float:
 
 
 def _energy(x: Tensor) -> Tensor:
-    """Of a frame, the mean over B."""
+    """Gradient energy per frame, the mean over B."""
     return (x.diff(dim=1).double().square().sum() + x.diff(dim=2).double().square().sum()) / len(x)
 
 
@@ -36,7 +36,7 @@ def ssim(x: Tensor, y: Tensor) -> float:
 
 
 def active_units(mu: Tensor) -> int:
-    """How many dimensions of z vary between frames. mu (B, Z)"""
+    """The number of dimensions of z that vary between frames. mu (B, Z)"""
     return int((mu.var(dim=0) > ACTIVE).sum())
 
 

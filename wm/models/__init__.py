@@ -1,7 +1,7 @@
 """V, M and C, and the agent of the three. No files, no runs.
 
-vision       V: a frame becomes z           vaegan      V trained as a VAE-GAN
-memory       M: what comes next             controller  C: from what the agent sees to an action
-agent        the three in the real game     curiosity   an agent that measures M's surprise
-build        models of the sizes that a config asks for
+vision       V: encodes a frame as z              vaegan      losses of a V trained as a VAE-GAN
+memory       M: predicts the next z               controller  C: maps z and h to an action
+agent        all three in the real game           curiosity   an agent that measures M's surprise
+build        models with the sizes of a config
 """

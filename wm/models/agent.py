@@ -1,4 +1,4 @@
-"""The agent: V, M and C together, driving a batch of episodes of the real game (section 2.5, the paper's rollout)."""
+"""The agent of V, M and C in a batch of episodes of the real game (section 2.5, the paper's rollout)."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -27,14 +27,14 @@ def padded_size(rows: int) -> int:
 
 
 class Agent:
-    """A policy for `wm.rollout.play`: one candidate of the population in each episode.
+    """A policy for `wm.envs.rollout.play`, with one candidate of the population in each episode.
 
-    C sees h from before M takes this step in, so h[t] knows z[t-1] and a[t-1]; it starts with zeros. All noise
-    is drawn for every episode at every step, so that it doesn't depend on who is still alive: what happens in
-    a batch is a pure function of the arguments.
+    C's input h[t] is M's state before step t, so it depends on z[t-1] and a[t-1]; it starts at zero. Noise is drawn for
+    all episodes at every step, so it does not depend on which episodes are still live: the results of a batch are a
+    pure function of the arguments.
 
-    Who watches reads `z`, `a` (what was seen and done last; `logvar` is V's doubt) and `state` (what M made of it:
-    `memory.predict(state.h)` is what it expects next), and `features`, what C saw of both, all with one row an episode.
+    After `act`, these have one row per episode: `z` and `logvar` from V, the action `a`, C's inputs `features`, and M's
+    new `state` (`memory.predict(state.h)` is its prediction of the next step).
     """
 
     def __init__(
@@ -43,21 +43,21 @@ class Agent:
         memory: MDNRNN | None,
         controller: Controller,
         theta: np.ndarray,  # (P, N)
-        owner: Sequence[int] | np.ndarray,  # (E,), which candidate plays which episode
+        owner: Sequence[int] | np.ndarray,  # (E,), the candidate that plays each episode
         squash: Callable[[Tensor], Tensor],  # the game's
         *,
-        latent: Literal["mu", "z"] = "mu",  # see the mean, or draw from N(mu, exp(logvar)) as the paper does
-        seed: int = 0,  # of everything that is drawn
-        noise: Sequence[float] | None = None,  # (E,), deviation of what is added to C's output, before the squash
+        latent: Literal["mu", "z"] = "mu",  # the mean, or a sample from N(mu, exp(logvar)) as in the paper
+        seed: int = 0,  # of all noise
+        noise: Sequence[float] | None = None,  # (E,), deviation of the noise added to C's output before the squash
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,  # of V's convolutions; M and C stay fp32
+        dtype: torch.dtype = torch.float32,  # of V's convolutions; M and C use fp32
     ):
-        assert memory is not None or controller.inputs == "z", f"C sees {controller.inputs}, so it needs an M"
+        assert memory is not None or controller.inputs == "z", f"a C with inputs {controller.inputs} needs an M"
         self.vision, self.memory, self.controller, self.squash = vision, memory, controller, squash
         self.latent = latent
         self.device, self.dtype = torch.device(device), dtype
-        prepared = self.device.type == "cpu" and dtype == torch.float32
-        self.encode = vision.encoding() if prepared else vision.encode
+        packed = self.device.type == "cpu" and dtype == torch.float32
+        self.encode = vision.encoding() if packed else vision.encode
         self.generator = torch.Generator().manual_seed(seed)
         owners = torch.as_tensor(np.asarray(owner), device=self.device)
         with torch.inference_mode():
@@ -71,11 +71,11 @@ class Agent:
 
     @torch.inference_mode()
     def act(self, frames: np.ndarray, episodes: np.ndarray) -> np.ndarray:
-        """Frames of the live episodes (B, 64, 64, 3), their places in the batch (B,) -> actions (B, A)."""
+        """Frames (B, 64, 64, 3) of the live episodes and their indices in the batch (B,) -> actions (B, A)."""
         live = len(episodes)
         assert frames.shape == (live, 64, 64, 3), (frames.shape, live)
         padded = np.arange(padded_size(live))
-        padded[live:] = 0  # the first episode once more; what comes of it is dropped
+        padded[live:] = 0  # padding repeats the first episode; its results are dropped
         rows = torch.from_numpy(episodes[padded]).to(self.device)  # (R,)
         kept = rows[:live]
 
@@ -93,8 +93,8 @@ class Agent:
         if self.memory is not None and self.state is not None and h is not None and c is not None:
             not_done = torch.zeros(len(rows), device=self.device) if self.memory.previous_done else None
             state = self.memory.advance(z, a, State(h, c), not_done)
-            for whole, part in zip(self.state, state, strict=True):
-                whole[kept] = part[:live]
+            for stored, new in zip(self.state, state, strict=True):
+                stored[kept] = new[:live]
         return a[:live].cpu().numpy()
 
     def _encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,7 @@ class Models:
         return Agent(self.vision, self.memory, self.controller, theta, owner, squash, latent=self.latent, **options)
 
     def without_decoder(self) -> "Models":
-        """A sixth of the size: what workers that only play need."""
+        """A copy for workers that only play: a sixth of the size."""
         return replace(self, vision=self.vision.encoder_only())
 
     def inputs_of_c(self, frames: Tensor, actions: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class Models:
             return z.double()
         state, features = self.memory.initial(1), list[Tensor]()
         not_done = torch.zeros(1) if self.memory.previous_done else None
-        for seen, done in zip(z[:, None], actions[:, None], strict=True):
-            features.append(self.controller.features(seen, *state))
-            state = self.memory.advance(seen, done, state, not_done)
+        for z_now, a in zip(z[:, None], actions[:, None], strict=True):
+            features.append(self.controller.features(z_now, *state))
+            state = self.memory.advance(z_now, a, state, not_done)
         return torch.cat(features).double()

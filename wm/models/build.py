@@ -1,4 +1,4 @@
-"""Untrained models of the sizes that a config or a manifest asks for."""
+"""Untrained models with the sizes of a config or a manifest."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from wm.models.memory import MDNRNN
 from wm.models.vision import VAE
 
 MEMORY_FIELDS = ("hidden", "mixtures", "reward", "done", "next_action", "previous_done")
-VISIONS = {"vae": VAE, "vaegan": VAE}  # the same network, trained in two ways
+VISIONS = {"vae": VAE, "vaegan": VAE}  # the same network, trained with different losses
 
 
 def new_vision(kind: str, z: int) -> VAE:

@@ -1,8 +1,8 @@
-"""C, the controller: what the agent does, given what it sees and remembers (Ha & Schmidhuber, 2018, section 2.4).
+"""C, the controller: maps z and h to an action (Ha & Schmidhuber, 2018, section 2.4).
 
-As small as possible, so that evolution can search all of it: a[t] = W [z[t], h[t]] + b, or, for the paper's
-comparison, one hidden layer between. All its numbers are one flat vector theta, and the weights are views of it:
-nothing is rounded or copied on the way from CMA-ES to the action. A population is one tensor (P, N).
+It is small, so that evolution can search all of its parameters: a[t] = W [z[t], h[t]] + b, or, for the paper's
+comparison, with one hidden layer. All parameters form one flat vector theta; the weights are views of it. A population
+is one tensor (P, N).
 """
 
 import math
@@ -19,30 +19,30 @@ Inputs = Literal["z", "zh", "zhc"]
 
 @dataclass(frozen=True)
 class Controller:
-    """The shape of C. It holds no weights: those are theta, and travel by themselves."""
+    """The shape of C. It holds no weights: theta is passed separately."""
 
     inputs: Inputs
-    """What C sees: z alone, z and M's h (CarRacing), or also its cell state c (Doom)."""
+    """C's inputs: z only, z and M's h (CarRacing), or also M's cell state c (Doom)."""
     z: int
     hidden: int
-    """H, the units of M's LSTM; counts only where C sees them."""
+    """H, the units of M's LSTM; unused if C only sees z."""
     actions: int
     layer: int = 0
-    """Units of a hidden layer with tanh; 0 is the linear C. The paper compares with z and 40 units."""
+    """Units of a hidden tanh layer; 0 is the linear C. The paper's comparison has inputs z and 40 units."""
     bias: bool = True
 
     @property
     def features_size(self) -> int:
-        """F, the numbers that C sees."""
+        """F, the number of C's inputs."""
         return self.z + self.hidden * (len(self.inputs) - 1)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The weights in theta, in their order: for each layer the matrix, then its bias."""
+        """Shapes of the weights in theta, in order: for each layer the matrix, then its bias."""
         sizes = [self.features_size, *([self.layer] if self.layer else []), self.actions]
         shapes: list[tuple[int, ...]] = []
-        for i, o in pairwise(sizes):
-            shapes += [(o, i), (o,)] if self.bias else [(o, i)]
+        for inputs, outputs in pairwise(sizes):
+            shapes += [(outputs, inputs), (outputs,)] if self.bias else [(outputs, inputs)]
         return tuple(shapes)
 
     @property
@@ -51,15 +51,16 @@ class Controller:
         return sum(map(math.prod, self.shapes))
 
     def scale(self, sizes: np.ndarray) -> np.ndarray:
-        """How far to move each number of theta, where what C sees has these sizes (F,): powers of two. (N,)"""
+        """Step sizes for theta that give inputs of these magnitudes (F,) the same weight, as powers of two. (N,)"""
         assert sizes.shape == (self.features_size,), (sizes.shape, self.features_size)
         first, *others = self.shapes
         scale = [np.broadcast_to(2.0 ** -np.round(np.log2(np.maximum(sizes, 2.0**-10))), first), *map(np.ones, others)]
         return np.concatenate([part.ravel() for part in scale])
 
     def directions(self, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
-        """Where to move a linear C: one action each by one component (K, F) of what it sees, so that at the mean (F,)
-        it stays as it is, and its biases. (A * (K + 1), N), without biases (A * K, N)
+        """Search directions of a linear C: each moves one action along one component (K, F) of the inputs and leaves
+        the action at their mean (F,) unchanged; one more per action moves its bias. (A * (K + 1), N), without biases
+        (A * K, N)
         """
         assert not self.layer, "C is not linear"
         matrix, *bias = self.shapes
@@ -70,11 +71,11 @@ class Controller:
         if not bias:
             return moves
         shifts = -np.kron(np.eye(self.actions), components @ mean).T  # (A * K, A)
-        alone = np.concatenate([np.zeros((self.actions, math.prod(matrix))), np.eye(self.actions)], axis=1)
-        return np.concatenate([np.concatenate([moves, shifts], axis=1), alone])
+        biases = np.concatenate([np.zeros((self.actions, math.prod(matrix))), np.eye(self.actions)], axis=1)
+        return np.concatenate([np.concatenate([moves, shifts], axis=1), biases])
 
     def tensor(self, theta: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-        """CMA's float64 candidates as fp32, rounded here and nowhere else. (P, N)"""
+        """CMA-ES's float64 candidates rounded to fp32. (P, N)"""
         theta = np.atleast_2d(theta)
         assert theta.ndim == 2, theta.shape
         assert theta.shape[1] == self.size, (theta.shape, self.size)
@@ -87,16 +88,15 @@ class Controller:
         return [part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def features(self, z: Tensor, h: Tensor | None = None, c: Tensor | None = None) -> Tensor:
-        """What C sees, in one tensor (..., F)."""
-        seen = [x for x in (z, h, c)[: len(self.inputs)] if x is not None]
-        assert len(seen) == len(self.inputs), f"C sees {self.inputs}, but M's state is missing"
-        return torch.cat(seen, dim=-1)
+        """C's inputs in one tensor (..., F)."""
+        parts = [x for x in (z, h, c)[: len(self.inputs)] if x is not None]
+        assert len(parts) == len(self.inputs), f"C has inputs {self.inputs}, but M's state is missing"
+        return torch.cat(parts, dim=-1)
 
     def act(self, theta: Tensor, features: Tensor) -> Tensor:
         """Unbounded actions of P candidates in E episodes each: (P, N), (P, E, F) -> (P, E, A).
 
-        Where each row has an owner of its own (episodes end at different times), let every row be a
-        candidate with one episode: act(theta[owner], features[:, None]).
+        If episodes end at different times, use one row per live episode instead: act(theta[owner], features[:, None]).
         """
         assert features.shape == (len(theta), features.shape[1], self.features_size), (
             theta.shape,

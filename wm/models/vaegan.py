@@ -1,16 +1,14 @@
-"""V trained as a VAE-GAN: what counts is not pixels but what a discriminator sees (Larsen et al., 2016).
+"""V trained as a VAE-GAN, with a reconstruction loss on a discriminator's features (Larsen et al., 2016).
 
-V itself is the same network as ever, so that its z, its weights and all that is made from them are interchangeable
-with a VAE's. Beside it, in training alone, stands a discriminator. A batch is played once, and each loss reaches
-only the parameters that it is for (their algorithm 1):
+V is the VAE's network, so its weights and latents can replace a VAE's everywhere. The discriminator exists in training
+only. Each batch passes through the networks once, and each loss updates its own parameters (their algorithm 1):
 
     encoder         L_prior + L_llike
     decoder         gamma * L_llike - L_GAN
     discriminator   L_GAN
 
-A Wasserstein critic (Arjovsky et al., 2017) would need several updates for each of V's, or a penalty on its
-gradient's norm that costs another backward pass: two to five times the work, for a stability that the balance below
-gives as well.
+A Wasserstein critic (Arjovsky et al., 2017) needs several updates for each update of V, or a gradient penalty with
+another backward pass: two to five times the time. `turns` keeps the training stable without it.
 """
 
 from collections.abc import Sequence
@@ -23,12 +21,12 @@ from torch import Tensor, nn
 
 from wm.models.vision import draw, kl_divergence
 
-EQUILIBRIUM, MARGIN = 0.69, 0.35  # of the discriminator's cross entropies: it knows nothing at log 2
-LEAK = 0.2  # of the discriminator's rectifiers (Radford et al., 2015): V's gradients pass where it says no
+EQUILIBRIUM, MARGIN = 0.69, 0.35  # of the discriminator's cross entropies; log 2 is a random guess
+LEAK = 0.2  # slope of the discriminator's leaky ReLU (Radford et al., 2015)
 
 
 class Coder(Protocol):
-    """What is trained here: V, or anything else that codes."""
+    """The interface of V that this training needs."""
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -40,15 +38,15 @@ class Coder(Protocol):
 
 
 class Discriminator(nn.Module):
-    """Tells frames from what V makes; the convolutions are those of V's encoder.
+    """Classifies frames as real or made by V, with the convolutions of V's encoder.
 
-    Each but the first, which has to know colours as they are, is followed by a normalisation over the whole frame,
-    which knows no other frame of the batch and no running means: the same in training and in use.
+    Each convolution except the first, which needs absolute colours, is followed by a group normalisation with one group
+    for the whole frame: it uses neither other frames of the batch nor running means.
     """
 
     def __init__(self, layer: int = 2) -> None:
         super().__init__()
-        self.layer = layer  # whose raw output are the features
+        self.layer = layer  # its raw output is the features
         sizes = [3, 32, 64, 128, 256]
         self.convolutions = nn.ModuleList(nn.Conv2d(i, o, kernel_size=4, stride=2) for i, o in pairwise(sizes))
         self.norms = nn.ModuleList([nn.Identity(), *(nn.GroupNorm(1, size) for size in sizes[2:])])
@@ -56,7 +54,7 @@ class Discriminator(nn.Module):
         nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (B, 64, 64, 3) on [0, 1] -> features (B, F) and logits (B,) that they are real."""
+        """Frames (B, 64, 64, 3) in [0, 1] -> features (B, F) and logits (B,) for being real."""
         x = x.permute(0, 3, 1, 2)  # (B, 3, 64, 64)
         features = x
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True), start=1):
@@ -68,24 +66,24 @@ class Discriminator(nn.Module):
 
 
 class Losses(NamedTuple):
-    """Of one batch, all scalars."""
+    """The losses of one batch, all scalars."""
 
-    prior: Tensor  # L_prior: KL summed over Z, at least 0.5 * Z for each frame as in the VAE, mean over B, weighted
+    prior: Tensor  # L_prior: KL summed over Z, at least 0.5 * Z per frame as in the VAE, mean over B, weighted
     likeness: Tensor  # L_llike, see `likeness`
     real: Tensor  # -log Dis(x)
-    made: Tensor  # -log(1 - Dis(.)), half of it from reconstructions, half from samples of the prior
-    fooling: Tensor  # -log Dis(.) of both
-    kl: Tensor  # without the floor
+    made: Tensor  # -log(1 - Dis(.)), mean over reconstructions and samples of the prior
+    fooling: Tensor  # -log Dis(.), mean over both
+    kl: Tensor  # without the lower bound
 
     @property
     def gan(self) -> Tensor:
-        """-L_GAN, as a mean: what the discriminator minimises."""
+        """-L_GAN as a mean, which the discriminator minimises."""
         return (self.real + self.made) / 2
 
 
 class Played(NamedTuple):
     losses: Losses
-    decoded: Tensor  # reconstructions, as frames are
+    decoded: Tensor  # reconstructions, in the shape of frames
     samples: Tensor  # of the prior
 
 
@@ -98,20 +96,20 @@ def play(
     prior: Tensor,
     kl_weight: float = 1.0,
 ) -> Played:
-    """One batch: frames as the encoder takes them and x as the decoder gives them; noise and prior (B, Z) are normal.
+    """The losses of one batch: `frames` in the encoder's format, `x` in the decoder's, normal noise and prior (B, Z).
 
-    The decoder does not minimise log(1 - Dis(.)) but -log Dis(.), which has the same aim and a gradient where the
-    discriminator is sure (Goodfellow et al., 2014).
+    The decoder minimises -log Dis(.) instead of log(1 - Dis(.)), whose gradient vanishes where the discriminator is
+    certain (Goodfellow et al., 2014).
     """
     mu, logvar = coder.encode(frames)  # (B, Z)
     decoded, samples = coder.decode(draw(mu, logvar, noise)), coder.decode(prior)
     features, logits = discriminator(torch.cat((x, decoded, samples)))  # (3B, F), (3B,)
-    seen, remade, _ = features.chunk(3)
+    real_features, decoded_features, _ = features.chunk(3)
     real, fake = logits.split((len(x), 2 * len(x)))
     kl = kl_divergence(mu, logvar).sum(dim=1)  # (B,)
     losses = Losses(
         prior=kl_weight * kl.clamp(min=0.5 * mu.shape[1]).mean(),
-        likeness=likeness(x, seen, remade),
+        likeness=likeness(x, real_features, decoded_features),
         real=F.softplus(-real).mean(),
         made=F.softplus(fake).mean(),
         fooling=F.softplus(-fake).mean(),
@@ -120,23 +118,23 @@ def play(
     return Played(losses, decoded, samples)
 
 
-def likeness(x: Tensor, seen: Tensor, remade: Tensor) -> Tensor:
-    """Squared error of features (B, F), summed over F, mean over B, in the unit of the VAE's squared error of pixels.
+def likeness(x: Tensor, real: Tensor, decoded: Tensor) -> Tensor:
+    """Squared error of features (B, F), summed over F, mean over B, on the scale of the VAE's squared error of pixels.
 
-    For that, features are scaled until their variance over the batch, summed over F, is that of the pixels. So KL
-    weighs what it weighs in the VAE, and the discriminator can't change the weight of this loss by scaling features.
+    Features are scaled so that their variance over the batch, summed over F, equals that of the pixels. KL then has the
+    same weight as in the VAE, and the discriminator cannot change the weight of this loss by scaling its features.
     """
-    scale = (variance(x).sum() / variance(seen).sum().clamp(min=1e-8)).detach()
-    return scale * (seen - remade).square().sum(dim=1).mean()
+    scale = (variance(x).sum() / variance(real).sum().clamp(min=1e-8)).detach()
+    return scale * (real - decoded).square().sum(dim=1).mean()
 
 
 def variance(x: Tensor) -> Tensor:
-    """Over the batch, which may be a single one, for each number. (...)"""
+    """Variance over the batch; 0 for a batch of one. (...)"""
     return x.var(dim=0, correction=0)
 
 
 class Turns(NamedTuple):
-    """Whose update is made: one that is too far ahead waits, as in the authors' code; never both."""
+    """The networks to update: one that is too far ahead is paused, as in the authors' code; never both."""
 
     decoder: bool = True
     discriminator: bool = True
@@ -146,7 +144,7 @@ BOTH = Turns()
 
 
 def turns(real: float, made: float) -> Turns:
-    """From the discriminator's two cross entropies on this batch, and so the same again after a resume."""
+    """Depends only on the discriminator's two cross entropies on this batch, so that training can resume exactly."""
     strong = min(real, made) < EQUILIBRIUM - MARGIN
     weak = max(real, made) > EQUILIBRIUM + MARGIN
     return Turns(decoder=not weak or strong, discriminator=not strong or weak)
@@ -155,9 +153,9 @@ def turns(real: float, made: float) -> Turns:
 def route(
     losses: Losses, coder: Coder, discriminator: nn.Module, gamma: float, gan: float, whose: Turns = BOTH
 ) -> None:
-    """Set the gradients, each from its own losses alone; None where it is not one's turn.
+    """Set each network's gradients from its own losses; None for a paused network.
 
-    gan is the ramp: how much of the GAN loss the decoder feels already.
+    `gan` is the weight of the GAN loss in the decoder, which grows to 1.
     """
     _set(coder.encoder(), losses.prior + losses.likeness)
     _set(coder.decoder(), gamma * losses.likeness + gan * losses.fooling if whose.decoder else None)
@@ -165,7 +163,7 @@ def route(
 
 
 def _set(parameters: Sequence[nn.Parameter], loss: Tensor | None) -> None:
-    """Autograd walks only the paths to these; the graph is kept for the next."""
+    """Set the gradients of these parameters only; the graph is kept for the next call."""
     gradients: Sequence[Tensor | None] = [None] * len(parameters)
     if loss is not None:
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True)

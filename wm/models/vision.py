@@ -1,4 +1,4 @@
-"""V, the vision: a frame becomes z and back (Ha & Schmidhuber, 2018, section 2.1 and appendix A.1)."""
+"""V, the vision: encodes a frame as z and decodes it (Ha & Schmidhuber, 2018, section 2.1 and appendix A.1)."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]  # frames (B, 64, 64, 3) -> mu and logvar, each (B, Z)
 Layer = Callable[[Tensor], Tensor]
 
-ROWS = 64  # frames encoded at once: more are no faster
-LOGVAR = (-10.0, 10.0)  # exp of it can neither vanish nor overflow
+ROWS = 64  # frames encoded in a batch; larger batches are not faster
+LOGVAR = (-10.0, 10.0)  # so that its exp neither underflows nor overflows
 
 
 class Vision(nn.Module, ABC):
-    """What every V can do. Frames come in as they are stored and go out on [0, 1], both with channels last."""
+    """The interface of V. Input frames are uint8 as stored, decoded frames are in [0, 1]; channels come last."""
 
     z: int
 
@@ -27,27 +27,27 @@ class Vision(nn.Module, ABC):
         """uint8 frames (B, 64, 64, 3) -> mu and logvar, each (B, Z) and fp32."""
 
     def encoding(self) -> Encoder:
-        """`encode` for who calls it often on a CPU, while no weight changes: the same, sooner."""
+        """A faster `encode` for CPUs, valid while the weights do not change."""
         return self.encode
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        """z (B, Z) -> frames (B, 64, 64, 3), fp32 on [0, 1]."""
+        """z (B, Z) -> frames (B, 64, 64, 3), fp32 in [0, 1]."""
 
     @abstractmethod
     def losses(self, frames: Tensor, noise: Tensor, kl_weight: float = 1.0) -> dict[str, Tensor]:
-        """Scalars for training, among them "loss", "reconstruction" and "kl"; noise (B, Z) is standard normal."""
+        """Scalars for training, including "loss", "reconstruction" and "kl"; noise (B, Z) is standard normal."""
 
     @abstractmethod
     def encoder(self) -> list[nn.Parameter]:
-        """What `encode` uses; all else is the decoder's."""
+        """The parameters of `encode`."""
 
     @abstractmethod
     def decoder(self) -> list[nn.Parameter]:
-        """What `decode` uses: who only plays can do without."""
+        """The parameters of `decode`, which playing does not need."""
 
     def encoder_only(self) -> Self:
-        """A copy that can't decode, a sixth of the size: what travels to those who play."""
+        """A copy without the decoder, a sixth of the size, to send to workers that only play."""
         copied = copy.deepcopy(self)
         for parameter in copied.decoder():
             parameter.data = parameter.data.new_empty(0)
@@ -61,7 +61,7 @@ def encode_in_batches(encode: Encoder, frames: Tensor, rows: int = ROWS) -> tupl
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, exp(logvar)) || N(0, 1)) of each dimension. (..., Z)"""
+    """KL(N(mu, exp(logvar)) || N(0, 1)) in each dimension. (..., Z)"""
     return 0.5 * (mu**2 + logvar.exp() - 1 - logvar)
 
 
@@ -80,7 +80,7 @@ class VAE(Vision):
         self.convolutions = nn.ModuleList(nn.Conv2d(i, o, kernel_size=4, stride=2) for i, o in pairwise(sizes))
         self.heads = nn.Linear(1024, 2 * z)  # mu and logvar
         self.widen = nn.Linear(z, 1024)
-        self.deconvolution = nn.ConvTranspose2d(1024, 128, kernel_size=5, stride=2)  # of a single pixel
+        self.deconvolution = nn.ConvTranspose2d(1024, 128, kernel_size=5, stride=2)  # on a 1x1 input
         self.deconvolutions = nn.ModuleList(
             [
                 nn.ConvTranspose2d(128, 64, kernel_size=5, stride=2),
@@ -88,7 +88,7 @@ class VAE(Vision):
                 nn.ConvTranspose2d(32, 3, kernel_size=6, stride=2),
             ]
         )
-        # Stored frames are channels-last already: with weights to match, no convolution has to reorder its input.
+        # Stored frames are channels-last: with weights in the same format, no convolution has to reorder its input.
         nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ class VAE(Vision):
     def decode(self, z: Tensor) -> Tensor:
         first = self.deconvolution
         *hidden, last = self.deconvolutions
-        # On a single pixel the first deconvolution is a matrix product, and as that it takes an eighth of the time.
+        # On a 1x1 input the first deconvolution is a matrix product, which takes an eighth of the time.
         weight = first.weight.permute(0, 2, 3, 1).flatten(start_dim=1)  # (1024, 5 * 5 * 128)
         x = (self.widen(z) @ weight).view(-1, 5, 5, 128) + first.bias
         x = F.relu(x.permute(0, 3, 1, 2))  # (B, 128, 5, 5)
@@ -115,11 +115,11 @@ class VAE(Vision):
         return torch.sigmoid(last(x).float()).permute(0, 2, 3, 1)  # (B, 64, 64, 3)
 
     def losses(self, frames: Tensor, noise: Tensor, kl_weight: float = 1.0) -> dict[str, Tensor]:
-        """Squared error plus KL (appendix A.1), with the floor under KL that the authors' code has.
+        """Squared error plus KL (appendix A.1), with a lower bound on KL as in the authors' code.
 
-        "reconstruction": squared error in units of [0, 1], summed over the frame's pixels and channels, mean over B.
+        "reconstruction": squared error of frames in [0, 1], summed over pixels and channels, mean over B.
         "kl": KL(N(mu, exp(logvar)) || N(0, 1)) summed over Z, mean over B.
-        "loss": reconstruction + kl_weight * max(KL, 0.5 * Z), the maximum for each frame, then the mean over B.
+        "loss": reconstruction + kl_weight * max(KL, 0.5 * Z), with the maximum taken for each frame, mean over B.
         """
         x = _pixels(frames)  # (B, 3, 64, 64)
         mu, logvar = self._encode(x)
@@ -139,7 +139,7 @@ class VAE(Vision):
         for layer in layers or map(_with_relu, self.convolutions):
             x = layer(x)  # (B, 32, 31, 31), (B, 64, 14, 14), (B, 128, 6, 6), (B, 256, 2, 2)
         x = x.permute(0, 2, 3, 1).flatten(start_dim=1)  # (B, 1024)
-        with torch.autocast(x.device.type, enabled=False):  # exp(logvar) needs more than bf16's three digits
+        with torch.autocast(x.device.type, enabled=False):  # exp(logvar) needs more precision than bf16
             mu, logvar = self.heads(x.float()).chunk(2, dim=1)  # (B, Z) each
         return mu, logvar.clamp(*LOGVAR)
 
@@ -150,18 +150,19 @@ def _with_relu(convolution: nn.Module) -> Layer:
 
 @torch.no_grad()
 def _packed(convolution: nn.Module, size: int) -> Layer:
-    """The same on frames of this size, with the weights laid out once as oneDNN wants them: left to itself it does that
-    for each batch, which is half the time of a single frame and a fifth of that of sixteen.
+    """The convolution and its ReLU for inputs of this size, with weights reordered for oneDNN once.
+
+    Otherwise oneDNN reorders them for each batch, which takes half of the time for one frame and a fifth for sixteen.
     """
     assert isinstance(convolution, nn.Conv2d), convolution
     options: Any = ([0, 0], [2, 2], [1, 1], 1)  # padding, stride, dilation, groups
-    shape = (16, convolution.in_channels, size, size)  # other batches are as fast
+    shape = (16, convolution.in_channels, size, size)  # other batch sizes are as fast
     weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(convolution.weight.to_mkldnn(), *options, shape)
     return lambda x: torch.ops.mkldnn._convolution_pointwise(x, weight, convolution.bias, *options, "relu", [], "")
 
 
 def _pixels(frames: Tensor) -> Tensor:
-    """uint8 (B, 64, 64, 3) -> fp32 on [0, 1], (B, 3, 64, 64) in channels-last memory: only the view changes."""
+    """uint8 (B, 64, 64, 3) -> fp32 in [0, 1], (B, 3, 64, 64) in channels-last format, so only the view changes."""
     assert frames.dtype == torch.uint8, frames.dtype
     assert frames.shape[1:] == (64, 64, 3), frames.shape
     return frames.permute(0, 3, 1, 2) / 255

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from wm.report.style import CSS
+from wm.visuals.style import CSS
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 EMPTY = {"img", "meta", "source", "line", "rect", "circle", "path", "polyline", "polygon"}

@@ -13,7 +13,7 @@ from wm.experiments.sweep import TrialResult
 from wm.report.charts import Series, lines
 from wm.report.page import tag
 from wm.report.published import PUBLISHED
-from wm.report.style import CSS
+from wm.visuals.style import CSS
 
 SCORES = ("dream", "real")
 

@@ -1,29 +1,29 @@
-"""How long something took, although the jobs that were at it may have been killed: a number beside their work."""
+"""Time spent on a stage by all jobs that worked on it, including killed ones; kept in a file of the stage."""
 
 import json
 import time
 
 from wm.runs.storage import Storage
 
-NOTED = 10.0  # seconds between notes, at least; a killed job leaves out what came after its last one
+SAVE_SECONDS = 10.0  # between writes; a killed job loses the time since the last one
 
 
 class Clock:
-    """Runs from now on, after what it had come to before."""
+    """Counts from now on, added to the stored time."""
 
     def __init__(self, storage: Storage, key: str):
         self.storage, self.key = storage, key
         self.earlier = float(json.loads(storage.get(key) or b"0"))
-        self.began = self.noted = time.monotonic()
+        self.began = self.saved = time.monotonic()
 
     def tick(self) -> None:
-        """Note the time, if it is time."""
-        if time.monotonic() - self.noted >= NOTED:
-            self.note()
+        """Save the time if the last write is long enough ago."""
+        if time.monotonic() - self.saved >= SAVE_SECONDS:
+            self.save()
 
-    def note(self) -> float:
-        """The seconds so far, which are what the next clock here begins with."""
-        self.noted = time.monotonic()
-        seconds = round(self.earlier + self.noted - self.began, 3)
+    def save(self) -> float:
+        """Write and return the seconds so far, from which a later clock continues."""
+        self.saved = time.monotonic()
+        seconds = round(self.earlier + self.saved - self.began, 3)
         self.storage.put(self.key, json.dumps(seconds).encode())
         return seconds

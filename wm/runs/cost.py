@@ -1,4 +1,4 @@
-"""What a stage took: time, steps, and hours of CPUs and GPUs."""
+"""The cost of a stage: time, steps, CPU hours and GPU hours."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from wm.runs.manifest import Manifest
 @dataclass(frozen=True)
 class StageCost:
     stage: str
-    seconds: float  # over all jobs that worked on it
+    seconds: float  # of all jobs that worked on it
     steps: int
     unit: str
     cpu_hours: float

@@ -19,17 +19,17 @@ def _data_set(manifest: Manifest) -> DataSet:
 
 
 def latents_of(latents: Manifest) -> DataSet:
-    """All episodes as V sees them."""
+    """The latents of all episodes."""
     return _data_set(latents)
 
 
 def own_rollouts(collected: Manifest) -> DataSet:
-    """The episodes that this stage itself collected."""
+    """The episodes that this stage collected."""
     return _data_set(collected)
 
 
 def rollouts_of(collected: Manifest) -> DataSet:
-    """All episodes to learn from: those that the collecting agent learned from, then its own."""
+    """All episodes to train on: those that the collecting agent was trained on, then its own."""
     own = _data_set(collected)
     if "earlier" not in collected.content:
         return own

@@ -1,4 +1,4 @@
-"""Compares a stage's need for disk space with what is free when the stage starts."""
+"""Compares the disk space that a stage needs with the free space when it starts."""
 
 import logging
 
@@ -26,7 +26,7 @@ class DiskSpaceCheck:
 
 
 def check_disk_space(config: Config, storage: Storage, progress: Progress) -> None:
-    """Log what the stage needs; a UserError if there is clearly too little."""
+    """Log the space that the stage needs; raises a UserError if it clearly does not fit."""
     stage = STAGES.get(progress.stage)
     if stage is None:
         return

@@ -1,6 +1,4 @@
-"""How many bytes each stage writes, and the check before it starts: hours of work should not end with a full disk."""
-
-import logging
+"""Estimates of the bytes that each stage writes; `wm/runs/disk_check.py` compares them with the free space."""
 
 import torch
 
@@ -10,8 +8,6 @@ from wm.envs import FRAME, load
 from wm.models.build import controller_of, new_memory, new_vision
 from wm.runs.checkpoints import KEPT
 
-log = logging.getLogger(__name__)
-
 COMPRESSION = {"car-racing": 0.08, "doom": 0.27}  # size of a frame in a shard, relative to its raw pixels
 UNKNOWN_COMPRESSION = 0.5  # for other games
 LATENT_BYTES = 8.0  # per dimension of z: mu and logvar, which hardly compress
@@ -20,7 +16,7 @@ EPISODE_BYTES = 200.0  # of a score's record
 
 
 def frames_of(config: Config) -> int:
-    """Estimated number of frames in the rollouts: random episodes may end early, an agent's are counted as whole."""
+    """Estimated number of frames in the rollouts: random episodes may end early; those of agents count as whole."""
     game, section = load(config.game), config.collect
     lasts = game.max_steps if section.agent else game.random_steps or game.max_steps
     return section.episodes * min(section.steps, lasts)
@@ -46,13 +42,13 @@ def memory(config: Config) -> float:
 
 
 def _training(model: torch.nn.Module) -> float:
-    """Checkpoints of weights and Adam's two moments, one more than are kept during a write; the best weights twice."""
+    """Checkpoints of the weights and Adam's two moments (one more than KEPT during a write), and the best weights."""
     numbers = sum(parameter.numel() for parameter in model.parameters())
     return WEIGHT_BYTES * numbers * (3 * (KEPT + 1) + 3)
 
 
 def evolve(config: Config) -> float:
-    """Checkpoints of CMA-ES: its covariance and the decomposition of it, in float64."""
+    """Checkpoints of CMA-ES: the covariance and its decomposition in float64."""
     size, section = controller_of(config).size, config.evolve
     matrices = 2 * size**2 if section.covariance == "full" else 2 * size
     means = section.generations // section.validate_every + 1

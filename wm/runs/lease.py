@@ -1,9 +1,9 @@
-"""One writer per run: who works on it says so in the run, and says it again while it lives.
+"""One job per run: a job holds a lease, a file in the run that it renews while it is alive.
 
-    lease/0001.json      host, boot, pid, since when, until when
+    lease/0001.json      host, boot, pid, start, expiry
 
-Correctness does not rest on it (nothing in a run is ever replaced by something else); it spares a second job hours of
-work that the first one does as well. It needs no more than put-if-absent: whoever takes over writes the next number.
+Correctness does not depend on the lease, since nothing in a run is ever replaced by other content. It keeps a second
+job from repeating hours of work. It needs only put-if-absent: a job that takes over writes the next number.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ from wm.runs.storage import Storage, to_json
 log = logging.getLogger(__name__)
 
 FOLDER = "lease"
-SECONDS = 60.0  # without a word, after which a holder counts as gone
+EXPIRY_SECONDS = 60.0  # a lease that is not renewed for this long is free
 RENEW_SECONDS = 20.0
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process, wherever it is."""
+    """A process on any machine."""
 
     host: str
-    boot: str  # of the machine, and of the container that it is in: a pid means something only there
+    boot: str  # of the machine and container, within which a pid is unique
     pid: int
-    began: str  # when the process began, since pids are used again
+    began: str  # start of the process, since pids are reused
     since: str
     until: float  # seconds since 1970
     token: str
@@ -48,18 +48,18 @@ class Holder:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
-    def near(self) -> bool:
-        """Whether we can see for ourselves if it lives."""
-        return bool(self.boot) and (self.host, self.boot) == (socket.gethostname(), _boot())
+    def is_local(self) -> bool:
+        """Whether it runs on this machine and in this container, so that `is_alive` is known."""
+        return bool(self.boot) and (self.host, self.boot) == (socket.gethostname(), _boot_id())
 
-    def alive(self) -> bool:
-        """To be asked of one that is near."""
-        return _began(self.pid) == self.began
+    def is_alive(self) -> bool:
+        """Whether a local process still runs."""
+        return _start_of(self.pid) == self.began
 
 
 @contextlib.contextmanager
 def hold(storage: Storage, take_over: bool = False) -> Iterator["Lease"]:
-    """The lease of the run in that place, or the Mistake that says who has it."""
+    """Hold the lease of the run in this storage; raises a UserError that names the current holder."""
     lease = Lease(storage)
     lease.acquire(take_over)
     try:
@@ -74,72 +74,73 @@ class Lease:
         self.key = ""
         self.mine = Holder(
             host=socket.gethostname(),
-            boot=_boot(),
+            boot=_boot_id(),
             pid=os.getpid(),
-            began=_began(os.getpid()),
+            began=_start_of(os.getpid()),
             since=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             until=0.0,
             token=secrets.token_hex(8),
         )
         self.lost: Holder | None = None
-        self.over = threading.Event()
-        self.renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self.released = threading.Event()
+        self.thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def acquire(self, take_over: bool = False) -> None:
-        """Wait for a holder that may be gone; one that lives is a Mistake, unless it is to be taken over."""
-        said = False
-        first: Holder | None = None  # who had it when we came
+        """Take the lease, waiting if it is unknown whether its holder is alive.
+
+        A holder that is alive raises a UserError, unless `take_over` is set.
+        """
+        logged = False
+        first: Holder | None = None  # the holder at the first look
         while True:
             number, holder = self._newest()
-            if holder is None or take_over or self._gone(holder):
+            if holder is None or take_over or self._expired(holder):
                 if holder is not None:
-                    log.warning("the run was left by %s: taken over", holder)
+                    log.warning("taking over the run from %s", holder)
                 if self._take(number + 1):
                     break
-                take_over = False  # from whom it was to be taken, and no other
+                take_over = False  # applies to that holder only
                 time.sleep(random.uniform(0, 0.1))
                 continue
             first = first or holder
-            if holder.near() or holder.token != first.token or holder.until > first.until:
+            if holder.is_local() or holder.token != first.token or holder.until > first.until:
                 raise UserError(
-                    f"{self.storage.uri} is being worked on by {holder}: wait for it, or end it;"
-                    " or say --take-over, and it stops by itself"
+                    f"{self.storage.uri} is in use by {holder}: wait for that job, stop it, or add --take-over, which"
+                    " makes it stop"
                 )
-            if not said:
-                said = True
-                left = max(0.0, min(SECONDS, holder.until - time.time()))
+            if not logged:
+                logged = True
+                left = max(0.0, min(EXPIRY_SECONDS, holder.until - time.time()))
                 log.warning(
-                    "the run is held by %s, which can't be seen from here: waiting for a sign of it, %.0f s at most"
-                    " (--take-over doesn't wait)",
+                    "the run is held by %s, elsewhere: waiting up to %.0f s to see whether it is alive"
+                    " (--take-over skips the wait)",
                     holder,
                     left,
                 )
-            time.sleep(LOOK_SECONDS)
-        self.renewing.start()
+            time.sleep(POLL_SECONDS)
+        self.thread.start()
 
     def check(self) -> None:
-        """A Mistake if another job has taken the run over meanwhile."""
+        """Raise a UserError if another job has taken the run over."""
         if self.lost:
-            raise UserError(
-                f"{self.storage.uri} was taken over by {self.lost}: this job stops, what is complete is kept"
-            )
+            raise UserError(f"{self.storage.uri} was taken over by {self.lost}: this job stops, completed work is kept")
 
     def release(self) -> None:
-        self.over.set()
-        if self.renewing.ident is not None:
-            self.renewing.join()
-        with contextlib.suppress(OSError, UserError):  # it expires by itself
+        self.released.set()
+        if self.thread.ident is not None:
+            self.thread.join()
+        with contextlib.suppress(OSError, UserError):  # otherwise it expires
             self.storage.delete(self.key)
 
     def _take(self, number: int) -> bool:
-        """Whether the lease of that number is ours."""
+        """Try to take the lease with this number, and return whether it is ours."""
         key = f"{FOLDER}/{number:04d}.json"
-        if not self.storage.put_new(key, self._said()):
+        if not self.storage.put_new(key, self._record()):
             found = self._read(key)
-            if found is None or found.token != self.mine.token:  # else it is: only the answer was lost
+            if found is None or found.token != self.mine.token:  # otherwise it is ours, and only the response was lost
                 return False
         keys = self._keys()
-        if max(keys, default=key) > key:  # another was quicker by so much that we took its predecessor's number
+        if max(keys, default=key) > key:  # another job already holds a higher number
             self.storage.delete(key)
             return False
         self.key = key
@@ -150,24 +151,24 @@ class Lease:
 
     def _renew(self) -> None:
         trouble = False
-        while not self.over.wait(RENEW_SECONDS):
+        while not self.released.wait(RENEW_SECONDS):
             try:
                 _, holder = self._newest()
                 if holder is not None and holder.token != self.mine.token:
                     self.lost = holder
                     return
-                self.storage.put(self.key, self._said())
+                self.storage.put(self.key, self._record())
                 trouble = False
             except (OSError, UserError) as error:
                 if not trouble:
                     trouble = True
-                    log.warning("the run's lease can't be renewed (%s): trying again", error)
+                    log.warning("can't renew the lease of the run (%s): retrying", error)
 
-    def _said(self) -> bytes:
-        return to_json(asdict(self.mine) | {"until": round(time.time() + SECONDS, 3)})
+    def _record(self) -> bytes:
+        return to_json(asdict(self.mine) | {"until": round(time.time() + EXPIRY_SECONDS, 3)})
 
     def _newest(self) -> tuple[int, Holder | None]:
-        """The highest number, and whose it is."""
+        """The highest number and its holder."""
         for key in reversed(self._keys()):
             holder = self._read(key)
             if holder is not None:
@@ -180,37 +181,37 @@ class Lease:
     def _read(self, key: str) -> Holder | None:
         data = self.storage.get(key)
         if data is None:
-            return None  # given back while we looked
+            return None  # released in the meantime
         try:
             return Holder(**json.loads(data))
         except (ValueError, TypeError):
             raise UserError(
-                f"{self.storage.uri}/{key} is no lease of ours: remove it and give the same command again"
+                f"{self.storage.uri}/{key} is not a valid lease: delete it and run the same command again"
             ) from None
 
     @staticmethod
-    def _gone(holder: Holder) -> bool:
-        return not holder.alive() if holder.near() else holder.until < time.time()
+    def _expired(holder: Holder) -> bool:
+        return not holder.is_alive() if holder.is_local() else holder.until < time.time()
 
 
 @cache
-def _boot() -> str:
-    """What tells this boot of this machine, and this container on it, from all others; "" where nothing does."""
+def _boot_id() -> str:
+    """Identifies this boot of this machine and this container; "" if unknown."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     if platform.system() == "Darwin":
-        asked = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
-        return asked.stdout.strip()
+        result = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
+        return result.stdout.strip()
     return ""
 
 
-def _began(pid: int) -> str:
-    """When the process began, in the system's own words; "" if there is none."""
+def _start_of(pid: int) -> str:
+    """The start time of the process in the system's format; "" if it does not run."""
     with contextlib.suppress(OSError, IndexError):
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if words[0] in "ZX" else words[19]  # dead, although nobody has asked how it went
+        return "" if words[0] in "ZX" else words[19]  # a zombie is dead, too
     if platform.system() == "Darwin":
-        asked = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return asked.stdout.strip()
+        result = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return result.stdout.strip()
     return ""

@@ -1,7 +1,6 @@
-"""A manifest: what a stage made, from what and how, with the hashes of all files it names."""
+"""A manifest: the result of a stage, its inputs and config, and the hashes of all files that it names."""
 
 import json
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,16 +8,14 @@ from wm.config.schema import FORMAT
 from wm.errors import UserError
 from wm.runs.storage import Storage, sha256, to_json
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Manifest:
     stage: str
-    extent: int  # how far the stage went
-    config: dict[str, Any]  # the frozen fields that decide its content
+    extent: int  # how far the stage got
+    config: dict[str, Any]  # the frozen fields that affect its content
     inputs: dict[str, str]  # stage -> digest
-    content: dict[str, Any]  # keys and hashes of what was made
+    content: dict[str, Any]  # keys and hashes of its files
     metrics: dict[str, Any]
     made: dict[str, Any]  # versions, processor, time, seconds
     storage: Storage = field(compare=False, repr=False)  # of the run that made it: this run or a base

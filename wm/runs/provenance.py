@@ -1,4 +1,4 @@
-"""Versions and processor: what may change the bits of a result although the config is the same."""
+"""Versions and processor, which may change the bits of a result although the config is the same."""
 
 import logging
 import platform
@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 
 @cache
 def warn_of_differences(code: str, processor: str) -> None:
-    """Warn, once for each pair, if an input was made by another version or on another processor."""
+    """Warn (once for each pair) if an input was made by another version or on another processor."""
     here = circumstances()
     if code != here["code"]:
-        log.warning("part of this run was made by code version %s, this is %s", code, here["code"])
+        log.warning("part of this run was made by code version %s, this is version %s", code, here["code"])
     if processor != here["processor"]:
         log.warning(
-            "part of this run was made on %s, this is %s: results are not bit-identical",
+            "part of this run was made on processor %s, this is %s: results are not bit-identical",
             processor,
             here["processor"],
         )
@@ -27,7 +27,7 @@ def warn_of_differences(code: str, processor: str) -> None:
 
 @cache
 def circumstances() -> dict[str, Any]:
-    """Of this process."""
+    """Versions of code, Python and packages, and the processor, of this process."""
     packages = ("torch", "numpy", "gymnasium", "box2d", "vizdoom", "cma", "pyarrow", "opencv-python-headless")
     versions = {}
     for package in packages:

@@ -1,10 +1,10 @@
-"""A run: a storage location with the frozen config, what each stage made, and the manifests that vouch for it.
+"""A run: a storage location with a frozen config, the results of its stages, and manifests that complete them.
 
     config.json, config-0001.json    the config; later files have other extents, nothing else
-    collect/manifest-0000000160.json what 160 episodes consist of, with hashes
+    collect/manifest-0000000160.json the shards of 160 episodes, with hashes
     collect/...                      the data itself, written before the manifest that names it
     latents/3f0c91a2b7d4/...         the path of a stage contains the digest of the model it was made with
-    .../seconds.json                 how long the stage has taken, over all jobs that worked on it
+    .../seconds.json                 time spent on the stage by all jobs that worked on it
 
 A stage is complete if and only if a manifest says so.
 """
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 
 
 def number_in(key: str, kind: str) -> int:
-    """How far a file goes by its name, if it is a manifest ("manifest") or a checkpoint ("step"); else 0."""
+    """The extent in the name of a manifest (kind "manifest") or a checkpoint (kind "step"); 0 for other files."""
     found = re.search(rf"/{kind}-(\d{{10}})[-.]", key)
     return int(found[1]) if found else 0
 
 
 class Stage:
-    """One stage of a run. Results of a base run with the same config count as well."""
+    """One stage of a run. Results of its base count, too, if they were made with the same config."""
 
     def __init__(self, run: "Run", name: str, of: str | None):
         self.run, self.name, self.of = run, name, of
@@ -46,7 +46,7 @@ class Stage:
 
     @property
     def wanted(self) -> int:
-        """How far the run's config wants it to go."""
+        """The extent in the run's config."""
         return extent_of(self.run.config, self.name)
 
     def begin(self) -> None:
@@ -76,21 +76,21 @@ class Stage:
             run = run.base
         return None
 
-    def _same_inputs(self, lent: Manifest) -> bool:
-        """Whether a base made this from the rollouts of this run. V may be the same although they differ."""
+    def _same_inputs(self, manifest: Manifest) -> bool:
+        """Whether a base made this from the rollouts of this run. Runs may have the same V and different rollouts."""
         reads = STAGES[self.name].reads
         if reads is None:
             return True
-        source = "collect" if "agent" in lent.inputs else reads
+        source = "collect" if "agent" in manifest.inputs else reads
         ours = self.run.stage(source, self.of if source == "latents" else None).manifest()
         if ours is None:
             return False
-        if "agent" in lent.inputs:  # unpacked from an agent file: all stages name it as their input, and nothing else
-            return ours.inputs == lent.inputs
-        return lent.inputs.get(source) == ours.digest
+        if "agent" in manifest.inputs:  # unpacked from an agent file, which is the only input of all stages
+            return ours.inputs == manifest.inputs
+        return manifest.inputs.get(source) == ours.digest
 
     def complete(self, extent: int | None = None) -> Manifest | None:
-        """The manifest, if the stage has come as far as the config wants, or as far as `extent`."""
+        """The manifest if it reaches the extent in the config, or `extent` if given; otherwise None."""
         manifest = self.manifest()
         return manifest if manifest and manifest.extent >= (self.wanted if extent is None else extent) else None
 
@@ -114,7 +114,7 @@ class Stage:
             "made": {
                 **circumstances(),
                 "cpus": self.run.cpus,
-                "seconds": self.clock.note() if self.clock else 0.0,  # reused work costs nothing
+                "seconds": self.clock.save() if self.clock else 0.0,  # reused work costs nothing
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         }
@@ -138,19 +138,19 @@ class Run:
     ):
         self.storage, self.config, self.preset, self.base = storage, config, preset, base
         self.revision, self.tell = revision, tell  # how often its extents have changed
-        self.cpus = 0  # held for its stages; set by the job
+        self.cpus = 0  # that its stages use; set by the job
 
     @property
     def uri(self) -> str:
         return self.storage.uri
 
     def stage(self, name: str, of: str | None = None) -> Stage:
-        """A stage of this run, made with its own model or `of` the one with this digest."""
+        """A stage of this run, made with the run's own model or with the one that has the digest `of`."""
         source = STAGES[name].made_of(self.config)
         return Stage(self, name, of or (self.need(source).digest if source else None))
 
     def need(self, name: str, of: str | None = None) -> Manifest:
-        """The manifest of a stage that has come as far as the config wants, or a UserError that names its job."""
+        """The manifest of a stage that is complete; raises a UserError that names its job otherwise."""
         stage = self.stage(name, of)
         manifest = stage.manifest()
         if manifest is None:

@@ -1,7 +1,7 @@
-"""Rollouts on disk: Parquet shards with a row per step and a row group per episode.
+"""Rollouts and latents on disk: Parquet shards with a row per step and a row group per episode.
 
-Any tool that reads Parquet reads them. Here they are written in one piece, checked against their
-hashes before anything is made from them, and streamed in a shuffled order with bounded memory.
+Any tool that reads Parquet can read them. This module writes them, checks them against their hashes before they are
+used, and streams them in shuffled order with bounded memory.
 """
 
 import io
@@ -21,23 +21,24 @@ from wm.errors import UserError
 from wm.runs.storage import Folder, Storage, sha256
 
 PIXELS = int(np.prod(FRAME))
+MIRRORED = ("mirrored_mu", "mirrored_logvar")  # columns of the mirrored frames
 
 
 def rollout_schema(actions: int, about: dict[str, str]) -> pa.Schema:
-    """Rollouts: what the agent saw, did and got."""
-    return _schema([("frame", pa.binary(PIXELS))], actions, about)  # 64 x 64 x RGB, as it was when it acted
+    """Rollouts: frame, action and reward of each step."""
+    return _schema([("frame", pa.binary(PIXELS))], actions, about)  # the frame before the action
 
 
 def latent_schema(names: Iterable[str], z: int, actions: int, about: dict[str, str]) -> pa.Schema:
-    """The same steps as V sees them: mu, logvar, and what else is so named."""
+    """The same steps encoded by V: the named columns, such as mu and logvar, in place of the frame."""
     return _schema([(name, pa.list_(pa.float32(), z)) for name in names], actions, about)
 
 
-def _schema(seen: list[tuple[str, pa.DataType]], actions: int, about: dict[str, str]) -> pa.Schema:
+def _schema(observations: list[tuple[str, pa.DataType]], actions: int, about: dict[str, str]) -> pa.Schema:
     fields = [
         ("episode", pa.int64()),
         ("step", pa.int32()),
-        *seen,
+        *observations,
         ("action", pa.list_(pa.float32(), actions)),
         ("reward", pa.float64()),  # of that action
         ("terminated", pa.bool_()),
@@ -47,9 +48,9 @@ def _schema(seen: list[tuple[str, pa.DataType]], actions: int, about: dict[str, 
 
 
 class ShardWriter:
-    """Collects episodes in memory and becomes the bytes of one Parquet file.
+    """Collects episodes in memory and returns them as the bytes of one Parquet file.
 
-    The same rows give the same bytes (with the same pyarrow), so a hash names the content.
+    The same rows give the same bytes with the same version of pyarrow.
     """
 
     def __init__(self, schema: pa.Schema):
@@ -59,13 +60,13 @@ class ShardWriter:
             schema,
             compression="zstd",
             compression_level=3,
-            use_dictionary=False,  # nothing in here repeats, but for constants that zstd shrinks to nothing
+            use_dictionary=False,  # values hardly repeat, apart from constants, which zstd compresses well
             write_page_checksum=True,
             data_page_size=1 << 22,
         )
 
     def add(self, columns: dict[str, Any]) -> None:
-        """One episode, as one row group."""
+        """Add one episode as one row group."""
         table = pa.table(columns, schema=self.schema)
         self.writer.write_table(table, row_group_size=len(table))
 
@@ -87,7 +88,7 @@ def vector_column(rows: np.ndarray) -> pa.Array:
 
 
 def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    """A column as one array: frames (T, 64, 64, 3), vectors (T, N), else (T,)."""
+    """A column as one array: frames (T, 64, 64, 3), vectors (T, N), numbers (T,)."""
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     if pa.types.is_fixed_size_binary(array.type):
         raw = np.frombuffer(array.buffers()[1], np.uint8)
@@ -99,7 +100,7 @@ def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shard:
-    """What a manifest says of one file."""
+    """One file as its manifest describes it."""
 
     key: str
     sha256: str
@@ -108,7 +109,7 @@ class Shard:
 
 
 class File(NamedTuple):
-    """A shard where it lies, and the command that makes it again, should it be damaged."""
+    """A shard in its storage, and the command that makes it again if it is damaged."""
 
     storage: Storage
     shard: Shard
@@ -118,14 +119,14 @@ class File(NamedTuple):
     def folder(self) -> str:
         return self.shard.key.rpartition("/")[0]
 
-    def bad(self, what: str) -> UserError:
+    def error(self, what: str) -> UserError:
         return UserError(
-            f"{self.storage.uri}/{self.shard.key} {what}: delete that file if it is there, then run `{self.cure}`"
+            f"{self.storage.uri}/{self.shard.key} {what}: delete this file if it exists, then run `{self.cure}`"
         )
 
 
 class DataSet:
-    """Episodes spread over shards, each read by itself; nothing is kept in memory."""
+    """Episodes in shards. Each is read separately; nothing is kept in memory."""
 
     def __init__(self, files: Iterable[File]):
         self.files = tuple(files)
@@ -133,30 +134,30 @@ class DataSet:
         self.lengths = np.array([file.shard.lengths[group] for file, group in self.episodes], np.int64)
 
     def verify(self) -> None:
-        """Every file is there and what the manifest says, or a Mistake that names it and its cure.
+        """Check every file against the manifest; raises a UserError for a missing or damaged one.
 
-        Done before a stage begins, so that a damaged file can't stop it in the middle. On a disk
-        the content is hashed; a bucket checks content itself, so there the size has to do.
+        Stages do this before they begin, so that a damaged file does not stop them halfway. On a disk the content is
+        hashed; buckets verify content themselves, so only the size is compared.
         """
         if not self.files:
             raise UserError(
-                "no rollouts to learn from: an unpacked agent comes without; let it drive (--collect.agent)"
+                "no rollouts to train on: agent files contain none; collect some with the agent (--collect.agent URI)"
             )
         sizes = {
             at: storage.sizes(at[1])
             for at, storage in {(f.storage.uri, f.folder): f.storage for f in self.files}.items()
         }
         for file in self.files:
-            shard, there = file.shard, sizes[file.storage.uri, file.folder]
-            if shard.key not in there:
-                raise file.bad("is missing")
-            if there[shard.key] != shard.bytes:
-                raise file.bad(f"has {there[shard.key]} bytes instead of {shard.bytes}")
+            shard, found = file.shard, sizes[file.storage.uri, file.folder]
+            if shard.key not in found:
+                raise file.error("is missing")
+            if found[shard.key] != shard.bytes:
+                raise file.error(f"has {found[shard.key]} bytes instead of {shard.bytes}")
             if isinstance(file.storage, Folder) and sha256(file.storage.get(shard.key) or b"") != shard.sha256:
-                raise file.bad("is damaged (its hash is wrong)")
+                raise file.error("is damaged (its hash differs)")
 
     def read(self, episode: int, columns: Sequence[str]) -> dict[str, np.ndarray]:
-        """Columns of one episode."""
+        """These columns of one episode."""
         file, group = self.episodes[episode]
         try:
             with closing(file.storage.open(file.shard.key)) as source:
@@ -164,20 +165,19 @@ class DataSet:
                 table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
                 found = {name: to_numpy(table.column(name)) for name in columns}
         except FileNotFoundError:
-            raise file.bad("is missing") from None
+            raise file.error("is missing") from None
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise file.bad(f"can't be read ({str(error).splitlines()[0]})") from None
+            raise file.error(f"can't be read ({str(error).splitlines()[0]})") from None
         if len(found[columns[0]]) != file.shard.lengths[group]:
-            raise file.bad("holds other episodes than its manifest says")
+            raise file.error("has other episodes than its manifest")
         return found
 
 
 class FrameStream:
-    """Frames in shuffled batches without end: batch n is a pure function of (data set, seed, n).
+    """An endless stream of shuffled batches of frames: batch n is a pure function of (data set, seed, n).
 
-    Each epoch shuffles the episodes, cuts their sequence into windows of about `window` frames and
-    shuffles within each. Two windows are in memory, whatever the size of the data set: one being
-    served, one being read by a thread.
+    Each epoch shuffles the episodes, cuts their sequence into windows of about `window` frames and shuffles within
+    each window. Two windows are in memory for any size of the data set: one in use and one that a thread reads ahead.
     """
 
     def __init__(self, data: DataSet, episodes: np.ndarray, batch: int, seed: int, window: int = 10_000):
@@ -190,12 +190,12 @@ class FrameStream:
         return self._batches(start, self._frames)
 
     def positions(self, start: int = 0) -> Iterator[np.ndarray]:
-        """The same batches for who has all frames at hand, the data set's episodes laid end to end. (B,)"""
+        """The same batches as indices (B,) into the concatenated frames of all episodes."""
         return self._batches(start, self._positions)
 
     def _batches(self, start: int, load: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
         rest = load(self.episodes[:0])
-        for items, order in _ahead(self._windows(start * self.batch, load)):
+        for items, order in _read_ahead(self._windows(start * self.batch, load)):
             at = self.batch - len(rest) if len(rest) else 0
             if at > len(order):
                 rest = np.concatenate([rest, items[order]])
@@ -208,7 +208,7 @@ class FrameStream:
             rest = items[order[at:]]
 
     def _windows(self, skip: int, load: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(items, the order to serve them in), from number `skip` of the endless sequence on."""
+        """(items, their shuffled order), from item `skip` of the endless sequence on."""
         epoch, skip = divmod(skip, self.total)
         while True:
             rng = np.random.default_rng((self.seed, epoch))
@@ -236,22 +236,22 @@ class FrameStream:
 
     def _cut(self, episodes: np.ndarray) -> list[np.ndarray]:
         ends = np.cumsum(self.data.lengths[episodes])
-        windows = -(-int(ends[-1]) // self.window)  # of equal size: a small last one would be shuffled badly
+        windows = -(-int(ends[-1]) // self.window)  # of about equal size: a small last one would be shuffled badly
         return np.split(episodes, np.searchsorted(ends, ends[-1] * np.arange(1, windows) / windows, "right"))
 
 
-def _ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """The same items, the next one made by a thread while this one is used."""
+def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """The same items; a thread makes the next one while this one is used."""
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=1)
     stop = threading.Event()
-    room = threading.Semaphore(0)  # one item ahead, begun only once the last one made is in use
+    used = threading.Semaphore(0)  # the thread makes an item only once the one before is in use
 
     def work() -> None:
         try:
             for item in items:
                 ready.put((True, item))
                 del item
-                room.acquire()
+                used.acquire()
                 if stop.is_set():
                     return
         except BaseException as error:
@@ -264,12 +264,9 @@ def _ahead(items: Iterator[Any]) -> Iterator[Any]:
             good, item = ready.get()
             if not good:
                 raise item
-            room.release()
+            used.release()
             yield item
             del item
     finally:
         stop.set()
-        room.release()
-
-
-MIRRORED = ("mirrored_mu", "mirrored_logvar")
+        used.release()

@@ -14,19 +14,19 @@ from wm.runs import disk_space
 class StageInfo:
     name: str
     function: str  # module:name of the function that does it
-    extent: str  # flag of the field that says how far it goes
+    extent: str  # flag of the config field with its extent
     unit: str  # what the extent counts
-    bytes: Callable[[Config], float]  # disk space that it needs
+    bytes: Callable[[Config], float]  # estimated disk space
     made_of: Callable[[Config], str | None] = lambda config: None  # the stage whose digest is part of its path
     reads: str | None = None  # an input that decides its content and is not part of its path
-    sections: tuple[str, ...] = ()  # config sections that decide its content, besides its own
-    incremental: bool = True  # whether what is already there reduces the space needed; checkpoints replace each other
+    sections: tuple[str, ...] = ()  # other config sections that affect its content
+    incremental: bool = True  # whether existing files reduce the space needed; checkpoints replace each other
 
 
 _STAGES = (
-    # Look around in the real game, at random or with an earlier agent.
+    # Collect rollouts in the real game with random actions or with an earlier agent.
     StageInfo("collect", "wm.stages.collect:collect", "collect.episodes", "episodes", disk_space.collect),
-    # V learns to see: a frame becomes z.
+    # V learns to encode frames as z.
     StageInfo(
         "vision",
         "wm.stages.vision:train_vision",
@@ -36,7 +36,7 @@ _STAGES = (
         sections=("collect",),
         incremental=False,
     ),
-    # Every frame as V sees it.
+    # V encodes all frames.
     StageInfo(
         "latents",
         "wm.stages.latents:encode_rollouts",
@@ -57,7 +57,7 @@ _STAGES = (
         reads="latents",
         incremental=False,
     ),
-    # C learns to act, in the real game or in the dream.
+    # C evolves in the real game or in the dream.
     StageInfo(
         "evolve",
         "wm.stages.evolve:evolve",
@@ -82,6 +82,6 @@ STAGES: dict[str, StageInfo] = {stage.name: stage for stage in _STAGES}
 
 
 def extent_of(config: Config, name: str) -> int:
-    """How far the config wants this stage to go."""
+    """The extent of this stage in the config."""
     section, _, field = STAGES[name].extent.partition(".")
     return int(getattr(getattr(config, section), field))

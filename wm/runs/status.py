@@ -1,4 +1,4 @@
-"""How far each stage of a run has come."""
+"""The progress of each stage of a run."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class StageStatus:
     manifest: Manifest | None  # the furthest one
     checkpoint: int  # step of its last checkpoint
     bytes: int  # of all its files, including unfinished work
-    folder: str  # empty where it can't have begun
+    folder: str  # empty if it can't have begun
 
     @property
     def name(self) -> str:
@@ -27,7 +27,7 @@ class StageStatus:
         return self.manifest is not None and self.manifest.extent >= self.wanted
 
     def need(self, run: Run) -> Manifest:
-        """The furthest manifest, or a UserError that names the job."""
+        """The furthest manifest; raises a UserError that names the job if there is none."""
         if self.manifest is None:
             raise run.missing(self.name)
         return self.manifest

@@ -1,8 +1,8 @@
-"""A place for files: a local folder or s3://bucket/prefix, behind the same few verbs.
+"""Storage for files: a local folder or s3://bucket/prefix, behind one interface.
 
-Whoever reads never sees half of anything. On S3 an object appears whole or not at all; on a disk a
-file is written beside, synced and only then given its name. What must never be replaced (manifests,
-checkpoints) goes through `put_new`, which is put-if-absent on both: correctness rests on it alone.
+Readers never see incomplete files. On S3 an object appears whole or not at all; on a disk a file is written under a
+temporary name, synced and then renamed. Files that must never be replaced (manifests, checkpoints) are written with
+`put_new`, which is put-if-absent on both. Correctness depends on it alone.
 """
 
 import contextlib
@@ -29,12 +29,13 @@ from wm.errors import UserError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PATIENCE = 120.0  # seconds for which a store in trouble is asked again
-REQUEST_SECONDS = 60.0  # for one request, which may carry a whole checkpoint
-UNFINISHED = ".unfinished-"  # no loader looks for such names
-# What a disk says when trying again won't help.
-FULL = {errno.ENOSPC, errno.EDQUOT}
-REFUSED = FULL | {
+RETRY_SECONDS = 120.0  # how long failing requests to a bucket are retried
+REQUEST_SECONDS = 60.0  # timeout of one request, which may carry a whole checkpoint
+UNFINISHED = ".unfinished-"  # prefix of temporary files, which listings leave out
+METADATA_SERVICE = "169.254.169.254"  # obstore requests the node's role from it if there are no other credentials
+# Errors of a disk that retrying does not cure.
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+NOT_WRITABLE = DISK_FULL | {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
     errno.ENAMETOOLONG,
 }
@@ -45,52 +46,54 @@ class Storage(ABC):
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:
-        """The content, or None where there is nothing."""
+        """The content, or None if the key does not exist."""
 
     @abstractmethod
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write if there is nothing yet; False, and nothing done, if there is."""
+        """Write if the key does not exist, and return whether it was written."""
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
-        """Write or replace, whole: for what can be made again at any time."""
+        """Write or replace atomically: for content that can be made again at any time."""
 
     @abstractmethod
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """key -> bytes of everything below the prefix (a folder, or "")."""
+        """key -> size in bytes of all files below the prefix (a folder, or "" for all)."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove it; nothing happens where there is nothing."""
+        """Remove the key if it exists."""
 
     @abstractmethod
     def open(self, key: str) -> Any:
-        """A seekable binary file for reading parts, or FileNotFoundError."""
+        """A seekable binary file for partial reads; raises FileNotFoundError."""
 
     def free(self) -> int | None:
-        """Bytes that there is room for, or None where nobody counts them."""
+        """Free space in bytes, or None if there is no limit."""
         return None
 
     def commit(self, key: str, data: bytes) -> None:
-        """put_new, where finding exactly these bytes already there is as good (a retry after a lost answer)."""
+        """Like `put_new`, but succeeds if the key already has exactly this content (a retry after a lost response)."""
         if not self.put_new(key, data) and self.get(key) != data:
-            raise FileExistsError(f"{self.uri}/{key} exists with another content: two jobs wrote this run at once")
+            raise FileExistsError(
+                f"{self.uri}/{key} exists with other content: two jobs wrote this run at the same time"
+            )
 
 
 def open_storage(uri: str) -> Storage:
-    """The place of that URI."""
+    """The storage at this URI."""
     parts = urlsplit(uri)
     if parts.scheme == "s3":
         if not parts.netloc:
-            raise UserError(f"{uri} names no bucket: say s3://bucket/prefix")
+            raise UserError(f"{uri} has no bucket name: use s3://bucket/prefix")
         return Bucket(uri.rstrip("/"))
     if parts.scheme not in ("", "file"):
-        raise UserError(f"{uri}: no place of that kind; say a folder or s3://bucket/prefix")
+        raise UserError(f"{uri} has an unknown scheme: use a folder or s3://bucket/prefix")
     return Folder(parts.path if parts.scheme else uri)
 
 
 class Folder(Storage):
-    """A folder on this machine, made when something is put there."""
+    """A folder on this machine, created by the first write."""
 
     def __init__(self, path: str):
         self.root = Path(path).expanduser().absolute()
@@ -103,24 +106,24 @@ class Folder(Storage):
             return None
 
     def put_new(self, key: str, data: bytes) -> bool:
-        with self._beside(key, data) as (unfinished, final):
+        with self._temporary(key, data) as (unfinished, final):
             try:
-                with self._writing(final, FULL):
-                    os.link(unfinished, final)  # unlike rename, this refuses what exists
+                with self._explain_errors(final, DISK_FULL):
+                    os.link(unfinished, final)  # unlike rename, this fails if the name exists
             except FileExistsError:
                 return False
             return True
 
     def put(self, key: str, data: bytes) -> None:
-        with self._beside(key, data) as (unfinished, final), self._writing(final, FULL):
+        with self._temporary(key, data) as (unfinished, final), self._explain_errors(final, DISK_FULL):
             os.replace(unfinished, final)
 
     @contextlib.contextmanager
-    def _beside(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
+    def _temporary(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         final = self.root / key
         unfinished = final.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
         try:
-            with self._writing(final):
+            with self._explain_errors(final):
                 final.parent.mkdir(parents=True, exist_ok=True)
                 with open(unfinished, "wb") as file:
                     file.write(data)
@@ -129,7 +132,7 @@ class Folder(Storage):
             yield unfinished, final
             folder = os.open(final.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)  # else the name itself may be lost with the power
+                os.fsync(folder)  # otherwise a power failure may lose the name
             finally:
                 os.close(folder)
         finally:
@@ -137,32 +140,34 @@ class Folder(Storage):
                 unfinished.unlink()
 
     @contextlib.contextmanager
-    def _writing(self, final: Path, hopeless: Set[int] = REFUSED) -> Iterator[None]:
+    def _explain_errors(self, final: Path, permanent: Set[int] = NOT_WRITABLE) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno not in hopeless:
+            if error.errno not in permanent:
                 raise
             raise UserError(
-                f"can't write {final} ({error.strerror}): make room or get the rights there, or name another folder"
+                f"can't write {final} ({error.strerror}): free some space, fix the permissions, or use another folder"
             ) from None
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         found = {}
-        for folder, _, names in os.walk(self.root / prefix, onerror=self._unless_missing):
+        for folder, _, names in os.walk(self.root / prefix, onerror=self._raise_unless_missing):
             for name in names:
                 if name.startswith(UNFINISHED):
                     continue
                 path = Path(folder, name)
-                with contextlib.suppress(FileNotFoundError):  # deleted while we look
+                with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
                     found[path.relative_to(self.root).as_posix()] = path.stat().st_size
         return dict(sorted(found.items()))
 
-    def _unless_missing(self, error: OSError) -> None:
+    def _raise_unless_missing(self, error: OSError) -> None:
         if isinstance(error, NotADirectoryError):
-            raise UserError(f"{error.filename} is a file: name a folder, or a new name for one") from None
+            raise UserError(f"{error.filename} is a file: use a folder or a new name") from None
         if not isinstance(error, FileNotFoundError):
-            raise UserError(f"can't read {error.filename} ({error.strerror}): get the rights, or name another folder")
+            raise UserError(
+                f"can't read {error.filename} ({error.strerror}): fix the permissions or use another folder"
+            )
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
@@ -176,32 +181,32 @@ class Folder(Storage):
 
 
 class Bucket(Storage):
-    """A prefix in an S3 bucket, or in a store that speaks S3 (AWS_ENDPOINT_URL names it)."""
+    """A prefix in a bucket of S3 or of an S3-compatible store (AWS_ENDPOINT_URL)."""
 
     def __init__(self, uri: str):
         import obstore
         from obstore.store import S3Store
 
         self.uri, self.obs = uri, obstore
-        plain = os.environ.get("AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL", ""))
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL", ""))
         options: dict[str, Any] = {
-            "config": {"endpoint": plain} if plain else None,
+            "config": {"endpoint": endpoint} if endpoint else None,
             "client_options": {
-                "allow_http": plain.startswith("http://"),
+                "allow_http": endpoint.startswith("http://"),
                 "timeout": timedelta(seconds=REQUEST_SECONDS),
                 "connect_timeout": timedelta(seconds=min(5.0, REQUEST_SECONDS)),
             },
-            **({"credential_provider": _profile()} if "AWS_PROFILE" in os.environ else {}),
+            **({"credential_provider": _profile_credentials()} if "AWS_PROFILE" in os.environ else {}),
         }
-        # What may be asked twice is, by the library, part by part; for longer troubles there is `_ask`.
+        # obstore retries single requests after short failures; `_retry` covers longer ones.
         retries: Any = {"max_retries": 5, "retry_timeout": timedelta(seconds=20)}
         self.store = S3Store.from_url(uri, retry_config=retries, **options)
-        # A conditional put is not repeated behind our back: "it exists" could then mean that the first one got through.
-        self.once = S3Store.from_url(uri, retry_config={"max_retries": 0}, **options)
+        # It must not retry conditional puts: "already exists" could then mean that the first attempt succeeded.
+        self.without_retries = S3Store.from_url(uri, retry_config={"max_retries": 0}, **options)
 
     def get(self, key: str) -> bytes | None:
         try:
-            return self._ask(lambda: bytes(self.obs.get(self.store, key).bytes()))
+            return self._retry(lambda: bytes(self.obs.get(self.store, key).bytes()))
         except FileNotFoundError:
             return None
 
@@ -212,77 +217,75 @@ class Bucket(Storage):
             nonlocal tries
             tries += 1
             # One request, never multipart: only a single put can be conditional.
-            self.obs.put(self.once, key, data, mode="create", use_multipart=False)
+            self.obs.put(self.without_retries, key, data, mode="create", use_multipart=False)
 
         try:
-            self._ask(put)
+            self._retry(put)
         except FileExistsError:
-            return tries > 1 and self.get(key) == data  # ours, if only the answer was lost
+            return tries > 1 and self.get(key) == data  # ours, if only the response was lost
         return True
 
     def put(self, key: str, data: bytes) -> None:
-        self._ask(lambda: self.obs.put(self.store, key, data))
+        self._retry(lambda: self.obs.put(self.store, key, data))
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
         def listed() -> dict[str, int]:
             batches = self.obs.list(self.store, prefix=prefix or None)
             return {entry["path"]: entry["size"] for batch in batches for entry in batch}
 
-        return dict(sorted(self._ask(listed).items()))
+        return dict(sorted(self._retry(listed).items()))
 
     def delete(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self._ask(lambda: self.obs.delete(self.store, key))
+            self._retry(lambda: self.obs.delete(self.store, key))
 
     def open(self, key: str) -> Any:
-        return io.BufferedReader(_Parts(self, key), 1)
+        return io.BufferedReader(_ObjectReader(self, key), 1)
 
-    def _ask(self, request: Callable[[], T]) -> T:
-        """Its answer, asked for again and again while the store is in trouble, up to a bound."""
-        end, pause, said = time.monotonic() + PATIENCE, 0.1, False
+    def _retry(self, request: Callable[[], T]) -> T:
+        """The result of the request, retried with backoff while the store fails, for `RETRY_SECONDS` at most."""
+        end, pause, logged = time.monotonic() + RETRY_SECONDS, 0.1, False
         while True:
             try:
                 return request()
             except (FileNotFoundError, self.obs.exceptions.BaseError) as error:
-                known, hopeless = self._known(error)
-                if hopeless or time.monotonic() + pause > end:
+                known, permanent = self._translate(error)
+                if permanent or time.monotonic() + pause > end:
                     raise known from None
-            if not said:
-                said = True
-                log.warning("%s: %s; trying again, for %.0f s", self.uri, known, PATIENCE)
-            time.sleep(pause * random.uniform(0.5, 1))  # else all workers come back at the same instant
+            if not logged:
+                logged = True
+                log.warning("%s: %s; retrying for %.0f s", self.uri, known, RETRY_SECONDS)
+            time.sleep(pause * random.uniform(0.5, 1))  # so that workers do not retry at the same moment
             pause = min(2 * pause, 5.0)
 
-    def _known(self, error: Exception) -> tuple[Exception, bool]:
-        """The store's answer as an error that the rest of us knows, and whether asking again is hopeless."""
+    def _translate(self, error: Exception) -> tuple[Exception, bool]:
+        """A built-in exception or UserError for an error of obstore, and whether retrying is pointless."""
         errors, text, bucket = self.obs.exceptions, str(error), urlsplit(self.uri).netloc
         if "NoSuchBucket" in text:
-            cure = f"there is no bucket {bucket}: make it (`aws s3 mb s3://{bucket}`), or name another"
-            return UserError(cure), True
+            return UserError(f"no bucket {bucket}: create it (`aws s3 mb s3://{bucket}`) or use another"), True
         if isinstance(error, errors.AlreadyExistsError):
             return FileExistsError(text), True
         if isinstance(error, FileNotFoundError):
             return error, True
         denied = isinstance(error, errors.PermissionDeniedError | errors.UnauthenticatedError)
-        if denied or "403 Forbidden" in text or METADATA in text:
-            cure = (
-                f"no access to the bucket {bucket}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
-                " or AWS_PROFILE, or this node's role, and what they may do there"
-            )
-            return UserError(cure), True
+        if denied or "403 Forbidden" in text or METADATA_SERVICE in text:
+            return UserError(
+                f"no access to the bucket {bucket}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or"
+                " this node's role, and their permissions"
+            ), True
         if "redirect" in text or "AuthorizationHeaderMalformed" in text:
-            return UserError(f"the bucket {bucket} is in another region: set AWS_REGION to its own"), True
+            return UserError(f"the bucket {bucket} is in another region: set AWS_REGION to that region"), True
         return OSError(text.splitlines()[0]), bool(re.search(r"status code: 4(?!08|29)\d\d", text))
 
 
-class _Parts(io.RawIOBase):
-    """obstore's reader as a file of Python's own kind, which pyarrow asks for; opened again where it broke."""
+class _ObjectReader(io.RawIOBase):
+    """obstore's reader as a Python file, which pyarrow needs. It is reopened after an error."""
 
     def __init__(self, bucket: Bucket, key: str):
         self.bucket, self.key = bucket, key
         self.reader: Any = None
         self.at = 0
-        self.size = bucket._ask(lambda: self._open().size)
+        self.size = bucket._retry(lambda: self._open().size)
 
     def readable(self) -> bool:
         return True
@@ -298,7 +301,7 @@ class _Parts(io.RawIOBase):
         return self.at
 
     def readinto(self, buffer: Any) -> int:
-        data = self.bucket._ask(lambda: self._read(len(buffer)))
+        data = self.bucket._retry(lambda: self._read(len(buffer)))
         buffer[: len(data)] = data
         self.at += len(data)
         return len(data)
@@ -317,11 +320,8 @@ class _Parts(io.RawIOBase):
         return self.reader
 
 
-METADATA = "169.254.169.254"  # asked for the node's role where no other credentials are
-
-
-def _profile() -> Any:
-    """Credentials of a named profile, which obstore itself does not read (boto3 comes with the AWS tools)."""
+def _profile_credentials() -> Any:
+    """Credentials of AWS_PROFILE, which obstore does not read itself (boto3 is part of the `aws` extra)."""
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     return Boto3CredentialProvider()

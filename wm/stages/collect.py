@@ -32,7 +32,7 @@ def collect(run: Run, pool: Pool) -> Manifest:
     config, section, stage = run.config, run.config.collect, run.stage("collect")
     driver = Driver.of(section.agent) if section.agent else None
     if driver and section.curiosity and driver.nll is None:
-        raise UserError(f"--collect.curiosity needs an agent with an M, which the one in {section.agent} has not")
+        raise UserError(f"--collect.curiosity needs an M, which the agent in {section.agent} lacks: remove it")
     work = CollectWork(load(config.game), section, config.seed, config.threads, run.uri, stage.folder, driver)
     done = stage.complete()
     if done is not None:
@@ -56,7 +56,7 @@ def collect(run: Run, pool: Pool) -> Manifest:
 
 @dataclass(frozen=True)
 class Driver:
-    """The agent of a run, and the rollouts that it learned from."""
+    """The agent of a run, and the digest of the rollouts that it was trained on."""
 
     models: Models
     theta: np.ndarray  # (N,)
@@ -75,7 +75,7 @@ class Driver:
         return Driver(models.without_decoder(), load_theta(made), nll, made.digest, rollouts.digest)
 
     def agent(self, section: Collect, seed: int, episodes: range, game: Game) -> Agent:
-        """The agent in these episodes, each with its own share of the noise: some close to its best, some bad."""
+        """The agent for these episodes. Each draws its share of the noise, so that some are good and some bad."""
         rngs = [generator(seed, "explore", episode) for episode in episodes]
         noise = [section.action_noise * rng.random() for rng in rngs]
         spread = [section.weight_noise * rng.random() * rng.standard_normal(self.theta.size) for rng in rngs]
@@ -83,7 +83,7 @@ class Driver:
         noise_seed = derive(seed, "collect", "noise", episodes.start)
         if not section.curiosity:
             return self.models.agent(thetas, owner, game.squash, seed=noise_seed, noise=noise)
-        assert self.nll is not None, "no M to surprise"
+        assert self.nll is not None, "curiosity needs an M"
         m = self.models
         return CuriousAgent(
             *(m.vision, m.memory, m.controller, thetas, owner, game.squash),
@@ -118,13 +118,13 @@ class CollectWork:
             episodes = [Recording(section.steps, game.actions) for _ in seeds]
             policy = self.policy(numbers)
 
-            def remember(episode: int, *step: Any) -> None:
+            def record_step(episode: int, *step: Any) -> None:
                 if isinstance(policy, CuriousAgent):
                     episodes[episode].add_reward(policy.bonus[episode])
                 episodes[episode].add(*step)
 
             batch = environments.of(len(seeds))
-            played = play(batch, seeds, policy, section.steps, record=remember, patience=section.patience)
+            played = play(batch, seeds, policy, section.steps, record=record_step, patience=section.patience)
             about = {
                 "game": game.name,
                 "frames": game.version,
@@ -154,7 +154,7 @@ class CollectWork:
 
 
 def tracks(seed: int, episodes: range, driver: Driver | None = None) -> list[int]:
-    """The game's seeds; each agent drives on different tracks."""
+    """Seeds of the game; each agent plays other tracks."""
     drivers = [driver.digest] if driver else []
     return [training_episode(seed, "collect", *drivers, episode) for episode in episodes]
 
@@ -175,10 +175,10 @@ class Recording:
         self.ends[:, at] = terminated, truncated
         self.length += 1
 
-    def add_reward(self, more: float) -> None:
-        """Add to the last step's reward, if there was one: a curiosity bonus is known one step later."""
+    def add_reward(self, bonus: float) -> None:
+        """Add to the reward of the last step, if there is one: a curiosity bonus is known one step later."""
         if self.length:
-            self.rewards[self.length - 1] += more
+            self.rewards[self.length - 1] += bonus
 
     def columns(self, episode: int) -> dict[str, Any]:
         length = self.length

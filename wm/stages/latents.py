@@ -20,7 +20,7 @@ from wm.stages.sharding import make_shards, record, restore
 
 
 def encode_rollouts(run: Run, pool: Pool) -> Manifest:
-    """Latents of all episodes, and those of their first frames in a file of their own, from which dreams start."""
+    """Latents of all episodes, and a file with those of their first frames, from which dreams start."""
     config, vision, collected = run.config, run.need("vision"), run.need("collect")
     stage, data = run.stage("latents"), rollouts_of(collected)
     work = EncodeWork(
@@ -119,11 +119,11 @@ class EncodeWork:
         return writer.finish(), first
 
     def _copy(self, unit: int) -> tuple[bytes, list[Any]]:
-        """The same, from the existing latents."""
+        """Like `_make`, but from the existing latents."""
         file = self.encoded.files[unit]
         data = file.storage.get(file.shard.key)
         if data is None or sha256(data) != file.shard.sha256:
-            raise file.bad("is missing or damaged")
+            raise file.error("is missing or damaged")
         latents = DataSet([file])
         seen = [latents.read(episode, ["mu", "logvar"]) for episode in range(len(file.shard.lengths))]
         return data, [[columns["mu"][0].tolist(), columns["logvar"][0].tolist()] for columns in seen]

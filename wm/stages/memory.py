@@ -1,4 +1,4 @@
-"""Train M on the latents: to predict what comes next, given what was seen and done."""
+"""Train M on the latents: it predicts the next z from the z and actions so far."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

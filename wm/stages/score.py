@@ -73,7 +73,7 @@ def score_agent(trained: Trained, run: Run, pool: Pool) -> Manifest:
 
 
 def _game_units(section: Score, game: Game, theta: np.ndarray, played: dict[int, Any]) -> Iterator[GameUnit]:
-    """Whole units, so that each episode always has the same neighbours; the last may play more than asked for."""
+    """Whole units, so that each episode always has the same batch; the last one may have more episodes than needed."""
     for first in range(0, section.episodes, section.unit_episodes):
         if first in played:
             continue
@@ -91,7 +91,7 @@ def _game_units(section: Score, game: Game, theta: np.ndarray, played: dict[int,
 
 
 def _dream(section: Score, theta: np.ndarray, crew: Crew) -> dict[str, Any]:
-    """The same C in as many dreams from first frames: what it expects to get, to compare with what it gets."""
+    """The score of the same C in as many dreams from first frames, to compare with its score in the game."""
     returns = dict[int, np.ndarray]()
     units = [
         DreamUnit(

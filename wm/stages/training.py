@@ -1,4 +1,4 @@
-"""What the stages that train V and M share."""
+"""Shared parts of the stages that train V and M."""
 
 from wm.config.schema import Training
 from wm.pool import Pool, Progress, Task
@@ -27,7 +27,7 @@ def run_training(task: Task, section: Training, inputs: dict[str, str], stage: S
 
 
 def reuse(section: Training, inputs: dict[str, str], stage: Stage, run: Run) -> Manifest:
-    """Another run's model, unchanged. It keeps its digest, so what was made with it is recognised."""
+    """Another run's model, unchanged. It keeps its digest, so that results made with it can be reused."""
     manifest = manifest_in(section.init, stage.name)
     for key in manifest.content["files"]:
         run.storage.put(key, manifest.read(key))

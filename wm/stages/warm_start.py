@@ -32,7 +32,7 @@ def new_evolution(
 
 
 def first_distribution(run: Run, game: Game, models: Models) -> tuple[Evolution, int]:
-    """The distribution before the first generation, and the steps of the game that were played to find it."""
+    """The distribution before the first generation, and the steps of the game that were played to compute it."""
     config, section, shape = run.config, run.config.evolve, models.controller
     mean, sigma, axes, steps = None, section.sigma0, None, 0
     if section.init:

@@ -1,8 +1,8 @@
 """Training V and M.
 
-loop          one loop for both, with checkpoints that resume to the same bits
-learner       what the loop needs of a model        vision, vaegan, memory   their learners
-sequences     latents as training sequences for M   weights                  models of other runs to start from
+loop          the training loop of both, which resumes bit for bit from checkpoints
+learner       the interface between the loop and a model   vision, vaegan, memory   the learners
+sequences     latents as training sequences for M          weights                  initial weights from other runs
 diagnostics   baselines for M and the calibration of its predictions
-tensorboard   curves as event files
+tensorboard   training curves as event files
 """

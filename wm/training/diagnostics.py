@@ -1,9 +1,7 @@
-"""How good M is: baselines for its likelihood, and the calibration of its predicted ends.
+"""Diagnostics of M: baselines for its likelihood, and the calibration of its predicted ends.
 
-The baselines are two predictions of the next z without any dynamics.
-
-"last_latent" expects what is there already: N(z[t], sigma). "gaussian" expects what is there on average:
-N(mu, sigma). Both have one sigma a dimension and are fitted to training episodes by maximum likelihood.
+The baselines predict the next z without dynamics: "last_latent" with N(z[t], sigma), "gaussian" with N(mu, sigma). Both
+have one sigma per dimension and are fitted to the training episodes by maximum likelihood.
 """
 
 import math
@@ -17,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Baselines:
-    """The fitted guesses, in fp64."""
+    """The fitted baselines, in fp64."""
 
     change: Tensor  # (Z,), variance of z[t+1] around z[t]
     mu: Tensor  # (Z,)
@@ -33,10 +31,10 @@ class Baselines:
 
 
 def fit(episodes: Iterable[tuple[Tensor, Tensor]]) -> Baselines:
-    """From (mu, logvar) of whole episodes, each (T, Z): one pass, one episode in memory at a time.
+    """Fit both to (mu, logvar) of whole episodes, each (T, Z), in one pass.
 
-    z is drawn, and the expectation over all draws is known: of (z[t+1] - z[t])^2 it is the squared difference
-    of the means plus both variances.
+    The expectation over samples of z is exact: that of (z[t+1] - z[t])^2 is the squared difference of the means plus
+    both variances.
     """
     steps = changes = 0
     sums: list[Tensor | float] = [0.0, 0.0, 0.0]
@@ -54,13 +52,13 @@ def fit(episodes: Iterable[tuple[Tensor, Tensor]]) -> Baselines:
 
 def baselines(
     training: Iterable[tuple[Tensor, Tensor]],  # mu, logvar of each episode, (T, Z)
-    held: Iterable[tuple[Tensor, Tensor, float]],  # z (B, T, Z), next_mask (B, T), weight, as M was measured
+    held: Iterable[tuple[Tensor, Tensor, float]],  # z (B, T, Z), next_mask (B, T) and weight, as in M's evaluation
 ) -> dict[str, float]:
-    """Held-out NLL per dimension of both, averaged as M's own: over a batch's steps, then over batches."""
+    """Held-out NLL per dimension of both, averaged like M's: over the steps of a batch, then over batches."""
     fitted = fit(training)
     sums, total = {"last_latent": 0.0, "gaussian": 0.0}, 0.0
     for z, next_mask, weight in held:
-        counted = next_mask[:, :-1] > 0  # (B, T - 1); what the last one in it leads to is not there
+        counted = next_mask[:, :-1] > 0  # (B, T - 1): the last step has no successor
         for name, nll in fitted.nll(z).items():
             sums[name] += weight * float(nll[counted].sum()) / max(1, nll[counted].numel())
         total += weight
@@ -68,7 +66,7 @@ def baselines(
 
 
 def correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's, over all numbers of both; 0 where either never changes."""
+    """Pearson's correlation over all elements; 0 if either is constant."""
     assert x.shape == y.shape, (x.shape, y.shape)
     if x.numel() < 2:
         return 0.0
@@ -81,31 +79,31 @@ def _gaussian_nll(deviation: Tensor, variance: Tensor) -> Tensor:
     return 0.5 * (math.log(2 * math.pi) + variance.log() + deviation**2 / variance)
 
 
-# Ends are rare, one step in hundreds, so the bins are about evenly wide on a logarithmic scale.
+# Ends are rare, one step in hundreds, so the bins have similar widths on a logarithmic scale.
 EDGES = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def auc(logit: Tensor, happened: Tensor) -> float:
-    """The chance that a step that was an end was given higher odds than one that wasn't; 0.5 is a guess. Both (N,)."""
+    """Probability that an end has a higher logit than another step; 0.5 is a random guess. Both are (N,)."""
     assert logit.shape == happened.shape, (logit.shape, happened.shape)
     positive = happened > 0
     count, others = int(positive.sum()), int((~positive).sum())
     if not count or not others:
         return 0.5
-    values, place = logit.double().unique(return_inverse=True)  # ties share their mean rank
-    size = torch.bincount(place, minlength=len(values)).double()
-    rank = (size.cumsum(0) - (size - 1) / 2)[place]  # (N,), from 1
+    values, index = logit.double().unique(return_inverse=True)  # ties share their mean rank
+    size = torch.bincount(index, minlength=len(values)).double()
+    rank = (size.cumsum(0) - (size - 1) / 2)[index]  # (N,), from 1
     return float((rank[positive].sum() - count * (count + 1) / 2) / (count * others))
 
 
 def reliability(probability: Tensor, happened: Tensor) -> list[dict[str, float]]:
-    """Of the steps in each bin of predicted probability (N,): how often an end was expected, and how often it came."""
+    """For each bin of predicted probability (N,): the mean prediction and the frequency of ends."""
     probability, happened = probability.double(), (happened > 0).double()
     rows = []
     bins = torch.bucketize(probability, torch.tensor(EDGES[1:-1], dtype=torch.float64, device=probability.device))
     for index, (low, high) in enumerate(pairwise(EDGES)):
         inside = bins == index
         if count := int(inside.sum()):
-            expected, came = float(probability[inside].mean()), float(happened[inside].mean())
-            rows.append({"from": low, "to": high, "steps": count, "expected": expected, "happened": came})
+            expected, frequency = float(probability[inside].mean()), float(happened[inside].mean())
+            rows.append({"from": low, "to": high, "steps": count, "expected": expected, "happened": frequency})
     return rows

@@ -1,4 +1,4 @@
-"""A model in training: what the one loop has to know of V or M, and what they share."""
+"""A model in training: the interface between the training loop and V or M, and the code that they share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from wm.seeds import derive
 
 
 class Learner(ABC):
-    """Wraps a model and its optimisers. All randomness comes from (seed, name, purpose, number)."""
+    """Wraps a model and its optimisers. All randomness is a function of (seed, name, purpose, number)."""
 
-    newest = False  # whether the last weights are the result, not those with the least held-out loss
+    newest = False  # whether the last weights are the result instead of those with the lowest held-out loss
 
     def __init__(self, name: str, model: nn.Module, section: Training, seed: int, device: str):
         self.name, self.section, self.device = name, section, device
@@ -26,18 +26,18 @@ class Learner(ABC):
 
     @abstractmethod
     def batches(self, start: int) -> Iterator[Any]:
-        """Batches number start, start + 1, ..., ready for `step`: a pure function of (seed, number)."""
+        """Batches number start, start + 1, ...: each is a pure function of (seed, number)."""
 
     @abstractmethod
     def losses(self, batch: Any, purpose: str, number: int) -> dict[str, Tensor]:
-        """Scalars, with "loss" among them; noise is drawn for (purpose, number)."""
+        """Scalars, including "loss"; noise is a function of (purpose, number)."""
 
     @abstractmethod
     def held_out(self) -> Iterator[tuple[Any, float]]:
         """Held-out batches and their weights."""
 
     def step(self, number: int, batch: Any) -> dict[str, Tensor]:
-        """One update; what it measured, left on the device."""
+        """One update. Returns its losses, left on the device."""
         self.model.train()
         self.set_rate(number)
         with self.precision():
@@ -50,11 +50,11 @@ class Learner(ABC):
         return {name: value.detach() for name, value in losses.items()}
 
     def clip(self) -> None:  # noqa: B027  (not every model needs it)
-        """Cut the gradients before the update."""
+        """Clip the gradients before the update."""
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The losses' weighted means on held-out episodes; the best weights are those with the least "loss"."""
+        """Weighted means of the losses on held-out episodes; the best weights have the lowest "loss"."""
         self.model.eval()
         sums: dict[str, float] = {}
         total = 0.0
@@ -66,15 +66,15 @@ class Learner(ABC):
             total += weight
         return {name: value / total for name, value in sums.items()}
 
-    def judge(self, rows: list[dict[str, float]]) -> None:  # noqa: B027
-        """Raise a Failure where the measurements so far say that it is in vain to go on."""
+    def check_progress(self, rows: list[dict[str, float]]) -> None:  # noqa: B027
+        """Raise a Failure if the evaluations so far show that the training has collapsed."""
 
     def measures(self) -> dict[str, Any]:
-        """What else there is to say of the finished model."""
+        """Further metrics of the finished model."""
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """All that goes on from here, as one flat dictionary of tensors."""
+        """Everything that is needed to resume, as one flat dictionary of tensors."""
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, optimiser in self.optimisers.items():
             for index, values in optimiser.state_dict()["state"].items():
@@ -82,52 +82,51 @@ class Learner(ABC):
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self.model.load_state_dict(below(state, "model"))
+        self.model.load_state_dict(with_prefix(state, "model"))
         for name, optimiser in self.optimisers.items():
-            parameters = [one for group in optimiser.param_groups for one in group["params"]]
+            parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
             values: dict[int, dict[str, Tensor]] = {}
-            for path, tensor in below(state, name).items():
+            for path, tensor in with_prefix(state, name).items():
                 index, _, field = path.partition(".")
                 like = parameters[int(index)]
-                # In memory as its parameter is (channels-last, say): the fused optimiser walks both side by side.
-                same = (
-                    torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if tensor.shape == like.shape else tensor
-                )
-                values.setdefault(int(index), {})[field] = same
+                # The fused optimiser needs the memory format of the parameter, such as channels-last.
+                if tensor.shape == like.shape:
+                    tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+                values.setdefault(int(index), {})[field] = tensor
             optimiser.load_state_dict(optimiser.state_dict() | {"state": values})
 
     def weights(self) -> dict[str, Tensor]:
-        """What the trained model is."""
+        """The weights of the model."""
         return self.model.state_dict()
 
     def adam(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(model.parameters(), lr=self.section.learning_rate, fused=True)
 
     def set_rate(self, number: int) -> None:
-        """Constant at first, then one over the square root of the step: good at any step, so budgets may grow."""
+        """Constant, then falling with the inverse square root of the step, so that it does not depend on `steps`."""
         rate = self.section.learning_rate * min(1.0, (self.section.decay_steps / max(number, 1)) ** 0.5)
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] = rate
 
     def generator(self, *purpose: int | str) -> torch.Generator:
-        """Of the CPU always, so that a GPU gets the same numbers."""
+        """A generator on the CPU, so that a GPU gets the same numbers."""
         return torch.Generator().manual_seed(derive(self.seed, self.name, *purpose))
 
     def precision(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.section.precision == "bfloat16")
 
 
-def below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What `state` holds under this name."""
+def with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of `state` below this prefix, without it."""
     return {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(prefix + ".")}
 
 
 def split(count: int, every: int) -> tuple[np.ndarray, np.ndarray]:
-    """(training, held-out) episodes: one in `every`, chosen by number, so that more data moves none across."""
+    """(training, held-out) episodes: one in `every` is held out, by number, so adding episodes does not change it."""
     numbers = np.arange(count)
     if count < 2:
         raise UserError(
-            f"{count} episode leaves none to train on: collect more with `python -m jobs.collect --episodes`"
+            f"training needs 2 or more episodes, since one is held out, got {count}: raise --collect.episodes"
         )
     return numbers[numbers % every != 0], numbers[numbers % every == 0]

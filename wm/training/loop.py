@@ -1,9 +1,7 @@
-"""The one training loop of V and M: data, step, log, checkpoint; and never an unnoticed death.
+"""The training loop of V and M, with logs, checkpoints and detection of divergence.
 
-The order of data and all noise are pure functions of (seed, step), so a checkpoint is the model, the
-optimiser and the number of the step, and a training that was killed ends in the same weights, bit
-for bit, as one that was not. A budget counts steps; a stage that was stopped early by anything but
-its own rules is not complete.
+The order of data and all noise are pure functions of (seed, step), so a checkpoint contains the model, the optimisers
+and the step, and a training that is killed and resumed ends in the same weights, bit for bit.
 """
 
 import json
@@ -41,7 +39,7 @@ class Finished:
 def train(
     learner: Learner, name: str, storage: Storage, folder: str, checkpoint_seconds: float
 ) -> Iterator[Progress | Finished]:
-    """Train for as many steps as the learner's section wants, from the last checkpoint if there is one."""
+    """Train for the steps in the learner's section, from the last checkpoint if there is one."""
     section, checkpoints = learner.section, Checkpoints(storage, f"{folder}/checkpoints")
     rows: list[dict[str, float]] = []
     step, best = 0, _Best()
@@ -52,8 +50,8 @@ def train(
         step, best, rows = info["step"], _Best(**info["best"]), info["rows"]
         log.info("%s resumes from step %d", name, step)
     else:
-        rows.append(_measure(learner, 0))  # to detect divergence: a model worse than at its start
-    saved, told, waited, began, first = time.monotonic(), 0.0, 0.0, time.monotonic(), step
+        rows.append(_measure(learner, 0))  # to detect divergence: a model that is worse than at the start
+    saved, reported, waited, began, first = time.monotonic(), 0.0, 0.0, time.monotonic(), step
     measured: list[dict[str, Tensor]] = []
 
     def checkpoint() -> None:
@@ -71,25 +69,25 @@ def train(
     batches = learner.batches(step)
     yield progress()
     while step < section.steps:
-        asked = time.monotonic()
+        requested = time.monotonic()
         batch = next(batches)
-        waited += time.monotonic() - asked
+        waited += time.monotonic() - requested
         measured.append(learner.step(step, batch))
         step += 1
         if step % section.evaluate_steps == 0 or step == section.steps:
-            row = {key: float(torch.stack([one[key] for one in measured]).mean()) for key in measured[0]}
+            row = {key: float(torch.stack([losses[key] for losses in measured]).mean()) for key in measured[0]}
             measured.clear()
             rows.append(_measure(learner, step) | row)
             _refuse_divergence(name, rows, best, checkpoints)
-            learner.judge(rows)
+            learner.check_progress(rows)
             held_out = rows[-1]["held_out_loss"]
             if learner.newest or held_out < best.loss:
                 best = _Best(step, held_out, checkpoints.save_best(step, learner.weights()))
         now = time.monotonic()
         if now - saved >= checkpoint_seconds and _finite(learner.weights()):
             checkpoint()
-        if now - told >= 1:
-            told = now
+        if now - reported >= 1:
+            reported = now
             yield progress()
     checkpoint()
     yield progress()
@@ -99,9 +97,7 @@ def train(
     final = next(row for row in rows if row["step"] == best.step)
     seconds = time.monotonic() - began
     metrics: dict[str, Any] = {key: value for key, value in final.items() if key not in ("step", "time")}
-    learner.model.load_state_dict(
-        unpack(weights)[0]
-    )  # from here on the learner holds what ships: the best, not the last
+    learner.model.load_state_dict(unpack(weights)[0])  # the metrics below are those of the best weights
     metrics |= learner.measures()
     if step > first:
         metrics |= {"steps_per_second": (step - first) / seconds, "waited_for_data": waited / seconds}
@@ -125,7 +121,7 @@ def _finite(tensors: dict[str, Tensor]) -> bool:
 
 
 def _refuse_divergence(name: str, rows: list[dict[str, float]], best: _Best, checkpoints: Checkpoints) -> None:
-    """Stop on numbers that are none, or on a model that got worse than twice what it began with."""
+    """Raise a Failure for values that are not finite, or a held-out loss far above the one at the start."""
     row, first = rows[-1], rows[0]["held_out_loss"]
     wrong = [key for key, value in row.items() if not math.isfinite(value)]
     if not wrong and row["held_out_loss"] > first + abs(first) + 1:

@@ -19,7 +19,7 @@ from wm.training.sequences import Episodes, Sequences
 from wm.training.weights import start_from
 
 EVALUATED = 256  # held-out sequences of an evaluation
-GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it modulo 1 are spread evenly, and so are the first few of them
+GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 are spread evenly, for any number of them
 
 
 class MemoryLearner(Learner):
@@ -46,7 +46,9 @@ class MemoryLearner(Learner):
         lengths = self.episodes.lengths[test]
         ends = lengths.cumsum(0)
         count = min(EVALUATED, 4 * len(test))
-        steps = (torch.arange(count, dtype=torch.float64) * GOLDEN % 1 * ends[-1]).long()  # of all held-out steps
+        steps = (
+            torch.arange(count, dtype=torch.float64) * GOLDEN % 1 * ends[-1]
+        ).long()  # spread over all held-out steps
         chosen = torch.searchsorted(ends, steps, right=True)
         share = (steps - (ends - lengths)[chosen]) / lengths[chosen]
         self.measured = (test[chosen], self.windows(test[chosen], share))

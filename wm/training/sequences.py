@@ -1,4 +1,4 @@
-"""Latents as padded sequences, the batches that M is trained on."""
+"""Latents as padded sequences for the training of M."""
 
 from dataclasses import dataclass
 
@@ -11,21 +11,21 @@ from wm.runs.shards import MIRRORED, DataSet
 
 @dataclass(frozen=True)
 class Sequences:
-    """Padded sequences of latents, as M is trained on them."""
+    """A batch of padded sequences of latents."""
 
     mu: Tensor  # (B, T, Z)
     logvar: Tensor  # (B, T, Z)
     a: Tensor  # (B, T, A)
     reward: Tensor  # (B, T)
-    done: Tensor  # (B, T), 1 where the game ended the episode: a time limit doesn't
-    mask: Tensor  # (B, T), 1 where there is a step
-    next_mask: Tensor  # (B, T), 1 where there is another step after it
+    done: Tensor  # (B, T), 1 if the game ended the episode; a time limit does not count
+    mask: Tensor  # (B, T), 1 if there is a step
+    next_mask: Tensor  # (B, T), 1 if another step follows
 
 
 class Episodes:
-    """The latents of all episodes in memory: about 300 bytes per step for a z of 32, so 3 GB for ten million steps.
+    """The latents of all episodes, in memory: about 300 bytes per step with 32 dimensions of z.
 
-    With a mirror, the columns hold all steps a second time as mirror images.
+    With `mirror`, the columns also hold the mirror image of every step.
     """
 
     def __init__(self, data: DataSet, device: str, mirror: tuple[float, ...] = ()):

@@ -1,4 +1,4 @@
-"""Metrics as TensorBoard reads them. The file is a pure function of the rows, so it can be made anew any time."""
+"""Metrics as TensorBoard event files. A file is a pure function of the rows, so it can be written again at any time."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def event_file(stage: str, rows: Sequence[Mapping[str, float]]) -> bytes:
 
 
 def _write(file: io.BytesIO, event: Event) -> None:
-    """A TFRecord: length, its checksum, data, its checksum."""
+    """Write a TFRecord: length, checksum, data, checksum."""
     data = event.SerializeToString()
     length = len(data).to_bytes(8, "little")
     file.write(length + _checksum(length) + data + _checksum(data))

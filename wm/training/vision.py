@@ -1,4 +1,4 @@
-"""V's training on frames of the rollouts."""
+"""V's training on the frames of the rollouts."""
 
 from collections.abc import Iterator
 
@@ -41,7 +41,7 @@ class VisionLearner(Learner):
             yield self._on_device(torch.from_numpy(batch))
 
     def _fits(self) -> bool:
-        """Whether a GPU can hold all frames and still has half of its free memory for training."""
+        """Whether all frames fit in half of the GPU's free memory; the rest is for training."""
         return 2 * int(self.stream.data.lengths.sum()) * PIXELS < torch.cuda.mem_get_info()[0]
 
     def _all_on_device(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""The models of other runs, as weights to start from."""
+"""Initial weights from the models of other runs."""
 
 from torch import nn
 
@@ -9,7 +9,7 @@ from wm.runs.run import open_existing
 
 
 def manifest_in(uri: str, stage: str) -> Manifest:
-    """The V or M of another run."""
+    """The manifest of another run's V or M."""
     run = open_existing(uri)
     vision = run.stage("vision").manifest()
     manifest = vision if stage == "vision" or vision is None else run.stage(stage, of=vision.digest).manifest()

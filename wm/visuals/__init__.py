@@ -1,5 +1,5 @@
-"""What people look at.
+"""Pictures and films.
 
-pictures   what V sees and what M predicts      replay   an agent, step by step
-drawing    grids and curves with OpenCV         film     replays as files that browsers play
+pictures   V's reconstructions and M's predictions      replay   an agent, step by step
+drawing    grids and curves with OpenCV                 film     replays as files that browsers play
 """

@@ -1,6 +1,6 @@
-"""Drawing for people: frames in labelled grids, curves in panels, with nothing but OpenCV.
+"""Labelled grids of frames and panels of curves, drawn with OpenCV.
 
-A picture is an RGB array, (height, width, 3) uint8, on light paper.
+A picture is an RGB array, (height, width, 3) uint8, with a white background.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ import numpy as np
 
 PAPER, INK, FAINT, LINE = (255, 255, 255), (40, 44, 52), (120, 126, 136), (222, 225, 230)
 BLUE, GREY = (20, 90, 200), (90, 95, 104)  # of curves
-PALE = {BLUE: (205, 223, 245), GREY: (226, 228, 231)}  # of the bands around them
-GAP, MARGIN, HEAD = 4, 16, 22  # pixels between frames, around the picture, for a line of text
-SIDE = 128  # of a frame in a grid: each pixel twice as wide and high, none of them blurred
-TEXT, TITLE = 0.42, 0.55  # sizes, in OpenCV's unit
+PALE = {BLUE: (205, 223, 245), GREY: (226, 228, 231)}  # of bands around curves
+GAP, MARGIN, HEAD = 4, 16, 22  # pixels: between frames, around the picture, height of a line of text
+SIDE = 128  # of a frame in a grid, in pixels: enlarged twice, without smoothing
+TEXT, TITLE = 0.42, 0.55  # font sizes in OpenCV's unit
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Numbers over time; with `spread`, a pale band of that much on either side."""
+    """Values over time; with `spread`, a pale band of that half-width around them."""
 
     values: np.ndarray  # (T,)
     colour: tuple[int, int, int] = GREY
@@ -45,10 +45,10 @@ def write(
     colour: tuple[int, int, int] = INK,
     anchor: float = 0.0,
 ) -> None:
-    """Text with its middle at y; x is its left end, its middle (anchor 0.5) or its right end (1)."""
+    """Text centred vertically at y; x is its left end (anchor 0), its centre (0.5) or its right end (1)."""
     height = cv2.getTextSize("0", cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][1]
-    at = (round(x - anchor * _width(text, size)), round(y + height / 2))
-    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+    corner = (round(x - anchor * _width(text, size)), round(y + height / 2))
+    cv2.putText(picture, text, corner, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def _width(text: str, size: float = TEXT) -> int:
@@ -56,20 +56,20 @@ def _width(text: str, size: float = TEXT) -> int:
 
 
 def enlarged(frame: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """A frame (64, 64, 3), as stored or on [0, 1]."""
+    """Enlarge a frame (64, 64, 3), either uint8 or in [0, 1]."""
     if frame.dtype != np.uint8:
         frame = (frame * 255).round().clip(0, 255).astype(np.uint8)
     return cv2.resize(frame, (side, side), interpolation=cv2.INTER_NEAREST)
 
 
 def framed(picture: np.ndarray, colour: tuple[int, int, int] = BLUE) -> np.ndarray:
-    """With a border that says: this one."""
+    """A copy with a border that highlights it."""
     height, width = picture.shape[:2]
     return cv2.rectangle(picture.copy(), (1, 1), (width - 2, height - 2), colour, 3)
 
 
 def title(text: str, more: str = "") -> np.ndarray:
-    """A heading and, fainter, what there is to know about it."""
+    """A heading with an optional fainter line below."""
     picture = sheet(28 + (HEAD if more else 0), max(_width(text, TITLE), _width(more)))
     write(picture, text, 0, 14, size=TITLE)
     write(picture, more, 0, 14 + HEAD, colour=FAINT)
@@ -79,7 +79,7 @@ def title(text: str, more: str = "") -> np.ndarray:
 def grid(
     rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], heads: Sequence[str], left: int = 0
 ) -> np.ndarray:
-    """Pictures of one size with a label left of each row and a head above each column; rows may be short."""
+    """Pictures of the same size with a label left of each row and a head above each column; rows may be shorter."""
     height, width = rows[0][0].shape[:2]
     left = max(left, 12 + max(_width(label) for label in labels))
     columns = max(len(row) for row in rows)
@@ -104,20 +104,20 @@ def panel(
     width: int = 1100,
     height: int = 120,
 ) -> np.ndarray:
-    """Curves over the same steps, numbered from `first`, in one frame with its axes."""
-    left, right = 60, width - 8  # between them the frame
+    """Curves over the same steps, numbered from `first`, in a frame with axes."""
+    left, right = 60, width - 8  # edges of the frame
     picture = sheet(HEAD + height + HEAD, width)
     write(picture, label, left, HEAD // 2)
     write(picture, note, right, HEAD // 2, colour=FAINT, anchor=1)
-    reach = [curve.values + sign * curve.off for curve in curves for sign in (-1, 1)]
-    low, high = (float(f([f(values) for values in reach if len(values)] or [0])) for f in (np.min, np.max))
+    bounds = [curve.values + sign * curve.off for curve in curves for sign in (-1, 1)]
+    low, high = (float(f([f(values) for values in bounds if len(values)] or [0])) for f in (np.min, np.max))
     low, high = low - 0.06 * (high - low or 1), high + 0.06 * (high - low or 1)
     last = first + max(1, *(len(curve.values) - 1 for curve in curves))
 
     def points(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
         x = left + (steps - first) * (right - left) / (last - first)
         y = HEAD + (high - values) * height / (high - low)
-        return np.rint(np.stack((x, y), axis=1) * 16).astype(np.int32)  # (T, 2), in OpenCV's sixteenths
+        return np.rint(np.stack((x, y), axis=1) * 16).astype(np.int32)  # (T, 2), in 1/16 pixels for OpenCV
 
     for value in ticks(low, high, 3):
         y = int(points(np.array([first]), np.array([value]))[0, 1] / 16)
@@ -139,7 +139,7 @@ def panel(
 
 
 def ticks(low: float, high: float, about: int) -> np.ndarray:
-    """Round numbers between low and high, some `about` of them."""
+    """About `about` round numbers between low and high."""
     raw = (high - low) / about
     power = 10 ** np.floor(np.log10(raw))
     step = power * min((1, 2, 5, 10), key=lambda times: abs(times * power - raw))
@@ -147,7 +147,7 @@ def ticks(low: float, high: float, about: int) -> np.ndarray:
 
 
 def legend(entries: Sequence[tuple[str, Curve]]) -> np.ndarray:
-    """What the curves are, in one line."""
+    """The names of the curves in one line."""
     picture = sheet(HEAD, sum(36 + _width(name) + 30 for name, _ in entries))
     x = 0
     for name, curve in entries:
@@ -160,7 +160,7 @@ def legend(entries: Sequence[tuple[str, Curve]]) -> np.ndarray:
 
 
 def stacked(pictures: Sequence[np.ndarray], gap: int = 10) -> np.ndarray:
-    """One below the other, with a margin around them."""
+    """Pictures stacked vertically, with a margin around them."""
     width = max(picture.shape[1] for picture in pictures)
     height = sum(picture.shape[0] + gap for picture in pictures) - gap
     whole = sheet(height + 2 * MARGIN, width + 2 * MARGIN)
@@ -172,7 +172,7 @@ def stacked(pictures: Sequence[np.ndarray], gap: int = 10) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
-    # less than half the size of OpenCV's default, in a tenth of a second
+    # less than half of the size with OpenCV's defaults; takes a tenth of a second
     how = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_FILTERED]
     good, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), how)
     assert good, picture.shape

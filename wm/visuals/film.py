@@ -1,6 +1,6 @@
-"""Films: scenes as pictures, pictures as one file that browsers and players show, with nothing but OpenCV.
+"""Films: scenes as pictures, and pictures as one file that browsers play, made with OpenCV.
 
-WebP and GIF are animations that play in any page. MP4 (VP9) is several times smaller and made as it is written.
+WebP and GIF are animated images for web pages. MP4 (VP9) is several times smaller and is encoded while it is written.
 """
 
 import tempfile
@@ -18,12 +18,12 @@ from wm.visuals.replay import Scene
 SUFFIXES = ("mp4", "webp", "gif")
 WIDTH, GAP, LINE = 480, 6, 24  # pixels
 NIGHT, LIGHT, DIM, GLOW = (18, 20, 24), (232, 234, 238), (150, 157, 168), (118, 169, 255)
-SIDE = (WIDTH - 2 * GAP) // 3  # of the small pictures
-QUALITY = 60  # of WebP, of 100
+SIDE = (WIDTH - 2 * GAP) // 3  # of small pictures
+QUALITY = 60  # of WebP, out of 100
 
 
 def composed(scene: Scene, room: int) -> np.ndarray:
-    """The first view large, up to `room` others small below it, and a line that says how it goes."""
+    """The first view in large, up to `room` small views below it, and a line with the step and the score."""
     (name, first), others = scene.views[0], scene.views[1:]
     large = _scaled(first, WIDTH, round(WIDTH * first.shape[0] / first.shape[1]))
     height = LINE + large.shape[0] + (LINE + SIDE + GAP if room else LINE)
@@ -45,7 +45,7 @@ def films(scenes: Iterable[Scene], room: int) -> Iterator[np.ndarray]:
 
 
 def beside(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Two films in one; the one that ends first shows its last picture while the other goes on."""
+    """Two films side by side; the shorter one stays on its last picture."""
     last: list[np.ndarray] = []
     for pair in zip_longest(left, right):
         last = [picture if picture is not None else before for picture, before in zip_longest(pair, last)]
@@ -58,12 +58,12 @@ def _grown(picture: np.ndarray, height: int) -> np.ndarray:
 
 
 def encoded(pictures: Iterable[np.ndarray], suffix: str, per_second: float) -> bytes:
-    """One file of that kind; the pictures are RGB, all of one size."""
+    """A file of this type from RGB pictures of the same size."""
     frames = (cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) for picture in pictures)
     if suffix == "mp4":
         return _mp4(frames, per_second)
     if suffix not in SUFFIXES:
-        raise UserError(f"no film can be written as .{suffix}: let the file end in .{', .'.join(SUFFIXES)}")
+        raise UserError(f"films must be .{', .'.join(SUFFIXES)} files, got .{suffix}")
     animation = cv2.Animation()
     animation.frames = list(frames)
     animation.durations = [round(1000 / per_second)] * len(animation.frames)
@@ -77,10 +77,10 @@ def _mp4(frames: Iterator[np.ndarray], per_second: float) -> bytes:
     first = next(frames)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "film.mp4")
-        kind = cv2.VideoWriter.fourcc(*"vp09")  # of the codecs that OpenCV brings the one that browsers play
-        writer = cv2.VideoWriter(str(path), kind, per_second, first.shape[1::-1])
+        codec = cv2.VideoWriter.fourcc(*"vp09")  # the codec in OpenCV's package that browsers play
+        writer = cv2.VideoWriter(str(path), codec, per_second, first.shape[1::-1])
         if not writer.isOpened():
-            raise UserError("this machine's OpenCV writes no MP4: let the file end in .webp or .gif")
+            raise UserError("OpenCV on this machine cannot write MP4: use a file name that ends in .webp or .gif")
         for frame in chain([first], frames):
             writer.write(frame)
         writer.release()
@@ -93,7 +93,7 @@ def _scaled(picture: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _gauges(picture: np.ndarray, a: np.ndarray, right: int, bottom: int) -> None:
-    """What C does: a bar for each number, from the middle to the left or right."""
+    """C's action: a bar for each dimension, from the middle to the left or right."""
     half, high = 26, 6
     for index, value in enumerate(np.clip(a[::-1], -1, 1)):
         y = bottom - (index + 1) * (high + 3)

@@ -1,7 +1,7 @@
-"""Pictures of what V sees and what M predicts.
+"""Pictures of V's reconstructions and M's predictions.
 
-Functions that return an array draw one picture; the two that take a storage write them there as PNG files. Samples
-come from a generator with a fixed seed, so the same model and data give the same picture.
+`vision_pictures` and `memory_pictures` write PNG files to a storage; other functions return a picture. Samples come
+from a generator with a fixed seed, so the same model and data give the same picture.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from wm.training.sequences import Sequences
 from wm.visuals.drawing import BLUE, GREY, Curve, enlarged, framed, grid, legend, panel, png, stacked, title
 
 TAUS = (0.1, 0.5, 1.0, 1.3)
-WARM_UP = 20  # real steps that M is shown before it dreams
+WARM_UP = 20  # real steps before M's dreams start
 REAL, EXPECTED = Curve(np.empty(0), GREY, 2), Curve(np.empty(0), BLUE, 1, np.empty(0))
-LEFT = 120  # room for labels, where grids stand below each other
-ALIKE = 0.04  # mean squared difference under which two frames show the same
+LEFT = 120  # minimal width of labels, to align stacked grids
+ALIKE = 0.04  # mean squared difference below which two frames count as similar
 
 
 def vision_pictures(vision: Vision, frames: Tensor, storage: Storage, folder: str) -> list[str]:
-    """Reconstructions and a traversal of z, from held-out frames (B, 64, 64, 3); the keys of both."""
+    """Write reconstructions and a traversal of z from held-out frames (B, 64, 64, 3); returns their keys."""
     seen = Seen(vision, frames)
     pictures = {"reconstructions": reconstructions(seen), "traversal": traversal(vision, seen)}
     return _put(storage, folder, pictures)
@@ -40,13 +40,13 @@ def memory_pictures(
     folder: str,
     taus: Sequence[float] = TAUS,
 ) -> list[str]:
-    """Dreams and one-step predictions, from held-out sequences; the keys of both."""
+    """Write dreams and one-step predictions from held-out sequences; returns their keys."""
     pictures = {"filmstrip": filmstrip(memory, vision, held, taus), "predictions": predictions(memory, held)}
     return _put(storage, folder, pictures)
 
 
 class Seen:
-    """Frames as V sees them."""
+    """Frames with their latents and reconstructions."""
 
     def __init__(self, vision: Vision, frames: Tensor):
         device = next(vision.parameters()).device
@@ -55,19 +55,19 @@ class Seen:
         self.mu, self.logvar = (part.cpu() for part in encoded)  # (B, Z)
         self.frames, self.decoded = frames.cpu(), decoded(vision, self.mu)  # (B, 64, 64, 3)
         self.error = ((self.decoded - self.frames / 255) ** 2).sum(dim=(1, 2, 3))  # (B,)
-        self.easiest = self.error.argsort(stable=True)  # (B,), then harder and harder
+        self.easiest = self.error.argsort(stable=True)  # (B,), indices by ascending error
 
 
 def examples(seen: Seen, count: int = 8) -> list[tuple[str, Tensor]]:
-    """Which frames to show: a fair choice from easy to hard, and the hardest. Indices (count,) each."""
+    """Frames to show, as indices (count,): a selection over the whole range of errors, and the largest errors."""
     number = len(seen.frames)
-    fair = seen.easiest[(torch.linspace(0.05, 0.95, min(count, number)) * (number - 1)).round().long()]
-    return [("From easy to hard", fair), ("The hardest", _unlike(seen.frames, seen.easiest.flip(0), count))]
+    evenly = seen.easiest[(torch.linspace(0.05, 0.95, min(count, number)) * (number - 1)).round().long()]
+    return [("From easy to hard", evenly), ("The hardest", _dissimilar(seen.frames, seen.easiest.flip(0), count))]
 
 
 def reconstructions(seen: Seen, columns: int = 8) -> np.ndarray:
-    """Frames above what V makes of them."""
-    parts = [title("V: held-out frames, and what it sees", "error: squared, summed over the frame")]
+    """Frames with their reconstructions below."""
+    parts = [title("V: held-out frames and reconstructions", "error: squared error, summed over the frame")]
     for name, chosen in examples(seen, columns):
         rows = [[enlarged(x.numpy()) for x in source[chosen]] for source in (seen.frames, seen.decoded)]
         errors = [f"error {error:.1f}" for error in seen.error[chosen].tolist()]
@@ -76,7 +76,7 @@ def reconstructions(seen: Seen, columns: int = 8) -> np.ndarray:
 
 
 class Traversed:
-    """What single numbers of z stand for: around a typical frame, one at a time is changed."""
+    """What the dimensions of z encode: one at a time is varied around a typical frame."""
 
     def __init__(self, vision: Vision, seen: Seen, rows: int = 8):
         self.values, self.typical = torch.arange(-3.0, 4.0), int(seen.easiest[len(seen.easiest) // 2])
@@ -90,7 +90,7 @@ class Traversed:
 
 
 def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
-    """A typical frame, and below it what changes with each of the most active numbers of z."""
+    """A typical frame, and below it the effect of each of the most active dimensions of z."""
     found = Traversed(vision, seen, rows)
     cells = [[enlarged(frame.numpy()) for frame in row] for row in found.frames]
     for row, column in zip(cells, found.nearest.tolist(), strict=True):
@@ -100,8 +100,8 @@ def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
     return stacked(
         [
             title(
-                "V: one number of z changed at a time",
-                "those with the most KL first, its mean in nats; framed: nearest to this frame's own value",
+                "V: one dimension of z varied at a time",
+                "sorted by mean KL in nats; framed: nearest to this frame's own value",
             ),
             grid([pair], ["a typical frame"], ["frame", "V"], left=LEFT),
             grid(cells, labels, [f"{value:+g}" if value else "0" for value in found.values.tolist()], left=LEFT),
@@ -110,7 +110,7 @@ def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
 
 
 class Strips:
-    """What really came, as V sees it, and M's dreams from the same start with the same actions."""
+    """A real sequence as V decodes it, and M's dreams from the same start with the same actions."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Strips:
         columns: int = 9,
         every: int = 8,
     ):
-        row, begin, end = _telling(held, WARM_UP + 1 + (columns - 1) * every)
+        row, begin, end = _most_eventful(held, WARM_UP + 1 + (columns - 1) * every)
         mu, logvar, a = (x[row, begin:end].cpu() for x in (held.mu, held.logvar, held.a))  # (T, Z), (T, A)
         warm = min(WARM_UP, (len(mu) - 1) // 2)
         every = min(every, max(1, (len(mu) - 1 - warm) // (columns - 1)))
@@ -131,49 +131,48 @@ class Strips:
         self.frames = decoded(vision, strips)  # (1 + R, columns, 64, 64, 3)
         self.heads = ["start", *(f"+{n * every} steps" for n in range(1, self.frames.shape[1]))]
         self.labels = ["real, as V sees it", *(f"dream, tau {tau:g}" for tau in taus)]
-        self.about = f"M has been shown {warm} real steps; from the start on it is told nothing but the real actions"
+        self.about = f"M sees {warm} real steps before the start, and only the real actions afterwards"
 
 
 def filmstrip(memory: MDNRNN, vision: Vision, held: Sequences, taus: Sequence[float] = TAUS) -> np.ndarray:
-    """Reality above the dreams, from the coldest to the hottest."""
+    """The real sequence above the dreams, by ascending temperature."""
     found = Strips(memory, vision, held, taus)
     cells = [[enlarged(frame.numpy()) for frame in strip] for strip in found.frames]
-    return stacked([title("M: what came, and what it dreams", found.about), grid(cells, found.labels, found.heads)])
+    return stacked([title("M: the real sequence and dreams", found.about), grid(cells, found.labels, found.heads)])
 
 
 def predictions(memory: MDNRNN, held: Sequences, dimensions: int = 5, steps: int = 200) -> np.ndarray:
-    """Curves of what M expected one step ahead, of the most active numbers of z, the reward and the end."""
-    row, begin, end = _telling(held, steps)
+    """Curves of M's one-step predictions: the most active dimensions of z, the reward and the end."""
+    row, begin, end = _most_eventful(held, steps)
     columns = (held.mu, held.logvar, held.a, held.reward, held.done)
     mu, logvar, a, reward, done = (x[row, :end].cpu() for x in columns)  # (T, Z), (T, Z), (T, A), (T,), (T,)
     z = draw(mu, logvar, torch.randn(mu.shape, generator=_generator()))
     expected = _expected(memory, z, a)
     mean, sigma = moments(expected)  # (T, Z)
-    # z[t+1] was expected at step t, the reward at its own step
-    came, before = slice(begin + 1, end), slice(begin, end - 1)
+    # z[t+1] is predicted at step t, the reward of step t at step t
+    after, before = slice(begin + 1, end), slice(begin, end - 1)
     activity = kl_divergence(held.mu, held.logvar)[held.mask > 0].mean(dim=0).cpu()  # (Z,)
     panels = []
     for i in activity.argsort(descending=True, stable=True)[:dimensions].tolist():
-        real, guess = mu[came, i], mean[before, i]
-        unmoved = z[before, i]  # what M saw last
-        note = f"squared error {_error(guess, real)}; expecting no change {_error(unmoved, real)}"
+        real, guess = mu[after, i], mean[before, i]
+        previous = z[before, i]  # the last z that M saw
+        note = f"squared error {_error(guess, real)}; of no change {_error(previous, real)}"
         panels.append(_compared(f"z{i}", note, begin, real, guess, 2 * sigma[before, i]))
     if expected.reward is not None:
-        note = f"correlation {correlation(expected.reward[came], reward[came]):.2f}"
-        panels.append(_compared("reward", note, begin, reward[came], expected.reward[came]))
+        note = f"correlation {correlation(expected.reward[after], reward[after]):.2f}"
+        panels.append(_compared("reward", note, begin, reward[after], expected.reward[after]))
     if expected.done is not None:
-        panels.append(_compared("done", "its probability", begin, done[came], expected.done[came].sigmoid()))
-    heading = title("M: one step ahead", "a held-out sequence; each step was expected from those before it")
-    names = legend([("what came", REAL), ("what M expected, and 2 sigma on either side", EXPECTED)])
+        panels.append(_compared("done", "probability", begin, done[after], expected.done[after].sigmoid()))
+    heading = title("M: one step ahead", "a held-out sequence; each step is predicted from those before it")
+    names = legend([("real", REAL), ("M's prediction with 2 sigma on either side", EXPECTED)])
     return stacked([heading, names, *panels])
 
 
 @torch.no_grad()
 def dream_along(memory: MDNRNN, z: Tensor, a: Tensor, warm: int, taus: Sequence[float], seed: int = 0) -> Tensor:
-    """M's dreams (R, T - warm, Z), at R temperatures, of a real sequence z (T, Z), a (T, A).
+    """M's dreams (R, T - warm, Z) at R temperatures along a real sequence z (T, Z), a (T, A).
 
-    All begin at z[warm] with what M made of the steps before it, act as was really acted and draw the same
-    noise.
+    All start at z[warm] with M's state after the steps before it, and share the real actions and the noise.
     """
     device, rows, generator = memory.gates.weight.device, len(taus), _generator(seed)
     z, a, state = z.to(device), a.to(device), memory.initial(rows)
@@ -187,9 +186,8 @@ def dream_along(memory: MDNRNN, z: Tensor, a: Tensor, warm: int, taus: Sequence[
             uniform = torch.rand(memory.z, generator=generator).to(device)
             normal = torch.randn(memory.z, generator=generator).to(device)
             logpi, mu, logsigma, *_ = memory.predict(state.h)  # (R, Z, K)
-            each = [Prediction(logpi[r], mu[r], logsigma[r], None, None, None) for r in range(rows)]
-            drawn = [sample(p, tau, uniform, normal) for p, tau in zip(each, taus, strict=True)]
-            now = torch.stack(drawn)
+            parts = [Prediction(logpi[r], mu[r], logsigma[r], None, None, None) for r in range(rows)]
+            now = torch.stack([sample(p, tau, uniform, normal) for p, tau in zip(parts, taus, strict=True)])
         if t >= warm:
             dreams.append(now)
         state = memory.advance(now, a[t].expand(rows, -1), state, not_done)
@@ -204,8 +202,8 @@ def decoded(vision: Vision, z: Tensor) -> Tensor:
     return torch.cat(parts).unflatten(0, z.shape[:-1])
 
 
-def _unlike(frames: Tensor, order: Tensor, count: int) -> Tensor:
-    """The first in this order; one that looks like another before it only where there are no others."""
+def _dissimilar(frames: Tensor, order: Tensor, count: int) -> Tensor:
+    """The first frames in this order, skipping similar ones as long as there are enough others."""
     chosen: list[int] = []
     alike: list[int] = []
     for index in order.tolist():
@@ -216,8 +214,8 @@ def _unlike(frames: Tensor, order: Tensor, count: int) -> Tensor:
     return torch.tensor((chosen + alike)[:count])
 
 
-def _telling(held: Sequences, steps: int) -> tuple[int, int, int]:
-    """(row, begin, end) of the stretch that earns most or shows an end: something happens there."""
+def _most_eventful(held: Sequences, steps: int) -> tuple[int, int, int]:
+    """(row, begin, end) of the segment with the largest sum of rewards and ends."""
     steps = max(1, min(steps, int(held.mask.sum(dim=1).max())))
     earned = ((held.reward + held.done) * held.mask).unfold(1, steps, 1).sum(dim=-1)  # (B, T - steps + 1)
     whole = held.mask.unfold(1, steps, 1).amin(dim=-1) > 0
@@ -228,7 +226,7 @@ def _telling(held: Sequences, steps: int) -> tuple[int, int, int]:
 
 @torch.no_grad()
 def _expected(memory: MDNRNN, z: Tensor, a: Tensor) -> Prediction:
-    """What M expected along a sequence z (T, Z), a (T, A)."""
+    """M's predictions along a sequence z (T, Z), a (T, A)."""
     device = memory.gates.weight.device
     not_done = torch.zeros(1, len(z), device=device) if memory.previous_done else None
     prediction, _ = memory(z[None].to(device), a[None].to(device), previous_done=not_done)
@@ -236,11 +234,11 @@ def _expected(memory: MDNRNN, z: Tensor, a: Tensor) -> Prediction:
 
 
 def moments(expected: Prediction) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the mixture, each (..., Z)."""
+    """Mean and standard deviation of the mixture, each (..., Z)."""
     pi = expected.logpi.exp()
     mean = (pi * expected.mu).sum(dim=-1)
-    apart = (expected.mu - mean.unsqueeze(-1)) ** 2
-    return mean, (pi * (apart + (2 * expected.logsigma).exp())).sum(dim=-1).sqrt()
+    between = (expected.mu - mean.unsqueeze(-1)) ** 2
+    return mean, (pi * (between + (2 * expected.logsigma).exp())).sum(dim=-1).sqrt()
 
 
 def _compared(

@@ -1,4 +1,4 @@
-"""An agent step by step: the game, what V sees, what M predicts, and M's dream from the same start."""
+"""An agent step by step: the game, V's reconstruction, M's prediction, and M's dream from the same start."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,15 +17,15 @@ from wm.models.memory import State
 from wm.seeds import derive
 from wm.visuals.pictures import decoded, moments
 
-AWAKE = 60  # steps of the real game before M's dream starts: CarRacing zooms in until then
+AWAKE = 60  # steps of the real game before M's dream starts; CarRacing zooms in before
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One step: its pictures, the largest first, and the score."""
+    """One step: its pictures, the main one first, and the score so far."""
 
     step: int
-    score: float  # so far
+    score: float  # sum of rewards so far
     a: np.ndarray  # (A,), C's action
     views: tuple[tuple[str, np.ndarray], ...]  # name and picture (height, width, 3) uint8
 
@@ -43,13 +43,13 @@ def real(agent: Trained, seed: int, steps: int = 0, every: int = 1, awake: int =
         frame, _ = environment.reset(seed=seed)
         score, expected, dream = 0.0, None, None
         for step in range(steps or game.max_steps):
-            remembered = State(*(x.clone() for x in driver.state)) if driver.state else None
+            before = State(*(x.clone() for x in driver.state)) if driver.state else None
             a = driver.act(frame[None], np.zeros(1, int))[0]  # (A,)
             z = driver.z.clone()  # (1, Z)
             if agent.memory is not None and step == awake:
-                memories = torch.cat(remembered, dim=1).numpy() if remembered else None  # (1, 2H)
-                here = Starts(z.numpy(), np.full(z.shape, -np.inf, np.float32), memories)  # no noise at the start
-                dream = SingleDream(agent, here, derive("watch", "dream", seed))
+                states = torch.cat(before, dim=1).numpy() if before else None  # (1, 2H)
+                start = Starts(z.numpy(), np.full(z.shape, -np.inf, np.float32), states)  # without noise
+                dream = SingleDream(agent, start, derive("watch", "dream", seed))
             if step % every == 0:
                 imagined = {"V sees": z, "M expected": expected, "M dreams": dream.z if dream else None}
                 views = (("the game", _picture(environment, frame)), *_decoded(agent, imagined))
@@ -85,7 +85,7 @@ def dreamt(agent: Trained, seed: int, steps: int = 0, every: int = 1, tau: float
 
 
 class SingleDream:
-    """One dream with C acting in it."""
+    """One dream in which C acts."""
 
     def __init__(self, agent: Trained, starts: Starts, seed: int, tau: float | None = None):
         assert agent.memory is not None
@@ -109,7 +109,7 @@ class SingleDream:
 
     @torch.inference_mode()
     def step(self) -> float:
-        """Take a step and return its reward; after the end nothing changes."""
+        """Take a step and return its reward; does nothing after the end."""
         if self.over:
             return 0.0
         s = self.batch
@@ -132,7 +132,7 @@ def _picture(environment: gymnasium.Env, frame: np.ndarray) -> np.ndarray:
 def _decoded(agent: Trained, imagined: dict[str, Tensor | None]) -> tuple[tuple[str, np.ndarray], ...]:
     if not agent.decodes:
         raise UserError("this agent has no decoder for V: put NAME-decoder.safetensors next to its file")
-    there = {name: z for name, z in imagined.items() if z is not None}
-    frames = decoded(agent.vision, torch.cat(list(there.values())))  # (B, 64, 64, 3)
+    latents = {name: z for name, z in imagined.items() if z is not None}
+    frames = decoded(agent.vision, torch.cat(list(latents.values())))  # (B, 64, 64, 3)
     frames = (frames.clamp(0, 1) * 255).round().byte()
-    return tuple((name, frame.numpy()) for name, frame in zip(there, frames, strict=True))
+    return tuple((name, frame.numpy()) for name, frame in zip(latents, frames, strict=True))

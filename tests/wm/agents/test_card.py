@@ -1,11 +1,10 @@
-"""What an agent took: the steps of all that its rollouts, V, M and C came from, each once. And what it came to."""
+"""The steps behind an agent: those of its rollouts, V, M and C, each counted once; and its learning curve."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from wm.agents.artifacts import load_models
 from wm.agents.card import card_of, env_steps
 from wm.agents.files import export_agent, load_agent
 from wm.agents.trained import of_run
@@ -25,25 +24,20 @@ def changed(config: Config, section: str, **fields: object) -> Config:
     ("section", "field", "with_c"),
     [("vision", "init", False), ("memory", "init", False), ("evolve", "init", True), ("collect", "agent", True)],
 )
-def test_a_run_that_begins_with_another_s_weights_took_what_that_one_took(
-    tiny: Run, tmp_path: Path, section: str, field: str, with_c: bool
-) -> None:
-    """But for the steps of C's evolution, where only V or M was taken over."""
+def test_the_steps_of_an_initial_run_count(tiny: Run, tmp_path: Path, section: str, field: str, with_c: bool) -> None:
+    """Those of its C count only if the run uses that C, not if it starts with its V or M."""
     frames = tiny.stage("collect").manifest().metrics["frames"]
     assert env_steps(tiny) > frames
     config = changed(tiny.config, section, **{field: tiny.uri})
-    begun = start_run(str(tmp_path / "begun"), tiny.preset, config)
-    assert env_steps(begun) == (env_steps(tiny) if with_c else frames)
-    further = start_run(str(tmp_path / "further"), tiny.preset, changed(config, "evolve", init=begun.uri))
-    assert env_steps(further) == env_steps(begun)  # nobody's twice
+    first = start_run(str(tmp_path / "first"), tiny.preset, config)
+    assert env_steps(first) == (env_steps(tiny) if with_c else frames)
+    further = start_run(str(tmp_path / "further"), tiny.preset, changed(config, "evolve", init=first.uri))
+    assert env_steps(further) == env_steps(first)  # each run counts once
 
 
-def test_the_curve_goes_on_where_the_other_run_s_ended(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
-    """Rollouts are steps, too; of a run made of an agent's file only the end is known."""
-    metrics, frames = (
-        load_models(tiny.config, tiny)[0].manifest().metrics,
-        tiny.stage("collect").manifest().metrics["frames"],
-    )
+def test_the_curve_continues_that_of_the_initial_run(tiny: Run, tmp_path: Path, pool: LocalPool) -> None:
+    """Rollouts count as steps. For a run unpacked from an agent file only the last point is known."""
+    metrics, frames = tiny.need("evolve").metrics, tiny.need("collect").metrics["frames"]
     before = curve(tiny)
     assert before[-1].steps == env_steps(tiny) == frames + metrics["env_steps"]
     assert max(point.score for point in before) == metrics["best_validation"]

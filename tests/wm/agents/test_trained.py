@@ -1,4 +1,4 @@
-"""A trained agent in a file: what ships is what is scored, it loads anywhere, and it plays and dreams alone."""
+"""Agent files: the loaded agent is the exported one, and it plays and dreams without its run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,15 +28,15 @@ def trained(tiny: Run) -> Trained:
     return of_run(tiny)
 
 
-def shipped(trained: Trained, folder: Path, half: bool, decoder: bool = True) -> Trained:
+def exported(trained: Trained, folder: Path, half: bool, decoder: bool = True) -> Trained:
     files = export_agent(trained, half)
     for name, data in zip(("it", "it-decoder"), files if decoder else files[:1], strict=False):
         (folder / f"{name}.safetensors").write_bytes(data)
     return load_agent(str(folder / "it.safetensors"))
 
 
-def test_what_is_loaded_is_what_was_exported(trained: Trained, tmp_path: Path) -> None:
-    loaded = shipped(trained, tmp_path, half=False)
+def test_the_loaded_agent_equals_the_exported_one(trained: Trained, tmp_path: Path) -> None:
+    loaded = exported(trained, tmp_path, half=False)
     assert loaded.config == replace(trained.config, rounds=Rounds(), polish=Polish(), workers=Workers())
     for ours, theirs in ((trained.vision, loaded.vision), (trained.memory, loaded.memory)):
         for name, tensor in ours.state_dict().items():
@@ -46,26 +46,26 @@ def test_what_is_loaded_is_what_was_exported(trained: Trained, tmp_path: Path) -
     np.testing.assert_allclose(loaded.starts.sigma, trained.starts.sigma[:64], rtol=1e-6)
 
 
-def test_half_precision_takes_half_the_room_and_hardly_changes_anything(trained: Trained, tmp_path: Path) -> None:
+def test_half_precision_halves_the_file_and_hardly_changes_actions(trained: Trained, tmp_path: Path) -> None:
     whole, half = (sum(map(len, export_agent(trained, half))) for half in (False, True))
     assert half < 0.55 * whole
-    loaded = shipped(trained, tmp_path, half=True)
+    loaded = exported(trained, tmp_path, half=True)
     frames = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     actions = [one.agent(2).act(frames, np.arange(2)) for one in (trained, loaded)]
     np.testing.assert_allclose(*actions, atol=0.02)
     assert loaded.theta.dtype == np.float64
 
 
-def test_who_only_plays_needs_no_decoder(trained: Trained, tmp_path: Path) -> None:
-    loaded = shipped(trained, tmp_path, half=True, decoder=False)
+def test_playing_needs_no_decoder(trained: Trained, tmp_path: Path) -> None:
+    loaded = exported(trained, tmp_path, half=True, decoder=False)
     assert not loaded.decodes
     frame = np.zeros((1, 64, 64, 3), np.uint8)
     assert loaded.agent().act(frame, np.arange(1)).shape == (1, 3)
     assert replace(loaded, config=trained.config).digest == loaded.digest
 
 
-def test_it_dreams_alone(trained: Trained, tmp_path: Path) -> None:
-    loaded = shipped(trained, tmp_path, half=True)
+def test_it_dreams_without_its_run(trained: Trained, tmp_path: Path) -> None:
+    loaded = exported(trained, tmp_path, half=True)
     dreams = gymnasium.make_vec("wm.dream.env:wm/Dream-v0", num_envs=3, world=loaded.world(steps=5))
     seen, _ = dreams.reset(seed=1)
     assert seen.shape == (3, loaded.controller.features_size)
@@ -77,11 +77,11 @@ def test_it_dreams_alone(trained: Trained, tmp_path: Path) -> None:
 
 def test_an_agent_without_m_does_not_dream(trained: Trained) -> None:
     with pytest.raises(UserError, match="can't dream"):
-        replace(trained, memory=None).world()
+        replace(trained, models=replace(trained.models, memory=None)).world()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not an agent", b'\x08\0\0\0\0\0\0\0{"a":1} '])
-def test_what_is_no_agent_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_without_an_agent_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "it.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -89,7 +89,7 @@ def test_what_is_no_agent_is_refused(tmp_path: Path, content: bytes | None) -> N
         load_agent(str(path))
 
 
-def test_the_card_says_how_it_was_made(tiny: Run) -> None:
+def test_the_card_describes_how_the_agent_was_made(tiny: Run) -> None:
     card = card_of(tiny)
     (run,) = card["runs"]
     assert [made["stage"] for made in run["made"]] == ["collect", "vision", "latents", "memory", "evolve"]
@@ -99,13 +99,13 @@ def test_the_card_says_how_it_was_made(tiny: Run) -> None:
     assert f"{frames + evolution:,}" in text
     evolution = next(line for line in text.splitlines() if line.startswith("| evolve |"))
     assert f"population {TINY.evolve.population}, " in evolution
-    assert "tau" not in evolution  # as it is anyhow
+    assert "tau" not in evolution  # the default
     assert f"torch {torch.__version__}" in text
     hours = sum(made["seconds"] * made["cpus"] for made in run["made"]) / 3600
     assert f"**{hours:.1f} core-hours**" in text
 
 
-def test_steps_count_once_however_many_runs_share_them(tiny: Run, tmp_path: Path) -> None:
+def test_steps_that_runs_share_count_once(tiny: Run, tmp_path: Path) -> None:
     config = replace(TINY, evolve=replace(TINY.evolve, init=tiny.uri, seed=5, generations=1))
     run = start_run(str(tmp_path / "further"), "tiny", config, base=tiny.uri)
     own = evolve(run, LocalPool()).metrics["env_steps"]
@@ -113,8 +113,8 @@ def test_steps_count_once_however_many_runs_share_them(tiny: Run, tmp_path: Path
     assert [len(one["made"]) for one in card_of(run)["runs"]] == [5, 1]
 
 
-def test_a_file_stands_alone_and_tells_nobody_where_runs_lie(tiny: Run, tmp_path: Path) -> None:
-    section = replace(TINY.evolve, init=tiny.uri, init_sigma=0.01, components=3, steps=40, generations=1)
+def test_a_file_is_self_contained_and_contains_no_paths(tiny: Run, tmp_path: Path) -> None:
+    section = replace(TINY.evolve, init=tiny.uri, init_sigma=0.01, components=3, generations=1)
     run = start_run(str(tmp_path / "further"), "tiny", replace(TINY, evolve=section), base=tiny.uri)
     evolve(run, LocalPool())
     file = tmp_path / "it.safetensors"
@@ -125,7 +125,7 @@ def test_a_file_stands_alone_and_tells_nobody_where_runs_lie(tiny: Run, tmp_path
     np.testing.assert_array_equal(of_run(theirs).theta, of_run(run).theta)
 
 
-def test_the_score_is_shown_with_its_worst_tracks(tiny: Run) -> None:
+def test_the_score_lists_the_worst_tracks(tiny: Run) -> None:
     manifest = tiny.stage("score", of=of_run(tiny).digest).manifest()
     text = scored(manifest, "it")
     worst = min(manifest.content["episodes"], key=lambda episode: episode["score"])
@@ -134,6 +134,6 @@ def test_the_score_is_shown_with_its_worst_tracks(tiny: Run) -> None:
     assert f"{manifest.metrics['score']:.1f} ± {manifest.metrics['se']:.1f}" in text
 
 
-def test_no_agent_before_there_is_a_c(copy: Callable[..., Path]) -> None:
+def test_an_agent_needs_a_complete_evolution(copy: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match=r"run `python -m jobs.evolve"):
         of_run(open_existing(str(copy("evolve", "score"))))

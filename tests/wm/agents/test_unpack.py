@@ -1,4 +1,4 @@
-"""A run made of an agent's file: all that the agent was is there, and one can go on from it."""
+"""A run unpacked from an agent file has the whole agent and can be extended."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ def unpacked(shipped: Trained, tmp_path: Path) -> Run:
     return unpack(shipped, str(tmp_path / "unpacked"))
 
 
-def test_it_is_the_agent_that_was_in_the_file(shipped: Trained, unpacked: Run) -> None:
+def test_the_run_has_the_agent_of_the_file(shipped: Trained, unpacked: Run) -> None:
     found = of_run(unpacked)
     for ours, theirs in ((shipped.vision, found.vision), (shipped.memory, found.memory)):
         for name, tensor in ours.state_dict().items():
@@ -43,22 +43,22 @@ def test_it_is_the_agent_that_was_in_the_file(shipped: Trained, unpacked: Run) -
     assert card_of(unpacked) == shipped.card
 
 
-def test_a_decoder_that_did_not_come_is_not_made_up(shipped: Trained, tmp_path: Path) -> None:
+def test_a_missing_decoder_stays_missing(shipped: Trained, tmp_path: Path) -> None:
     run = unpack(replace(shipped, decodes=False), str(tmp_path / "blind"))
     assert not of_run(run).decodes
     assert export_agent(of_run(run), half=True)[1] is None
-    assert "came without V&#x27;s decoder" in run_report(run)
+    assert "agent has no decoder for V" in run_report(run)
 
 
-def test_given_again_it_changes_nothing_and_another_agent_is_refused(shipped: Trained, unpacked: Run) -> None:
+def test_unpacking_again_changes_nothing_and_another_agent_is_refused(shipped: Trained, unpacked: Run) -> None:
     before = unpacked.storage.sizes()
     unpack(shipped, unpacked.uri)
     assert unpacked.storage.sizes() == before
-    with pytest.raises(UserError, match="a place of its own"):
+    with pytest.raises(UserError, match="holds another run: unpack the agent into a new folder"):
         unpack(replace(shipped, digest="another"), unpacked.uri)
 
 
-def test_its_c_evolves_further_and_the_card_goes_on(tiny: Run, unpacked: Run, tmp_path: Path) -> None:
+def test_its_c_evolves_further_and_the_card_continues(tiny: Run, unpacked: Run, tmp_path: Path) -> None:
     config = replace(
         unpacked.config,
         evolve=replace(unpacked.config.evolve, init=unpacked.uri, init_sigma=0.01, generations=1),
@@ -68,11 +68,11 @@ def test_its_c_evolves_further_and_the_card_goes_on(tiny: Run, unpacked: Run, tm
     assert env_steps(run) == env_steps(tiny) + own
     assert [len(part["made"]) for part in card_of(run)["runs"]] == [5, 1]
     drift = np.abs(of_run(run).theta - of_run(unpacked).theta).max()
-    assert 0 < drift < 0.2  # it began there, not at nothing
+    assert 0 < drift < 0.2  # it started there, not at 0
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_it_drives_for_a_round_of_data(tiny: Run, unpacked: Run, tmp_path: Path, frozen: bool) -> None:
+def test_it_collects_for_a_round(tiny: Run, unpacked: Run, tmp_path: Path, frozen: bool) -> None:
     uri, config = unpacked.uri, tiny.config
     config = replace(
         config,
@@ -88,18 +88,18 @@ def test_it_drives_for_a_round_of_data(tiny: Run, unpacked: Run, tmp_path: Path,
     assert env_steps(run) == env_steps(tiny) + collect + evolution
 
 
-def test_the_report_shows_what_there_is(unpacked: Run) -> None:
+def test_the_report_shows_the_existing_stages(unpacked: Run) -> None:
     text = run_report(unpacked)
     assert "In the game." in text
     assert "random frames seen" not in text
 
 
-def test_what_needs_rollouts_says_that_there_are_none(unpacked: Run) -> None:
+def test_stages_that_need_rollouts_report_that_there_are_none(unpacked: Run) -> None:
     config = replace(unpacked.config, memory=replace(unpacked.config.memory, steps=9))
-    with pytest.raises(UserError, match="let it drive"):
-        pipeline(unpacked, LocalPool())
+    with pytest.raises(UserError, match=r"collect some with the agent \(--collect.agent URI\)"):
+        pipeline(start_run(unpacked.uri, unpacked.preset, config), LocalPool())
     section = replace(unpacked.config.evolve, where="dream", dream_starts="any", seed=3)
     config = replace(unpacked.config, evolve=section)
     run = start_run(f"{unpacked.uri}-dream", "tiny", config, base=unpacked.uri)
-    with pytest.raises(UserError, match="dream-starts first"):
+    with pytest.raises(UserError, match=r"use --evolve.dream-starts first"):
         evolve(run, LocalPool())

@@ -1,3 +1,5 @@
+"""The dream as a gymnasium environment: gymnasium's contract, M's steps, automatic resets and outside trainers."""
+
 import warnings
 
 import gymnasium
@@ -13,7 +15,7 @@ from wm.dream.starts import Starts
 from wm.dream.world import World
 from wm.models.memory import MDNRNN, State, sample
 
-torch.set_num_threads(1)  # small work on a busy machine: two threads would wait for each other
+torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
 Z, H, A, CAP = 4, 8, 2, 5
 
@@ -31,21 +33,21 @@ def world(done="never", cap=CAP, **options) -> World:
 
 @pytest.mark.parametrize("sees", ["z", "zh", "zhc"])
 def test_passes_gymnasiums_checker(sees):
-    env = gymnasium.make(ID, world=world("sample", tau=(0.5, 1.5)), sees=sees)
+    env = gymnasium.make(ID, world=world("sample", tau=1.5), sees=sees)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", message=".*observation space m..imum value is.*infinity")  # z has no bound
+        warnings.filterwarnings("ignore", message=".*observation space m..imum value is.*infinity")  # z is unbounded
         check_env(env.unwrapped)
     assert env.observation_space.shape == (Z + H * (len(sees) - 1),)
 
 
 @torch.no_grad()
-def test_steps_as_m_does():
+def test_steps_match_m():
     w = world(tau=0.9)
     env = gymnasium.make(ID, world=w, sees="zhc")
     seen, _ = env.reset(seed=3)
     rng = np.random.default_rng(3)
-    begun, _ = w.begin(rng)
+    begun = w.begin(rng)
     np.testing.assert_array_equal(seen, begun)
     z, state = torch.from_numpy(begun[None, :Z]), w.memory.initial(1)
     env.action_space.seed(1)
@@ -53,7 +55,7 @@ def test_steps_as_m_does():
         u = env.action_space.sample()
         seen, reward, terminated, truncated, _ = env.step(u)
         noise = torch.from_numpy(w.noise(rng, 1))
-        a = torch.tensor([[u[0], (u[1] + 1) / 2]])  # this game's actions, whose squash has a tanh in it
+        a = torch.tensor([[u[0], (u[1] + 1) / 2]])  # this game's actions; its squash contains a tanh
         state = w.memory.advance(z, a, State(*state))
         expected = w.memory.predict(state.h)
         z = sample(expected, 0.9, noise[:, :Z], noise[:, -Z:])
@@ -63,7 +65,7 @@ def test_steps_as_m_does():
 
 
 @pytest.mark.parametrize("mode", [None, "sync", "async"])
-def test_many_at_once(mode):
+def test_many_dreams_step_together(mode):
     envs = gymnasium.make_vec("wm.dream.env:" + ID, num_envs=3, vectorization_mode=mode, world=world())
     assert isinstance(envs, DreamVectorEnv) == (mode is None)
     seen, _ = envs.reset(seed=1)
@@ -75,7 +77,7 @@ def test_many_at_once(mode):
     envs.close()
 
 
-def test_many_are_as_random_as_their_seed():
+def test_dreams_are_a_function_of_the_seed():
     def trace(seed):
         envs = gymnasium.make_vec(ID, num_envs=4, world=world("sample"))
         envs.action_space.seed(1)
@@ -88,7 +90,7 @@ def test_many_are_as_random_as_their_seed():
     assert len(np.unique(trace(1)[0], axis=0)) == 4
 
 
-def test_begins_anew_in_the_step_after():
+def test_next_step_autoreset_restarts_in_the_step_after_the_end():
     envs = gymnasium.make_vec(ID, num_envs=2, world=world())
     assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     envs.reset(seed=1)
@@ -101,10 +103,10 @@ def test_begins_anew_in_the_step_after():
             assert reward.all()
         seen, reward, terminated, truncated, _ = envs.step(np.ones((2, A)))
         assert not (terminated | truncated | (reward != 0)).any()
-        assert not seen[:, Z:].any()  # M has forgotten
+        assert not seen[:, Z:].any()  # M's state was reset
 
 
-def test_begins_anew_in_the_same_step_if_asked():
+def test_same_step_autoreset_restarts_in_the_last_step():
     envs = gymnasium.make_vec(ID, num_envs=3, world=world("sample", 20), autoreset=AutoresetMode.SAME_STEP)
     assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     envs.reset(seed=1)
@@ -124,7 +126,7 @@ def test_begins_anew_in_the_same_step_if_asked():
     assert ends > 10
 
 
-def test_ms_done_terminates():
+def test_a_predicted_done_terminates():
     w = world("threshold")
     w.heads[0][-1] = 50
     envs = DreamVectorEnv(2, world=w)
@@ -134,10 +136,10 @@ def test_ms_done_terminates():
     assert not truncated.any()
 
 
-def test_a_lap_that_is_done_terminates():
-    """Its length is that of a dream that only counts, and the next one counts from nothing."""
+def test_a_finished_lap_terminates():
+    """The next dream counts its rewards from 0."""
     w = world(cap=100, lap=2.0, step_price=0.25)
-    w.heads[0][3 * 3 * Z] += 0.1  # a reward that adds up
+    w.heads[0][3 * 3 * Z] += 0.1  # so that rewards add up to a lap
     envs = DreamVectorEnv(3, world=w)
     envs.reset(seed=1)
     earned, laps = np.zeros(3), 0
@@ -151,23 +153,23 @@ def test_a_lap_that_is_done_terminates():
     assert laps > 6
 
 
-def test_actions_at_the_edge_are_legal():
+def test_actions_at_the_bounds_are_finite():
     env = DreamEnv(world=world())
     env.reset(seed=1)
     for u in (-1, 1):
         assert np.isfinite(env.step(np.full(A, u))[0]).all()
-        a = env.dreams.sleepers.a[0].numpy()
+        a = env.dreams.batch.a[0].numpy()
         np.testing.assert_allclose(a, [u, (u + 1) / 2], atol=1e-5)
 
 
-def test_what_it_cannot_do_is_said_at_once():
+def test_unsupported_options_are_refused():
     with pytest.raises(ValueError, match="render"):
         DreamVectorEnv(2, world=world(), render_mode="rgb_array")
     with pytest.raises(ValueError, match="autoreset"):
         DreamVectorEnv(2, world=world(), autoreset=AutoresetMode.DISABLED)
 
 
-def test_others_can_train_in_it():
+def test_stable_baselines_trains_in_it():
     baselines = pytest.importorskip("stable_baselines3")
     from stable_baselines3.common.env_checker import check_env
 

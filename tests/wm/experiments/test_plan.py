@@ -1,4 +1,4 @@
-"""Plans: more machines take less time, more work more; rates come from what was measured."""
+"""Plans: more machines take less time, more work takes more, and measured rates replace the defaults."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def test_more_workers_take_less_time_until_units_run_out() -> None:
     assert many == pytest.approx(most, rel=0.05)  # 1,024 episodes in units of 4
 
 
-def test_a_gpu_helps_those_who_train() -> None:
+def test_a_gpu_speeds_up_training_only() -> None:
     without, with_one = seconds(PAPER, 64), seconds(PAPER, 64, 1)
     assert with_one["vision"] < without["vision"] / 10
     assert with_one["evolve"] == without["evolve"]
@@ -38,13 +38,13 @@ def test_the_dream_is_faster_than_the_game() -> None:
     assert seconds(dream)["evolve"] < seconds()["evolve"] / 5
 
 
-def test_measured_rates_take_the_place_of_the_references() -> None:
+def test_measured_rates_replace_the_defaults() -> None:
     rates = rates_of({"training V, 2 threads": 1.0, "something else": 5.0})
     assert rates == replace(Rates(), vision=1.0)
     assert seconds(rates=rates)["vision"] > 100 * seconds()["vision"]
 
 
-def test_doom_s_random_episodes_are_short_and_its_pictures_slow() -> None:
+def test_random_episodes_of_doom_are_short_and_its_rendering_slow() -> None:
     doom = PRESETS["doom-small"]
     stages = {stage.stage: stage for stage in estimate(doom, 2, 0, Rates())}
     assert stages["collect"].work == f"{285 * doom.collect.episodes:,} frames"
@@ -52,24 +52,26 @@ def test_doom_s_random_episodes_are_short_and_its_pictures_slow() -> None:
     assert stages["score"].seconds < 900
 
 
-def test_rounds_add_up() -> None:
-    """Each further one encodes more, since V sees all rollouts anew, and only the last one is scored."""
+def test_later_rounds_encode_more_and_only_the_last_is_scored() -> None:
+    """A new V encodes all rollouts again, a frozen V only the new ones."""
     dream = PRESETS["car-racing-dream"]
     first, *more = ({one.stage: one.seconds for one in row} for row in estimate_rounds(dream, 3, 2, 0, Rates()))
     assert first["vision"] == seconds(dream)["vision"] > more[0]["vision"]
     assert first["latents"] < more[0]["latents"] < more[1]["latents"]
     assert ["score" in row for row in (first, *more)] == [False, False, True]
-    frozen = replace(dream, rounds=replace(dream.rounds, vision_steps=0))
+    overrides = dream.rounds.overrides | {"vision.frozen": True}
+    frozen = replace(dream, rounds=replace(dream.rounds, overrides=overrides))
     _, second = ({one.stage: one.seconds for one in row} for row in estimate_rounds(frozen, 2, 2, 0, Rates()))
     assert "vision" not in second
     assert second["latents"] < more[0]["latents"]
 
 
-def test_polishing_comes_after_the_rounds_and_is_what_is_scored() -> None:
+def test_polishing_follows_the_rounds_and_is_scored() -> None:
     config = PRESETS["car-racing-best"]
     rounds = estimate_rounds(replace(config, polish=Polish()), 2, 2, 0, Rates())
     *before, last = estimate_rounds(config, 2, 2, 0, Rates())
     assert before == [rounds[0], rounds[1][:-1]]
     assert [one.stage for one in last] == ["evolve", "score"]
-    episodes = config.polish.generations * config.polish.population * config.polish.episodes
+    polish = config.polish.overrides
+    episodes = polish["evolve.generations"] * polish["evolve.population"] * polish["evolve.episodes"]
     assert last[0].work.startswith(f"{600 * episodes:,} steps in the real game")

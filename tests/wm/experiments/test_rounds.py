@@ -1,10 +1,11 @@
-"""Rounds: each builds on the one before, any of them may be cut off, and more may follow."""
+"""Rounds: each builds on the one before, can be interrupted at any time, and more can follow."""
 
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,14 +28,20 @@ from wm.stages.warm_start import first_distribution
 TINY = PRESETS["tiny"]
 TWO = replace(
     TINY,
-    memory=replace(TINY.memory, held_out=5),  # one of each round's
+    memory=replace(TINY.memory, held_out=5),  # one episode of each round
     score=replace(TINY.score, episodes=1),
-    rounds=Rounds(count=2, episodes=2, vision_steps=3, memory_steps=3, generations=2, refit=True),
 )
-WORDS = (
-    "--memory.held-out 5 --score.episodes 1 --rounds.episodes 2"
-    " --rounds.vision-steps 3 --rounds.memory-steps 3 --rounds.generations 2"
-)
+WORDS = "--memory.held-out 5 --score.episodes 1"
+POLISH = {
+    "evolve.generations": 2,
+    "evolve.components": 3,
+    "evolve.population": 5,
+    "evolve.episodes": 1,
+    "evolve.cut": 50.0,
+    "evolve.hardness": 0.1,
+    "evolve.init-sigma": 0.011,
+    "evolve.covariance": "full",
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +51,14 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def begun_like(two: Run, folder: Path, config: Config) -> Run:
-    """A run with another config that has the same first round, complete but for its score."""
+def later_rounds(config: Config, **fields: Any) -> Config:
+    """The config with other overrides for the rounds after the first; __ stands for a dot, _ for a dash."""
+    changed = {name.replace("__", ".").replace("_", "-"): value for name, value in fields.items()}
+    return replace(config, rounds=replace(config.rounds, overrides=config.rounds.overrides | changed))
+
+
+def with_first_round(two: Run, folder: Path, config: Config) -> Run:
+    """A run with another config and the same first round, complete except for its score."""
     shutil.copytree(Path(two.uri, "round-000"), folder / "round-000", ignore=shutil.ignore_patterns("score"))
     return start_run(str(folder), "tiny", config)
 
@@ -63,18 +76,16 @@ def test_each_round_builds_on_the_one_before(two: Run) -> None:
     assert list(second["nll"]) == ["round-000", "round-001"]
     assert first["nll_before"] == first["nll"]["round-000"]
     assert second["nll_before"] not in (second["nll"]["round-001"], first["nll_before"])
-    made = later.stage("vision").manifest()
-    latents = later.stage("latents", of=made.digest).manifest()
-    assert latents.metrics["frames"] > later.stage("collect").manifest().metrics["frames"]
-    assert len(list(Path(two.uri).glob("round-*/score/*/manifest-*.json"))) == 1  # test tracks judge one agent alone
+    assert later.need("latents").metrics["frames"] > later.need("collect").metrics["frames"]
+    assert len(list(Path(two.uri).glob("round-*/score/*/manifest-*.json"))) == 1  # only one agent is scored
 
 
-def test_each_round_says_how_dreams_and_coverage_are(two: Run) -> None:
+def test_each_round_records_dreams_and_coverage(two: Run) -> None:
     first, second = table(two)
     for row in (first, second):
         assert np.isfinite([row["dream"]["mean"], row["dream"]["se"]]).all()
         assert {"cells", "cells_entropy", "tiles", "track_share", "speed", "speed_entropy"} <= set(row["coverage"])
-    assert first["coverage"]["frames"] == 4 * 5  # every eighth of the frames that this round collected itself
+    assert first["coverage"]["frames"] == 4 * 5  # every eighth frame that this round collected
 
 
 def test_a_report_and_the_status_show_rounds(
@@ -82,7 +93,7 @@ def test_a_report_and_the_status_show_rounds(
 ) -> None:
     monkeypatch.setattr(results, "FILM_STEPS", 10)
     run = tmp_path / "two"
-    shutil.copytree(two.uri, run)  # its rounds still name the first one's place
+    shutil.copytree(two.uri, run)  # its rounds still refer to the original
     shown = run_report(open_existing(str(run)))
     for part in ("Round by round", "What M foresees", "What was visited", "jobs.iterate tiny", "In the game"):
         assert part in shown
@@ -101,72 +112,77 @@ def test_a_report_and_the_status_show_rounds(
     assert half.summary["next"] == f"python -m jobs.iterate --run {run}"
 
 
-def test_a_round_without_room_is_refused_before_it_begins(two: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = open_round(TWO, two, 1)
+def test_a_round_without_disk_space_is_refused_before_it_starts(two: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = open_round(two, 1)
     monkeypatch.setattr(part.storage, "free", lambda: 1000)
-    with pytest.raises(UserError, match=r"latents needs about .* make room"):
+    with pytest.raises(UserError, match=r"latents needs about .* free some space"):
         part.tell(Progress("latents", 0, 2, "shards"))
 
 
-def test_the_first_round_is_the_same_with_curiosity_and_the_next_one_is_not(two: Run) -> None:
+def test_curiosity_affects_later_rounds_only(two: Run) -> None:
     curious = replace(TWO, collect=replace(TWO.collect, curiosity=0.5))
     first, second = (round_config(curious, two.uri, number) for number in (0, 1))
     assert first == round_config(TWO, two.uri, 0)
     assert second.collect.curiosity == 0.5
 
 
-def test_c_looks_as_far_around_as_is_said_once_a_round_begins(two: Run) -> None:
-    wide = replace(TWO, rounds=replace(TWO.rounds, sigma=0.07))
+def test_rounds_can_start_with_their_own_sigma(two: Run) -> None:
+    wide = later_rounds(TWO, evolve__init_sigma=0.07)
     first, second = (round_config(wide, two.uri, number).check().evolve for number in (0, 1))
     assert (first.init_sigma, second.init_sigma) == (0, 0.07)
     assert round_config(TWO, two.uri, 1).evolve.init_sigma == 0
 
 
-def test_each_round_learns_of_the_landscape_as_is_said_for_it() -> None:
-    """A diagonal covariance finds a C that drives, a full one leads on from there; who begins anew each time finds."""
+def test_rounds_can_use_another_covariance() -> None:
+    """A diagonal covariance is faster from scratch, a full one better afterwards."""
     best = PRESETS["car-racing-best"]
     best = replace(best, evolve=replace(best.evolve, covariance="diagonal"))
     first, second = (round_config(best, "runs/it", number) for number in (0, 1))
     polished = polish_config(best, first, "runs/it/round-000")
     assert [one.evolve.covariance for one in (first, second, polished)] == ["diagonal", "full", "full"]
-    fresh = replace(best, rounds=replace(best.rounds, sigma=0.0, fresh=True)).check()
-    assert round_config(fresh, "runs/it", 1).evolve.covariance == "diagonal"
+    diagonal = later_rounds(best, evolve__covariance="diagonal")
+    assert round_config(diagonal, "runs/it", 1).evolve.covariance == "diagonal"
 
 
-def test_c_is_fitted_to_the_next_round_s_v_and_m(two: Run) -> None:
+def test_fresh_rounds_start_c_from_scratch() -> None:
+    fresh = later_rounds(TWO, evolve__refit=False)
+    fresh = replace(fresh, rounds=replace(fresh.rounds, fresh=True)).check()
+    second = round_config(fresh, "runs/it", 1).check()
+    assert (second.evolve.init, second.vision.init) == ("", "runs/it/round-000")
+
+
+def test_c_is_fitted_to_the_v_and_m_of_the_next_round(two: Run) -> None:
     first, second = (open_existing(f"{two.uri}/round-00{number}") for number in (0, 1))
     assert not first.config.evolve.refit
     assert second.config.evolve.refit
     before, now = of_run(first), of_run(second)
     assert before.memory is not None
-    fitted = first_distribution(second.config, second, now.vision, now.memory)[0].mean
+    fitted = first_distribution(second, now.game, now.models)[0].mean
     assert 0 < np.abs(fitted - before.theta).max() < 1
 
 
-def test_the_best_round_s_c_is_polished_with_v_and_m_as_they_are(
-    two: Run, job: Callable[..., Job], tmp_path: Path
-) -> None:
-    polish = Polish(generations=2, components=3, population=5, episodes=1, cut=50.0, hardness=0.1)
-    config = replace(TWO, polish=polish)
+def test_polishing_continues_the_c_of_the_best_round(two: Run, job: Callable[..., Job], tmp_path: Path) -> None:
+    config = replace(TWO, polish=Polish(overrides=POLISH))
     assert [round_config(config, two.uri, number) for number in (0, 1)] == [
         round_config(TWO, two.uri, number) for number in (0, 1)
     ]
-    run, folder = begun_like(two, tmp_path, config), tmp_path
+    run, folder = with_first_round(two, tmp_path, config), tmp_path
     assert not is_complete(run)
     iterate(run, LocalPool())
     *rounds, last = table(run)
     best = best_of(rounds)
     part = open_existing(f"{folder}/round-00{best}-polished")
     assert (last["round"], last["polished"], [row["polished"] for row in rounds]) == (best, True, [False] * 2)
-    told = part.config.evolve
-    assert (told.components, told.cut, told.hardness, told.population, told.episodes) == (3, 50.0, 0.1, 5, 1)
-    assert told.init == part.base.uri == f"{folder}/round-00{best}"
-    assert not (folder / f"round-00{best}-polished" / "vision").exists()  # it took over what there was
+    evolve = part.config.evolve
+    assert (evolve.components, evolve.cut, evolve.hardness) == (3, 50.0, 0.1)
+    assert (evolve.population, evolve.episodes, evolve.init_sigma) == (5, 1, 0.011)
+    assert evolve.init == part.base.uri == f"{folder}/round-00{best}"
+    assert not (folder / f"round-00{best}-polished" / "vision").exists()  # V is that of the round
     assert is_complete(run)
     assert last["env_steps"] > rounds[best]["env_steps"]
     assert f"{best}, polished" in run_report(run)
     before = last
-    further = replace(config, polish=replace(polish, generations=3))
+    further = replace(config, polish=Polish(overrides=POLISH | {"evolve.generations": 3}))
     assert not is_complete(start_run(run.uri, "tiny", further))
     iterate(start_run(run.uri, "tiny", further), LocalPool())
     assert table(run)[:2] == rounds
@@ -176,46 +192,47 @@ def test_the_best_round_s_c_is_polished_with_v_and_m_as_they_are(
     assert [row["state"] for row in shown.summary["rounds"]] == ["complete"] * 3
 
 
-def test_what_can_t_be_polished_is_refused_before_the_first_round(two: Run, tmp_path: Path) -> None:
-    config = replace(TWO, evolve=replace(TWO.evolve, scaled=True), polish=Polish(generations=2))
+def test_a_config_that_can_not_be_polished_is_refused_before_the_first_round(two: Run, tmp_path: Path) -> None:
+    config = replace(TWO, evolve=replace(TWO.evolve, scaled=True), polish=Polish(overrides=POLISH))
     with pytest.raises(UserError, match=r"evolve\.scaled"):
-        iterate(begun_like(two, tmp_path, config), LocalPool())
+        iterate(with_first_round(two, tmp_path, config), LocalPool())
 
 
-def test_m_goes_on_at_the_rate_that_is_said(two: Run) -> None:
-    usual, slow = TWO.memory.learning_rate, replace(TWO, rounds=replace(TWO.rounds, memory_learning_rate=0.0002))
+def test_rounds_can_use_another_learning_rate_of_m(two: Run) -> None:
+    usual, slow = TWO.memory.learning_rate, later_rounds(TWO, memory__learning_rate=0.0002)
     assert [round_config(slow, two.uri, number).memory.learning_rate for number in (0, 1)] == [usual, 0.0002]
     assert round_config(TWO, two.uri, 1).memory.learning_rate == usual
 
 
-def test_more_rounds_may_follow_and_the_last_one_be_taken_further(two: Run) -> None:
+def test_rounds_can_be_added_and_the_last_one_extended(two: Run) -> None:
     before = table(two)
     more = replace(TWO, rounds=replace(TWO.rounds, count=3))
     iterate(start_run(two.uri, "tiny", more), LocalPool())
     three = table(two)
     assert three[:2] == before
-    further = replace(more, rounds=replace(more.rounds, generations=3))
+    further = later_rounds(more, evolve__generations=3)
     iterate(start_run(two.uri, "tiny", further), LocalPool())
     assert table(two)[:2] == before
     assert table(two)[2]["env_steps"] > three[2]["env_steps"]
 
 
-def test_a_frozen_v_stays_as_it_is_and_what_it_saw_is_taken_over(
+def test_a_frozen_v_is_unchanged_and_its_latents_are_copied(
     two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, taken = [], []
-    encoding, take_over = EncodeWork._encode, EncodeWork._take_over
-    monkeypatch.setattr(EncodeWork, "_encode", lambda self, *a: encoded.append(self.uri) or encoding(self, *a))
-    monkeypatch.setattr(EncodeWork, "_take_over", lambda self, unit: taken.append(unit) or take_over(self, unit))
-    still = replace(TWO, rounds=replace(TWO.rounds, vision_steps=0))
-    run = begun_like(two, tmp_path, still)
+    encoded, copied = [], []
+    make, copy = EncodeWork._make, EncodeWork._copy
+    monkeypatch.setattr(EncodeWork, "_make", lambda self, *a: encoded.append(self.uri) or make(self, *a))
+    monkeypatch.setattr(EncodeWork, "_copy", lambda self, unit: copied.append(unit) or copy(self, unit))
+    frozen = later_rounds(TWO, vision__frozen=True)
+    run = with_first_round(two, tmp_path, frozen)
     iterate(run, LocalPool())
     digests = {open_existing(f"{run.uri}/round-00{number}").stage("vision").manifest().digest for number in (0, 1)}
     assert len(digests) == 1
     first, second = (open_existing(f"{run.uri}/round-00{number}") for number in (0, 1))
-    assert (encoded.count(first.uri), encoded.count(second.uri)) == (0, TWO.rounds.episodes)
-    assert taken == list(range(TWO.collect.episodes // TWO.collect.unit_episodes))
-    latents = [part.need("latents", of=digests.copy().pop()) for part in (first, second)]
+    episodes = TWO.rounds.overrides["collect.episodes"]
+    assert (encoded.count(first.uri), encoded.count(second.uri)) == (0, episodes // second.config.collect.unit_episodes)
+    assert copied == list(range(TWO.collect.episodes // TWO.collect.unit_episodes))
+    latents = [part.need("latents") for part in (first, second)]
     before, after = ([shard["sha256"] for shard in made.content["shards"]] for made in latents)
     assert after[: len(before)] == before
     starts = [unpack(made.read(made.content["starts"]))[0]["mu"] for made in latents]
@@ -224,15 +241,15 @@ def test_a_frozen_v_stays_as_it_is_and_what_it_saw_is_taken_over(
 
 
 @pytest.mark.parametrize("limit", [{"target": -500.0}, {"env_steps": 1}])
-def test_enough_is_enough(limit: dict, two: Run, tmp_path: Path) -> None:
+def test_rounds_stop_at_the_target_or_the_step_budget(limit: dict, two: Run, tmp_path: Path) -> None:
     config = replace(TWO, rounds=replace(TWO.rounds, **limit))
-    run = begun_like(two, tmp_path, config)
+    run = with_first_round(two, tmp_path, config)
     iterate(run, LocalPool())
     assert len(table(run)) == 1
 
 
 @pytest.mark.slow
-def test_a_driver_killed_in_any_round_leaves_no_trace(two: Run, job: Callable[..., Job], tmp_path: Path) -> None:
+def test_kills_in_any_round_leave_no_trace(two: Run, job: Callable[..., Job], tmp_path: Path) -> None:
     words = ("tiny", "--run", tmp_path / "run", "--rounds", 2, *WORDS.split(), "--local")
     for reached in ("round-000/vision/checkpoints", "round-001/collect", "round-001/evolve"):
         folder = tmp_path / "run" / reached
@@ -241,18 +258,27 @@ def test_a_driver_killed_in_any_round_leaves_no_trace(two: Run, job: Callable[..
     assert table(open_existing(str(tmp_path / "run"))) == table(two)[:2]
 
 
-def test_wrong_numbers_are_refused() -> None:
+def test_wrong_values_are_refused() -> None:
     with pytest.raises(UserError, match=r"rounds\.count"):
         replace(TINY, rounds=Rounds(count=0)).check()
-    with pytest.raises(UserError, match="vision-steps"):
-        replace(TINY, rounds=Rounds(vision_steps=-1)).check()
-    with pytest.raises(UserError, match=r"rounds\.fresh"):
-        replace(TINY, rounds=Rounds(sigma=0.1, fresh=True)).check()
-    with pytest.raises(UserError, match=r"rounds\.fresh"):
-        replace(TINY, rounds=Rounds(refit=True, fresh=True)).check()
-    with pytest.raises(UserError, match=r"polish\.generations"):
-        replace(TINY, polish=Polish(generations=-1)).check()
-    with pytest.raises(UserError, match=r"polish\.components"):
-        replace(TINY, polish=Polish(components=0)).check()
+    with pytest.raises(UserError, match=r"vision\.stepps"):
+        later_rounds(TINY, vision__stepps=1).check()
+    for overrides in ({"evolve.init-sigma": 0.1}, {"evolve.refit": True}):
+        with pytest.raises(UserError, match=r"rounds\.fresh"):
+            replace(TINY, rounds=Rounds(overrides=overrides, fresh=True)).check()
+    with pytest.raises(UserError, match=r"polish\.evolve\.generations"):
+        replace(TINY, polish=Polish(overrides={"evolve.generations": -1})).check()
     with pytest.raises(UserError, match=r"vision\.init"):
         replace(TINY, vision=replace(TINY.vision, frozen=True)).check()
+
+
+def test_wrong_values_of_later_rounds_are_refused_before_the_first_round(tmp_path: Path) -> None:
+    wrong = (
+        (later_rounds(TINY, vision__steps=-1), r"vision\.steps"),
+        (replace(TINY, polish=Polish(overrides=POLISH | {"evolve.components": -1})), r"evolve\.components"),
+    )
+    for number, (config, field) in enumerate(wrong):
+        run = start_run(str(tmp_path / str(number)), "tiny", config)
+        with pytest.raises(UserError, match=field):
+            iterate(run, LocalPool())
+        assert list(run.storage.sizes()) == ["config.json"]

@@ -1,3 +1,5 @@
+"""The agent of V, M and C: a batch of episodes matches the paper's loop for each of them."""
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,10 @@ from wm.models.controller import Controller
 from wm.models.memory import MDNRNN, State
 from wm.models.vision import VAE
 
-torch.set_num_threads(1)  # small work on a busy machine: two threads would wait for each other
+torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
 Z, H, A, STEPS = 6, 10, 2, 7
-LENGTHS = [7, 3, 5, 1, 7]  # of the five episodes
+LENGTHS = [7, 3, 5, 1, 7]  # of five episodes
 OWNER = [1, 0, 1, 2, 0]
 
 
@@ -38,7 +40,7 @@ def thetas(controller):
 
 
 def drive(agent, seen, lengths=LENGTHS):
-    """Actions (T, E, A), NaN where an episode had ended."""
+    """Actions (T, E, A), NaN after the end of an episode."""
     actions = np.full((STEPS, len(lengths), A), np.nan, np.float32)
     for step in range(STEPS):
         live = np.flatnonzero(np.array(lengths) > step)
@@ -47,7 +49,7 @@ def drive(agent, seen, lengths=LENGTHS):
 
 
 @torch.no_grad()
-def plainly(vision, m, controller, theta, seen):
+def paper_loop(vision, m, controller, theta, seen):
     """The paper's loop for one episode and one candidate, frame by frame."""
     state = State(torch.zeros(1, H), torch.zeros(1, H))
     actions = []
@@ -63,18 +65,18 @@ def plainly(vision, m, controller, theta, seen):
 
 @pytest.mark.parametrize("inputs", ["z", "zh", "zhc"])
 @pytest.mark.parametrize("previous_done", [False, True])
-def test_drives_as_the_plain_loop_of_each_episode_does(vision, inputs, previous_done):
+def test_a_batch_matches_the_papers_loop_for_each_episode(vision, inputs, previous_done):
     m, controller = memory(previous_done=previous_done), Controller(inputs, Z, H, A, bias=not previous_done)
     theta, seen = thetas(controller), frames()
     actions = drive(Agent(vision, m, controller, theta, OWNER, squash), seen)
     for episode, length in enumerate(LENGTHS):
-        expected = plainly(vision, m, controller, theta[OWNER[episode]], seen[:length, episode])
+        expected = paper_loop(vision, m, controller, theta[OWNER[episode]], seen[:length, episode])
         np.testing.assert_allclose(actions[:length, episode], expected, atol=2e-5)
         assert np.isnan(actions[length:, episode]).all()
     assert np.nanstd(actions) > 0.1
 
 
-def test_needs_no_memory_where_c_sees_only_z(vision):
+def test_needs_no_memory_if_c_only_sees_z(vision):
     controller = Controller("z", Z, H, A, layer=4)
     theta, seen = thetas(controller), frames()
     alone = drive(Agent(vision, None, controller, theta, OWNER, squash), seen)
@@ -85,7 +87,7 @@ def test_needs_no_memory_where_c_sees_only_z(vision):
 
 
 @pytest.mark.parametrize(("latent", "noise"), [("mu", 0.0), ("z", 0.0), ("mu", 0.5), ("z", 0.5)])
-def test_the_same_arguments_give_the_same_bits(vision, latent, noise):
+def test_actions_are_a_function_of_the_arguments(vision, latent, noise):
     controller = Controller("zh", Z, H, A)
     theta, seen = thetas(controller), frames()
 
@@ -98,7 +100,7 @@ def test_the_same_arguments_give_the_same_bits(vision, latent, noise):
     assert random == (not np.allclose(actions(1), actions(2), equal_nan=True, atol=1e-3))
 
 
-def test_noise_does_not_depend_on_who_is_still_alive(vision):
+def test_noise_does_not_depend_on_which_episodes_are_live(vision):
     controller = Controller("zh", Z, H, A)
     theta, seen = thetas(controller), frames()
 
@@ -106,12 +108,12 @@ def test_noise_does_not_depend_on_who_is_still_alive(vision):
         agent = Agent(vision, memory(), controller, theta, OWNER, squash, latent="z", noise=[0.3] * 5, seed=5)
         return drive(agent, seen, lengths)
 
-    few, all_of_them = actions([7, 1, 2, 1, 7]), actions([7] * 5)
+    few, complete = actions([7, 1, 2, 1, 7]), actions([7] * 5)
     for episode in (0, 4):
-        np.testing.assert_allclose(few[:, episode], all_of_them[:, episode], atol=2e-5)
+        np.testing.assert_allclose(few[:, episode], complete[:, episode], atol=2e-5)
 
 
-def test_draws_z_from_what_v_says_and_noise_from_a_gaussian(vision):
+def test_z_has_vs_moments_and_noise_the_given_deviation(vision):
     controller, count = Controller("z", Z, 0, 1, bias=True), 400
     frame = frames()[0, :1].repeat(count, axis=0)
     mu, logvar = (x[0].detach().numpy() for x in vision.encode(torch.from_numpy(frame[:1])))
@@ -125,7 +127,7 @@ def test_draws_z_from_what_v_says_and_noise_from_a_gaussian(vision):
     assert actions.std() == pytest.approx(0.7, rel=0.2)
 
 
-def test_shows_what_it_saw_did_and_remembers(vision):
+def test_exposes_z_actions_and_the_state_of_m(vision):
     m, controller = memory(), Controller("zh", Z, H, A)
     seen = frames()[0]
     agent = Agent(vision, m, controller, thetas(controller), OWNER, squash)
@@ -135,12 +137,12 @@ def test_shows_what_it_saw_did_and_remembers(vision):
     torch.testing.assert_close(agent.z[2], vision.encode(torch.from_numpy(seen[2:3]))[0][0].detach(), atol=1e-5, rtol=0)
     zeros = State(torch.zeros(1, H), torch.zeros(1, H))
     torch.testing.assert_close(agent.state.h[2:3], m.advance(agent.z[2:3], agent.a[2:3], zeros).h, atol=1e-6, rtol=0)
-    for episode in (1, 3, 4):  # who didn't play is left alone
+    for episode in (1, 3, 4):  # episodes without a frame keep their state
         assert not agent.state.h[episode].any()
         assert not agent.z[episode].any()
 
 
-def test_half_precision_is_vs_own_and_close(vision):
+def test_vs_half_precision_is_close_to_full_precision(vision):
     controller = Controller("zh", Z, H, A)
     theta, seen = thetas(controller) * 0.1, frames()
     full = drive(Agent(vision, memory(), controller, theta, OWNER, squash), seen)
@@ -150,7 +152,7 @@ def test_half_precision_is_vs_own_and_close(vision):
     assert np.nanmax(np.abs(half - full)) > 0
 
 
-def test_rooms_are_few_and_fit():
+def test_batches_are_padded_to_few_sizes():
     sizes = {padded_size(rows) for rows in range(1, 1025)}
     assert len(sizes) <= 18
     assert all(rows <= padded_size(rows) <= max(4, 2 * rows) for rows in range(1, 1025))

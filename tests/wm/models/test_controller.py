@@ -1,3 +1,5 @@
+"""C: its sizes, actions of a whole population, and the scales and directions of the search."""
+
 import math
 import pickle
 
@@ -7,7 +9,7 @@ import torch
 
 from wm.models.controller import Controller
 
-torch.set_num_threads(1)  # small work on a busy machine: two threads would wait for each other
+torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
 SHAPES = [
     Controller("zh", z=32, hidden=256, actions=3),
@@ -26,12 +28,12 @@ def candidates(controller: Controller, population: int) -> np.ndarray:
     ("controller", "size"),
     list(zip(SHAPES, [867, 1088, 99, 40 * 32 + 40 + 3 * 40 + 3, 5 * 7 + 2 * 5], strict=True)),
 )
-def test_has_as_many_parameters_as_in_the_paper(controller, size):
+def test_sizes_are_the_papers(controller, size):
     assert controller.size == size
 
 
 @pytest.mark.parametrize("controller", SHAPES)
-def test_a_scale_makes_all_that_it_sees_count_alike(controller):
+def test_the_scale_gives_all_inputs_the_same_weight(controller):
     sizes = 10 ** np.random.default_rng(3).uniform(-2, 2, controller.features_size)
     first, *others = controller.weights(torch.from_numpy(controller.scale(sizes)))
     counts = first.numpy() * sizes  # (out, F)
@@ -43,7 +45,7 @@ def test_a_scale_makes_all_that_it_sees_count_alike(controller):
 
 
 @pytest.mark.parametrize("controller", [one for one in SHAPES if not one.layer])
-def test_directions_move_one_action_by_one_component_and_leave_the_mean_alone(controller):
+def test_each_direction_moves_one_action_by_one_component_and_keeps_the_mean(controller):
     random = np.random.default_rng(3)
     components, mean = (
         random.standard_normal((2, controller.features_size)),
@@ -64,7 +66,7 @@ def test_directions_move_one_action_by_one_component_and_leave_the_mean_alone(co
 
 
 @pytest.mark.parametrize("controller", SHAPES)
-def test_a_population_acts_as_each_candidate_does_by_plain_arithmetic(controller):
+def test_the_actions_of_a_population_match_numpy(controller):
     population, episodes = 6, 4
     thetas = candidates(controller, population) * 0.3
     features = torch.randn(population, episodes, controller.features_size, generator=torch.manual_seed(2))
@@ -87,7 +89,7 @@ def test_a_population_acts_as_each_candidate_does_by_plain_arithmetic(controller
 
 
 @pytest.mark.parametrize("controller", SHAPES)
-def test_rows_of_any_owner_act_as_in_the_population(controller):
+def test_rows_of_other_owners_act_as_in_the_population(controller):
     theta = controller.tensor(candidates(controller, 5))
     features = torch.randn(5, 3, controller.features_size)
     together = controller.act(theta, features)
@@ -98,7 +100,7 @@ def test_rows_of_any_owner_act_as_in_the_population(controller):
 
 
 @pytest.mark.parametrize("controller", SHAPES)
-def test_weights_are_views_of_theta_and_cover_all_of_it(controller):
+def test_weights_are_views_that_cover_theta(controller):
     theta = torch.arange(2 * controller.size, dtype=torch.float64).view(2, -1)
     weights = controller.weights(theta)
     assert [tuple(w.shape[1:]) for w in weights] == list(controller.shapes)
@@ -108,7 +110,7 @@ def test_weights_are_views_of_theta_and_cover_all_of_it(controller):
     assert (theta[0] >= 0).all()
 
 
-def test_theta_is_rounded_once_to_the_nearest_fp32():
+def test_theta_is_rounded_to_the_nearest_fp32():
     controller = Controller("z", z=2, hidden=0, actions=1)
     theta = np.array([0.1, 1 + 2**-40, -1e-3])
     tensor = controller.tensor(theta)
@@ -117,7 +119,7 @@ def test_theta_is_rounded_once_to_the_nearest_fp32():
     np.testing.assert_array_equal(tensor[0].numpy(), theta.astype(np.float32))
 
 
-def test_sees_what_it_is_told_to_and_complains_where_that_is_missing():
+def test_features_are_the_chosen_inputs_and_a_missing_one_is_an_error():
     z, h, c = torch.full((2, 2), 1.0), torch.full((2, 3), 2.0), torch.full((2, 3), 3.0)
     for inputs, values in {"z": [1, 1], "zh": [1, 1, 2, 2, 2], "zhc": [1, 1, 2, 2, 2, 3, 3, 3]}.items():
         seen = Controller(inputs, z=2, hidden=3, actions=1).features(z, h, c)
@@ -131,6 +133,6 @@ def test_a_theta_of_another_size_is_refused():
         SHAPES[0].tensor(np.zeros(866))
 
 
-def test_travels():
+def test_can_be_pickled():
     for controller in SHAPES:
         assert pickle.loads(pickle.dumps(controller)) == controller

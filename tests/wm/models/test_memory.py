@@ -1,10 +1,12 @@
+"""M: its sizes, single steps against whole sequences, the mixture's likelihood and samples, and the losses."""
+
 import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from wm.models.memory import MDNRNN, Prediction, losses, nll, sample
 
-torch.set_num_threads(1)  # small work on a busy machine: two threads would wait for each other
+torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
 ALL = {"reward": True, "done": True, "next_action": True}
 
@@ -36,7 +38,7 @@ def assert_close(one: Prediction, other: Prediction):
     ],
     ids=["car-racing", "doom"],
 )
-def test_sizes_are_the_papers_for_the_right_reason(options, count):
+def test_sizes_are_the_papers(options, count):
     model = MDNRNN(**options)
     inputs, hidden, z = model.inputs, model.hidden, model.z
     assert inputs == z + options["actions"] + options.get("previous_done", False)
@@ -47,7 +49,7 @@ def test_sizes_are_the_papers_for_the_right_reason(options, count):
 
 
 @pytest.mark.parametrize("options", [{}, ALL, {"done": True, "previous_done": True}], ids=["z", "all", "doom"])
-def test_single_steps_give_what_whole_sequences_give(options):
+def test_single_steps_match_whole_sequences(options):
     model = small(**options)
     z, a = sequences()
     previous_done = None
@@ -62,7 +64,7 @@ def test_single_steps_give_what_whole_sequences_give(options):
     torch.testing.assert_close(state, last, atol=2e-6, rtol=1e-5)
 
 
-def test_the_gates_are_those_of_torchs_lstm():
+def test_the_lstm_matches_torchs():
     model = small()
     lstm = torch.nn.LSTM(6, 16, batch_first=True)
     with torch.no_grad():
@@ -75,7 +77,7 @@ def test_the_gates_are_those_of_torchs_lstm():
     assert_close(model(z, a)[0], model.predict(h))
 
 
-def test_a_sequence_in_two_parts_gives_what_it_gives_in_one():
+def test_a_sequence_in_two_parts_matches_the_whole_sequence():
     model = small()
     z, a = sequences()
     whole, last = model(z, a)
@@ -85,7 +87,7 @@ def test_a_sequence_in_two_parts_gives_what_it_gives_in_one():
     torch.testing.assert_close(state, last)
 
 
-def test_a_previous_done_forgets_all_that_came_before():
+def test_a_previous_done_resets_the_state():
     model = small(previous_done=True)
     z, a = sequences()
     previous_done = torch.zeros(z.shape[:2])
@@ -99,7 +101,7 @@ def test_a_previous_done_forgets_all_that_came_before():
     assert not torch.allclose(other.mu[:, :6], whole.mu[:, :6])
 
 
-def test_nll_is_that_of_torchs_mixtures_one_for_each_dimension():
+def test_nll_matches_torchs_mixture_in_each_dimension():
     model = small()
     z, a = sequences()
     prediction, _ = model(z, a)
@@ -112,7 +114,7 @@ def test_nll_is_that_of_torchs_mixtures_one_for_each_dimension():
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 1.3])
-def test_samples_have_the_mixtures_moments_at_any_tau(tau):
+def test_samples_have_the_mixtures_moments_at_each_tau(tau):
     logits = torch.tensor([[0.3, -1.0, 0.5], [2.0, 0.0, 0.1]])
     mu, sigma = torch.tensor([[-2.0, 0.0, 3.0], [1.0, -1.0, 5.0]]), torch.tensor([[0.1, 1.0, 0.5], [2.0, 0.3, 1.0]])
     n = 100_000
@@ -131,13 +133,13 @@ def test_samples_have_the_mixtures_moments_at_any_tau(tau):
     assert ((z[:, 0] > 1.5).float().mean() - torch.softmax(logits / tau, -1)[0, 2]).abs() < 0.1
 
 
-def test_the_uniform_number_alone_chooses_the_component():
-    logpi = torch.log(torch.tensor([[0.2, 0.0, 0.8]]))  # the middle one never
+def test_only_the_uniform_noise_chooses_the_component():
+    logpi = torch.log(torch.tensor([[0.2, 0.0, 0.8]]))  # the middle component has probability 0
     mu = torch.tensor([[1.0, 2.0, 3.0]])
     prediction = Prediction(logpi, mu, torch.zeros(1, 3), None, None, None)
     for uniform, expected in ((0.0, 1.0), (0.19, 1.0), (0.21, 3.0), (1 - 2**-24, 3.0)):
         assert sample(prediction, 1.0, torch.tensor([uniform]), torch.zeros(1)).item() == expected
-    assert sample(prediction, 1e-3, torch.tensor([0.0]), torch.zeros(1)).item() == 3.0  # cold: only the largest
+    assert sample(prediction, 1e-3, torch.tensor([0.0]), torch.zeros(1)).item() == 3.0  # low tau: only the largest
 
 
 def test_nothing_overflows_for_extreme_inputs():
@@ -168,12 +170,12 @@ def test_nothing_overflows_for_extreme_inputs():
         assert drawn.isfinite().all()
 
 
-def test_losses_are_means_over_their_own_masks():
+def test_each_loss_is_a_mean_over_its_mask():
     model = small(**ALL)
     z, a = sequences(2, 4)
     prediction, _ = model(z, a)
     mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]])  # lengths 4 and 2
-    next_mask = torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0]])  # no frame after the last step
+    next_mask = torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0]])  # there is no frame after the last step
     targets = {
         "z_next": torch.randn(2, 4, 4),
         "reward": torch.randn(2, 4),
@@ -194,11 +196,9 @@ def test_losses_are_means_over_their_own_masks():
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
     torch.testing.assert_close(found["loss"], sum(expected.values()))
-    weighted = losses(prediction, next_mask=next_mask, mask=mask, weights={"reward": 3.0, "done": 0.0}, **targets)
-    torch.testing.assert_close(weighted["loss"], expected["nll"] + 3 * expected["reward"] + expected["next_action"])
 
 
-def test_what_lies_outside_the_masks_has_no_influence():
+def test_values_outside_the_masks_have_no_influence():
     model = small(**ALL)
     z, a = sequences(2, 4)
     mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]])
@@ -214,23 +214,7 @@ def test_what_lies_outside_the_masks_has_no_influence():
     torch.testing.assert_close(*gradients)
 
 
-def test_dropout_is_the_callers_and_touches_the_heads_alone():
-    model = small(dropout=0.5)
-    z, a = sequences()
-    plain, state = model(z, a)
-    noise = torch.rand(5, 12, 16)
-    one, state_one = model(z, a, noise=noise)
-    other, _ = model(z, a, noise=noise)
-    torch.testing.assert_close(one.mu, other.mu, atol=0, rtol=0)
-    torch.testing.assert_close(state_one, state, atol=0, rtol=0)
-    assert not torch.allclose(one.mu, plain.mu)
-    model.eval()
-    torch.testing.assert_close(model(z, a, noise=noise)[0].mu, one.mu, atol=0, rtol=0)
-    many = torch.stack([model.predict(state.h, torch.rand(5, 16)).mu for _ in range(3000)]).mean(0)
-    torch.testing.assert_close(many, model.predict(state.h).mu, atol=0.03, rtol=0)
-
-
-def test_a_few_steps_of_training_learn_a_mixture_with_two_modes():
+def test_short_training_learns_a_mixture_with_two_modes():
     torch.manual_seed(3)
     model = MDNRNN(z=1, actions=1, hidden=16, mixtures=2)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
@@ -243,7 +227,7 @@ def test_a_few_steps_of_training_learn_a_mixture_with_two_modes():
         loss.backward()
         torch.nn.utils.clip_grad_value_(model.parameters(), 1.0)
         optimizer.step()
-    assert loss < 0.3  # one Gaussian of deviation 2 has 2.1, the truth -0.2
+    assert loss < 0.3  # one Gaussian with deviation 2 has 2.1, the true mixture -0.2
 
 
 def test_bf16_autocast_keeps_the_loss_in_fp32():
@@ -258,7 +242,7 @@ def test_bf16_autocast_keeps_the_loss_in_fp32():
     value.mean().backward()
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_wrong_shapes_are_refused():
     model = small(previous_done=True)
     z, a = sequences()
     with pytest.raises(AssertionError, match="previous done"):

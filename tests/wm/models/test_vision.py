@@ -1,3 +1,5 @@
+"""V: the paper's network, its losses, and encoders for workers that only play."""
+
 import pickle
 
 import pytest
@@ -5,7 +7,7 @@ import torch
 
 from wm.models.vision import VAE, Vision, draw
 
-torch.set_num_threads(1)  # small work on a busy machine: two threads would wait for each other
+torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
 
 def frames(batch: int, seed: int = 0):
@@ -24,12 +26,12 @@ def test_sizes_are_the_papers(z, count):
     assert sum(p.numel() for p in VAE(z).parameters()) == count
 
 
-def test_the_contract_is_abstract():
+def test_vision_is_abstract():
     with pytest.raises(TypeError):
         Vision()
 
 
-def test_frames_become_z_and_z_frames(vae):
+def test_encode_and_decode_have_the_documented_shapes(vae):
     mu, logvar = vae.encode(frames(5))
     assert mu.shape == logvar.shape == (5, 32)
     decoded = vae.decode(mu)
@@ -39,7 +41,7 @@ def test_frames_become_z_and_z_frames(vae):
     assert decoded.max() <= 1
 
 
-def test_encode_is_the_papers_network_on_frames_from_0_to_1(vae):
+def test_encode_is_the_papers_network_on_frames_in_0_to_1(vae):
     x = frames(3).float().permute(0, 3, 1, 2).contiguous() / 255
     for convolution in vae.convolutions:
         x = torch.relu(torch.nn.functional.conv2d(x, convolution.weight.contiguous(), convolution.bias, stride=2))
@@ -73,12 +75,12 @@ def test_losses_are_sums_over_a_frame_and_means_over_the_batch(vae):
     kl = torch.distributions.kl_divergence(normal(mu, (0.5 * logvar).exp()), normal(0.0, 1.0)).sum(1)
     torch.testing.assert_close(found["reconstruction"], error.square().sum((1, 2, 3)).mean())
     torch.testing.assert_close(found["kl"], kl.mean(), atol=1e-5, rtol=1e-4)
-    assert (kl < 16).all()  # below the floor of 0.5 * Z, which so counts in their stead
+    assert (kl < 16).all()  # below the floor of 0.5 * Z, so the floor counts
     torch.testing.assert_close(found["loss"], found["reconstruction"] + 16)
     torch.testing.assert_close(vae.losses(batch, noise, kl_weight=0.25)["loss"], found["reconstruction"] + 4)
 
 
-def test_the_floor_under_kl_is_one_for_each_frame(vae):
+def test_kl_has_a_floor_for_each_frame(vae):
     batch = torch.cat((frames(3), torch.zeros(3, 64, 64, 3, dtype=torch.uint8)))
     large = VAE()
     with torch.no_grad():
@@ -90,14 +92,14 @@ def test_the_floor_under_kl_is_one_for_each_frame(vae):
     torch.testing.assert_close(found["loss"] - found["reconstruction"], kl.clamp(min=16).mean(), rtol=1e-4, atol=1e-3)
 
 
-def test_draw_has_the_moments_asked_for():
+def test_draw_has_the_given_moments():
     mu, logvar = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, -2.0]])
     z = draw(mu.expand(50_000, 2), logvar.expand(50_000, 2), torch.randn(50_000, 2))
     torch.testing.assert_close(z.mean(0), mu[0], atol=0.03, rtol=0)
     torch.testing.assert_close(z.var(0), logvar[0].exp(), atol=0.03, rtol=0)
 
 
-def test_every_parameter_gets_a_gradient_and_the_noise_is_all_the_randomness():
+def test_every_parameter_gets_a_gradient_and_only_the_noise_is_random():
     gradients = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -130,7 +132,7 @@ def test_extreme_weights_give_finite_losses():
     assert all(value.isfinite() for value in found.values())
 
 
-def test_a_few_steps_of_training_learn_a_colour():
+def test_short_training_learns_a_colour():
     torch.manual_seed(0)
     vae = VAE(4)
     optimizer = torch.optim.Adam(vae.parameters(), 2e-3)
@@ -145,7 +147,7 @@ def test_a_few_steps_of_training_learn_a_colour():
     assert loss.item() < first / 4
 
 
-def test_frames_of_another_kind_are_refused(vae):
+def test_frames_of_another_type_or_size_are_refused(vae):
     with pytest.raises(AssertionError, match="float32"):
         vae.encode(torch.rand(1, 64, 64, 3))
     with pytest.raises(AssertionError, match="96"):
@@ -153,16 +155,16 @@ def test_frames_of_another_kind_are_refused(vae):
 
 
 @torch.inference_mode()
-def test_who_encodes_often_gets_the_same_sooner(vae):
+def test_the_packed_encoder_matches_encode(vae):
     encode = vae.encoder_only().encoding()
     for count in (1, 3, 16, 40):
-        for ours, theirs in zip(vae.encode(frames(count)), encode(frames(count)), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        for expected, found in zip(vae.encode(frames(count)), encode(frames(count)), strict=True):
+            torch.testing.assert_close(expected, found, atol=1e-5, rtol=1e-5)
 
 
-def test_who_only_plays_gets_the_encoder_alone(vae):
+def test_encoder_only_drops_the_decoder(vae):
     light = pickle.loads(pickle.dumps(vae.encoder_only()))
     assert len(pickle.dumps(light)) < len(pickle.dumps(vae)) / 5
-    for ours, theirs in zip(vae.encode(frames(5)), light.encode(frames(5)), strict=True):
-        assert torch.equal(ours, theirs)
-    assert vae.decode(torch.zeros(1, 32)).shape == (1, 64, 64, 3)  # it has kept its own decoder
+    for expected, found in zip(vae.encode(frames(5)), light.encode(frames(5)), strict=True):
+        assert torch.equal(expected, found)
+    assert vae.decode(torch.zeros(1, 32)).shape == (1, 64, 64, 3)  # the original keeps its decoder

@@ -1,4 +1,4 @@
-"""S3 in trouble: one request in ten goes wrong, or the bucket is away for a while. Runs go on; nothing is corrupted."""
+"""Runs survive failing S3 requests and temporary outages, and nothing is corrupted."""
 
 import logging
 import os
@@ -25,19 +25,19 @@ from wm.runs.storage import open_storage
 def faults(s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     made = Faults(os.environ["AWS_ENDPOINT_URL"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
-    monkeypatch.setattr(storage_module, "REQUEST_SECONDS", 0.5)  # so that silence is noticed soon
+    monkeypatch.setattr(storage_module, "REQUEST_SECONDS", 0.5)  # notice missing responses soon
     logging.getLogger("wm.runs.storage").setLevel(logging.ERROR)
     yield made
     logging.getLogger("wm.runs.storage").setLevel(logging.NOTSET)
     made.close()
 
 
-def test_every_verb_outlives_a_store_that_fails_often(faults: Faults, s3: Callable[[str], str]) -> None:
+def test_all_operations_survive_frequent_failures(faults: Faults, s3: Callable[[str], str]) -> None:
     storage = open_storage(s3("often"))
     faults.share = 0.3
     data = [os.urandom(100_000 + number) for number in range(6)]
     for number, one in enumerate(data):
-        assert storage.put_new(f"new/{number}", one)  # true also where only the answer was lost
+        assert storage.put_new(f"new/{number}", one)  # True even if only the response was lost
         assert not storage.put_new(f"new/{number}", b"other")
         storage.put(f"put/{number}", one)
         assert storage.get(f"new/{number}") == one
@@ -51,7 +51,7 @@ def test_every_verb_outlives_a_store_that_fails_often(faults: Faults, s3: Callab
     assert set(faults.done) == {*FAULTS, "none"}
 
 
-def test_of_many_at_once_exactly_one_wins_whatever_answers_are_lost(faults: Faults, s3: Callable[[str], str]) -> None:
+def test_exactly_one_writer_wins_even_if_responses_are_lost(faults: Faults, s3: Callable[[str], str]) -> None:
     uri = s3("race")
     faults.share = 0.3
     barrier = threading.Barrier(8)
@@ -71,21 +71,19 @@ def test_of_many_at_once_exactly_one_wins_whatever_answers_are_lost(faults: Faul
         assert open_storage(uri).get(str(key)) == b"%d" % winners[0]
 
 
-def test_the_whole_pipeline_with_one_request_in_ten_failing(
-    faults: Faults, s3: Callable[[str], str], tiny: Run
-) -> None:
+def test_the_pipeline_survives_a_failure_in_ten_requests(faults: Faults, s3: Callable[[str], str], tiny: Run) -> None:
     assert same_as(tiny, faults, s3("tenth"), 0.1)
     assert sum(faults.done[fault] for fault in FAULTS) > 10
 
 
 @pytest.mark.parametrize("seconds", [4.0, pytest.param(30.0, marks=pytest.mark.slow)])
-def test_a_bucket_that_is_away_for_a_while(faults: Faults, s3: Callable[[str], str], tiny: Run, seconds: float) -> None:
+def test_the_pipeline_survives_an_outage(faults: Faults, s3: Callable[[str], str], tiny: Run, seconds: float) -> None:
     assert same_as(tiny, faults, s3("away"), 0.0, away=seconds)
     assert faults.done["away"] >= 3
 
 
 def same_as(tiny: Run, faults: Faults, uri: str, share: float, away: float = 0.0) -> bool:
-    """Whether the pipeline makes the same here, and all that its manifests name is whole."""
+    """Whether the pipeline gives the same results at this URI; also checks all files that its manifests name."""
     config = PRESETS["tiny"]
     run = start_run(uri, "tiny", config)
     gone = []
@@ -107,10 +105,8 @@ def same_as(tiny: Run, faults: Faults, uri: str, share: float, away: float = 0.0
     return [one.digest for one in made] == [one.digest for one in before]
 
 
-def test_a_bucket_that_stays_away_is_given_up_in_time(
-    faults: Faults, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(storage_module, "PATIENCE", 1.0)
+def test_retries_end_after_a_while(faults: Faults, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "RETRY_SECONDS", 1.0)
     storage = open_storage(s3("gone"))
     faults.away = True
     start = time.monotonic()
@@ -119,8 +115,8 @@ def test_a_bucket_that_stays_away_is_given_up_in_time(
     assert time.monotonic() - start < 20
 
 
-def test_what_asking_again_does_not_cure_is_said_at_once(faults: Faults, s3: Callable[[str], str]) -> None:
+def test_permanent_errors_are_raised_at_once(faults: Faults, s3: Callable[[str], str]) -> None:
     start = time.monotonic()
-    with pytest.raises(UserError, match="there is no bucket nobody-made-this"):
+    with pytest.raises(UserError, match="no bucket nobody-made-this: create it"):
         start_run("s3://nobody-made-this/run", "tiny", PRESETS["tiny"])
     assert time.monotonic() - start < 10

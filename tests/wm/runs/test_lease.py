@@ -1,4 +1,4 @@
-"""One writer per run: of many that start at once one works, the dead are followed at once, the far ones waited for."""
+"""One job per run: dead holders on this machine are replaced at once, others after their lease has expired."""
 
 import json
 import multiprocessing
@@ -22,10 +22,10 @@ processes = multiprocessing.get_context("forkserver")  # obstore has threads, so
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes a minute takes two seconds."""
-    monkeypatch.setattr(leases, "SECONDS", 2.0)
+    """Shortens a minute to two seconds."""
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 2.0)
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.5)
-    monkeypatch.setattr(leases, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(leases, "POLL_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def other(uri: str) -> Iterator[Callable[..., Any]]:
     started = []
 
     def start() -> Any:
-        process = processes.Process(target=_hold_for_good, args=(uri, dict(os.environ)))
+        process = processes.Process(target=_hold_forever, args=(uri, dict(os.environ)))
         process.start()
         started.append(process)
         end = time.monotonic() + 60
@@ -49,19 +49,19 @@ def other(uri: str) -> Iterator[Callable[..., Any]]:
         one.join()
 
 
-def _hold_for_good(uri: str, environment: dict[str, str]) -> None:
-    os.environ.update(environment)  # the server that forks may be older than the bucket
+def _hold_forever(uri: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # the forkserver may have started before the bucket
     with hold(open_storage(uri)):
         time.sleep(1000)
 
 
 def elsewhere(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> Lease:
-    """The same on another machine."""
+    """The lease as of a process on another machine."""
     lease.mine = replace(lease.mine, host="elsewhere", boot="another")
     return lease
 
 
-def test_it_is_given_back(uri: str) -> None:
+def test_a_lease_is_released(uri: str) -> None:
     storage = open_storage(uri)
     for _ in range(3):
         with hold(storage) as lease:
@@ -73,9 +73,9 @@ def test_it_is_given_back(uri: str) -> None:
     assert storage.sizes() == {}
 
 
-def test_the_second_is_told_who_has_it(uri: str, other: Callable[..., Any]) -> None:
+def test_a_second_job_reports_the_holder(uri: str, other: Callable[..., Any]) -> None:
     first = other()
-    with pytest.raises(UserError, match=rf"is being worked on by process {first.pid} on \S+, since .*--take-over"):
+    with pytest.raises(UserError, match=rf"is in use by process {first.pid} on \S+, since .*--take-over"):
         Lease(open_storage(uri)).acquire()
     first.kill()
     first.join()
@@ -83,22 +83,22 @@ def test_the_second_is_told_who_has_it(uri: str, other: Callable[..., Any]) -> N
         pass
 
 
-def test_who_died_here_is_followed_at_once(
+def test_a_dead_local_holder_is_replaced_at_once(
     uri: str, other: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     dead = other()
-    os.kill(dead.pid, signal.SIGKILL)  # and nobody asks how it went: until then the system still knows the pid
+    os.kill(dead.pid, signal.SIGKILL)  # it stays a zombie, whose pid is still in use
     end = time.monotonic() + 60
-    while Lease(open_storage(uri))._newest()[1].alive():  # type: ignore[union-attr]
+    while Lease(open_storage(uri))._newest()[1].is_alive():  # type: ignore[union-attr]
         assert time.monotonic() < end
     start = time.monotonic()
     with hold(open_storage(uri)):
         assert time.monotonic() - start < 5
         assert list(open_storage(uri).sizes()) == ["lease/0002.json"]
-    assert f"left by process {dead.pid}" in caplog.text
+    assert f"taking over the run from process {dead.pid}" in caplog.text
 
 
-def test_a_pid_that_is_used_again_is_not_the_holder(uri: str) -> None:
+def test_a_reused_pid_is_not_the_holder(uri: str) -> None:
     lease = Lease(open_storage(uri))
     lease.mine = replace(lease.mine, began="long ago")
     lease._take(1)
@@ -106,7 +106,7 @@ def test_a_pid_that_is_used_again_is_not_the_holder(uri: str) -> None:
         pass
 
 
-def test_who_is_elsewhere_and_lives_is_left_alone(
+def test_a_live_holder_elsewhere_keeps_its_lease(
     uri: str, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     far = elsewhere(Lease(open_storage(uri)), monkeypatch)
@@ -115,12 +115,12 @@ def test_who_is_elsewhere_and_lives_is_left_alone(
     with pytest.raises(UserError, match=r"process .* on elsewhere"):
         Lease(open_storage(uri)).acquire()
     assert time.monotonic() - start < 2
-    assert "waiting for a sign of it" in caplog.text
+    assert "to see whether it is alive" in caplog.text
     far.check()
     far.release()
 
 
-def test_who_is_elsewhere_and_silent_is_waited_for(
+def test_a_silent_holder_elsewhere_is_replaced_after_a_wait(
     uri: str, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     far = elsewhere(Lease(open_storage(uri)), monkeypatch)
@@ -128,20 +128,22 @@ def test_who_is_elsewhere_and_silent_is_waited_for(
     start = time.monotonic()
     with hold(open_storage(uri)):
         assert 1 < time.monotonic() - start < 10
-    assert caplog.text.count("waiting for a sign of it") == 1
+    assert caplog.text.count("to see whether it is alive") == 1
 
 
-def test_take_over_does_not_wait_and_the_other_is_told(uri: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_take_over_does_not_wait_and_stops_the_other_job(
+    uri: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with hold(open_storage(uri)) as first, hold(open_storage(uri), take_over=True):
         end = time.monotonic() + 60
         while not first.lost:
             assert time.monotonic() < end
             time.sleep(0.05)
-        with pytest.raises(UserError, match=r"was taken over by process .*what is complete is kept"):
+        with pytest.raises(UserError, match=r"was taken over by process .*this job stops, completed work is kept"):
             first.check()
 
 
-def test_it_is_renewed_and_trouble_with_that_is_outlived(
+def test_renewal_survives_storage_errors(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = open_storage(str(tmp_path))
@@ -150,7 +152,7 @@ def test_it_is_renewed_and_trouble_with_that_is_outlived(
     def breaking(key: str, data: bytes) -> None:
         if broken[0]:
             broken[0] -= 1
-            raise OSError("the disk is away")
+            raise OSError("disk unavailable")
         put(key, data)
 
     monkeypatch.setattr(storage, "put", breaking)
@@ -160,18 +162,18 @@ def test_it_is_renewed_and_trouble_with_that_is_outlived(
         while json.loads((tmp_path / "lease/0001.json").read_text())["until"] == before:
             assert time.monotonic() < end
             time.sleep(0.05)
-    assert caplog.text.count("can't be renewed (the disk is away)") == 1
+    assert caplog.text.count("can't renew the lease of the run (disk unavailable)") == 1
 
 
-def test_what_is_no_lease_is_a_mistake(uri: str) -> None:
+def test_an_invalid_lease_is_refused(uri: str) -> None:
     open_storage(uri).put("lease/0001.json", b"{}")
-    with pytest.raises(UserError, match=r"lease/0001.json is no lease of ours: remove it"):
+    with pytest.raises(UserError, match=r"lease/0001.json is not a valid lease: delete it"):
         Lease(open_storage(uri)).acquire()
 
 
 @pytest.mark.parametrize("rounds", [8, pytest.param(50, marks=pytest.mark.slow)])
-def test_of_many_processes_at_once_exactly_one_works(uri: str, rounds: int) -> None:
-    """Again and again, some times after a holder that was killed. Each notes when it worked."""
+def test_exactly_one_of_many_processes_gets_the_lease(uri: str, rounds: int) -> None:
+    """In several rounds, in every other one after a killed holder."""
     storage, teams = open_storage(uri), 4
     barrier, answers = processes.Barrier(teams), processes.Queue()
     workers = [
@@ -179,12 +181,12 @@ def test_of_many_processes_at_once_exactly_one_works(uri: str, rounds: int) -> N
     ]
     for one in workers:
         one.start()
-    said = [answers.get(timeout=200) for _ in range(teams * rounds)]
+    results = [answers.get(timeout=200) for _ in range(teams * rounds)]
     for one in workers:
         one.join(200)
         assert one.exitcode == 0
     for number in range(rounds):
-        assert sorted(word for of, word in said if of == number) == ["told"] * (teams - 1) + ["worked"], number
+        assert sorted(word for of, word in results if of == number) == ["held"] + ["refused"] * (teams - 1), number
     assert storage.sizes("lease") == {}
 
 
@@ -201,9 +203,9 @@ def _compete(uri: str, rounds: int, barrier: Any, answers: Any, environment: dic
         try:
             lease.acquire()
         except UserError:
-            answers.put((number, "told"))
+            answers.put((number, "refused"))
             barrier.wait(60)
         else:
-            answers.put((number, "worked"))
+            answers.put((number, "held"))
             barrier.wait(60)
             lease.release()

@@ -1,4 +1,4 @@
-"""Shards: any tool reads them, the same rows are the same bytes, and whatever is wrong with one has a name."""
+"""Shards: any Parquet tool reads them, the same rows give the same bytes, and damage is reported."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ from wm.runs.storage import Storage, open_storage
 
 
 def frames_of(episode: int, length: int) -> np.ndarray:
-    """Every frame another: its first bytes tell which it is. (T, 64, 64, 3)"""
+    """Distinct frames whose first bytes contain episode and step. (T, 64, 64, 3)"""
     frames = np.zeros((length, *FRAME), np.uint8)
     frames[:, 5:9, 7:11] = np.random.default_rng(episode).integers(0, 256, (length, 4, 4, 3))
     flat = frames.reshape(length, -1)
@@ -42,7 +42,7 @@ def frames_of(episode: int, length: int) -> np.ndarray:
 
 
 def identity(frames: np.ndarray) -> list[tuple[int, int]]:
-    """(episode, step) of each."""
+    """(episode, step) of each frame."""
     flat = frames.reshape(len(frames), -1)
     return [(int(row[0]), int(row[1]) + 256 * int(row[2])) for row in flat[:, :3]]
 
@@ -84,31 +84,31 @@ def data(tmp_path: Path) -> DataSet:
     return data_of(open_storage(str(tmp_path)), (30, 50), (1, 90), (40,), (25, 64))  # 300 frames in 7 episodes
 
 
-def test_rows_come_back_exactly(uri: str) -> None:
+def test_rows_are_read_as_they_were_written(uri: str) -> None:
     data = data_of(open_storage(uri), (30, 5), (7,))
     data.verify()
     columns = ["frame", "action", "reward", "terminated", "truncated", "step", "episode"]
     for number, length in enumerate((30, 5, 7)):
-        found, put = data.read(number, columns), episode_of(number, length)
+        found, written = data.read(number, columns), episode_of(number, length)
         assert np.array_equal(found["frame"], frames_of(number, length))
-        assert np.array_equal(found["action"], put["action"].flatten().to_numpy().reshape(-1, 3))
+        assert np.array_equal(found["action"], written["action"].flatten().to_numpy().reshape(-1, 3))
         for name in ("reward", "terminated", "truncated", "step", "episode"):
-            assert found[name].dtype == put[name].dtype
-            assert np.array_equal(found[name], put[name])
+            assert found[name].dtype == written[name].dtype
+            assert np.array_equal(found[name], written[name])
 
 
-def test_a_slice_of_a_column_is_that_slice() -> None:
+def test_a_slice_of_a_column_converts_to_that_slice() -> None:
     table = pq.read_table(io.BytesIO(shard_of(3, (20,)))).slice(4, 7)
     assert np.array_equal(to_numpy(table.column("frame")), frames_of(3, 20)[4:11])
     assert to_numpy(table.column("action")).shape == (7, 3)
 
 
-def test_the_same_rows_are_the_same_bytes() -> None:
+def test_the_same_rows_give_the_same_bytes() -> None:
     assert shard_of(0, (30, 50)) == shard_of(0, (30, 50))
     assert shard_of(0, (30, 50)) != shard_of(1, (30, 50))
 
 
-def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+def test_the_file_has_a_row_group_per_episode_and_metadata(tmp_path: Path) -> None:
     (tmp_path / "0.parquet").write_bytes(shard_of(0, (30, 50)))
     file = pq.ParquetFile(tmp_path / "0.parquet")
     assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [30, 50]
@@ -138,7 +138,7 @@ def test_duckdb_reads_them(data: DataSet, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ray_data_reads_them(data: DataSet, tmp_path: Path) -> None:
-    """In a process of its own, with a Ray of its own."""
+    """In a separate process with its own Ray."""
     code = f"""
 import ray
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -162,7 +162,7 @@ def test_latents_have_the_same_steps() -> None:
     assert np.array_equal(to_numpy(table.column("logvar")), -mu)
 
 
-# What may be wrong with a file.
+# Kinds of damage.
 
 
 def truncated(path: Path) -> None:
@@ -176,7 +176,7 @@ def flipped(path: Path) -> None:
 
 
 def foreign(path: Path) -> None:
-    """A good file, but another."""
+    """A valid file with other content."""
     path.write_bytes(shard_of(100, (1, 90)))
 
 
@@ -185,23 +185,23 @@ def no_parquet(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, foreign, no_parquet, Path.unlink])
-def test_a_damaged_file_is_named_with_its_cure(data: DataSet, tmp_path: Path, damage) -> None:
+def test_a_damaged_file_is_reported_with_its_cure(data: DataSet, tmp_path: Path, damage) -> None:
     data.verify()
     damage(tmp_path / "collect" / "000001.parquet")
-    cure = "delete that file if it is there, then run `python -m jobs.collect --run here`"
+    cure = "delete this file if it exists, then run `python -m jobs.collect --run here`"
     with pytest.raises(UserError, match=f"{tmp_path}/collect/000001.parquet (is|has) .*{cure}"):
         data.verify()
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, no_parquet, Path.unlink])
-def test_reading_a_damaged_file_is_no_crash(data: DataSet, tmp_path: Path, damage) -> None:
-    """Should it be damaged after the stage has begun."""
+def test_reading_a_damaged_file_is_a_user_error(data: DataSet, tmp_path: Path, damage) -> None:
+    """It may be damaged after the stage has begun."""
     damage(tmp_path / "collect" / "000001.parquet")
     with pytest.raises(UserError, match=r"collect/000001.parquet (is missing|can't be read)"):
         [data.read(episode, ["frame", "reward"]) for episode in (2, 3)]
 
 
-def test_a_damaged_object_in_a_bucket_is_named(s3) -> None:
+def test_a_damaged_object_in_a_bucket_is_reported(s3) -> None:
     storage = open_storage(s3("damaged"))
     data = data_of(storage, (30,), (20,))
     whole = storage.get("collect/000001.parquet")
@@ -215,7 +215,7 @@ def test_a_damaged_object_in_a_bucket_is_named(s3) -> None:
         data.read(1, ["frame"])
 
 
-def test_files_that_no_manifest_names_are_no_matter(data: DataSet, tmp_path: Path) -> None:
+def test_files_that_no_manifest_names_are_ignored(data: DataSet, tmp_path: Path) -> None:
     (tmp_path / "collect" / "000009.parquet").write_bytes(b"anything")
     data.verify()
     assert len(data.lengths) == 7
@@ -229,13 +229,13 @@ def stream_of(data: DataSet, batch: int = 16, seed: int = 5, window: int = 100) 
 
 
 def served(stream: FrameStream, count: int, start: int = 0) -> list[tuple[int, int]]:
-    """The identities of `count` batches' frames."""
+    """The identities of the frames in `count` batches."""
     batches = itertools.islice(stream.batches(start), count)
     return [one for batch in batches for one in identity(batch)]
 
 
 @pytest.mark.parametrize(("batch", "window"), [(16, 100), (300, 100), (7, 10), (450, 64), (1, 10_000)])
-def test_every_frame_comes_once_an_epoch(data: DataSet, batch: int, window: int) -> None:
+def test_every_frame_appears_once_per_epoch(data: DataSet, batch: int, window: int) -> None:
     everything = {(episode, step) for episode, length in enumerate(data.lengths) for step in range(length)}
     sequence = served(stream_of(data, batch, window=window), -(-900 // batch))
     epochs = [sequence[first : first + 300] for first in (0, 300, 600)]
@@ -248,18 +248,18 @@ def test_every_frame_comes_once_an_epoch(data: DataSet, batch: int, window: int)
 def test_frames_are_shuffled(data: DataSet) -> None:
     sequence = served(stream_of(data, window=10_000), 18)
     neighbours = sum(a[0] == b[0] and abs(a[1] - b[1]) == 1 for a, b in itertools.pairwise(sequence))
-    assert neighbours < 20  # of 288; in order it would be nearly all
+    assert neighbours < 20  # of 288; without shuffling nearly all
 
 
 def test_batches_are_a_pure_function_of_the_seed_and_their_number(data: DataSet) -> None:
     whole = served(stream_of(data), 60)
     assert served(stream_of(data), 60) == whole
     assert served(stream_of(data, seed=6), 60) != whole
-    for start in (1, 2, 7, 18, 19, 37, 57):  # in and between windows, over an epoch's end
+    for start in (1, 2, 7, 18, 19, 37, 57):  # within windows, across windows and across epochs
         assert served(stream_of(data), 3, start) == whole[16 * start : 16 * (start + 3)]
 
 
-def test_batches_hold_the_frames_themselves(data: DataSet) -> None:
+def test_batches_have_the_right_frames(data: DataSet) -> None:
     for batch in itertools.islice(stream_of(data).batches(3), 20):
         assert batch.shape == (16, *FRAME)
         for frame, (episode, step) in zip(batch, identity(batch), strict=True):
@@ -267,10 +267,10 @@ def test_batches_hold_the_frames_themselves(data: DataSet) -> None:
 
 
 def test_positions_are_the_same_batches(data: DataSet) -> None:
-    laid_out = np.concatenate([data.read(episode, ["frame"])["frame"] for episode in range(len(data.lengths))])
+    frames_of_all = np.concatenate([data.read(episode, ["frame"])["frame"] for episode in range(len(data.lengths))])
     stream = FrameStream(data, np.array([5, 1, 4]), 16, seed=5, window=60)
     for positions, frames in itertools.islice(zip(stream.positions(2), stream.batches(2), strict=True), 30):
-        assert np.array_equal(laid_out[positions], frames)
+        assert np.array_equal(frames_of_all[positions], frames)
 
 
 def test_only_the_chosen_episodes_are_read(data: DataSet) -> None:
@@ -294,11 +294,11 @@ def test_two_windows_are_in_memory_at_most(tmp_path: Path) -> None:
     for number in range(1, 60):
         next(batches)
         if number % 6 == 1:
-            time.sleep(0.05)  # as much as it likes to read ahead
+            time.sleep(0.05)  # time to read ahead
         assert read - 10 * number <= 2 * window
 
 
-def test_an_error_of_the_reader_reaches_who_waits(data: DataSet, tmp_path: Path) -> None:
+def test_an_error_of_the_reading_thread_is_raised(data: DataSet, tmp_path: Path) -> None:
     (tmp_path / "collect" / "000002.parquet").unlink()
     with pytest.raises(UserError, match=r"000002.parquet is missing"):
         served(stream_of(data), 40)
@@ -306,7 +306,7 @@ def test_an_error_of_the_reader_reaches_who_waits(data: DataSet, tmp_path: Path)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
-    """The peak of a process that reads all of 20,000 frames, and of one that reads 200,000."""
+    """Compares the peak memory of reading 20,000 and 200,000 frames."""
     peaks = {}
     for count in (20_000, 200_000):
         folder = tmp_path / str(count)
@@ -314,11 +314,11 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
 import resource, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 import numpy as np
-from test_shards import FRAME, DataSet, File, FrameStream, Shard, ShardWriter, frame_column, places
-from wm.pool import settle
-settle(1)
+from test_shards import FRAME, DataSet, File, FrameStream, Shard, ShardWriter, frame_column, open_storage
+from wm.pool import set_threads
+set_threads(1)
 import pyarrow as pa
-place, length = open_storage({str(folder)!r}), 1000
+storage, length = open_storage({str(folder)!r}), 1000
 if sys.argv[1] == "write":
     schema = pa.schema([("frame", pa.binary(int(np.prod(FRAME))))])
     frames = np.zeros((length, *FRAME), np.uint8)
@@ -328,10 +328,10 @@ if sys.argv[1] == "write":
         writer.add({{"frame": frame_column(frames)}})
     shard = writer.finish()
     for unit in range({count} // 4000):
-        place.put(f"{{unit:06d}}.parquet", shard)
+        storage.put(f"{{unit:06d}}.parquet", shard)
 else:
-    shards = [Shard(key, "", size, (length,) * 4) for key, size in place.sizes().items()]
-    data = DataSet(File(place, shard, "") for shard in shards)
+    shards = [Shard(key, "", size, (length,) * 4) for key, size in storage.sizes().items()]
+    data = DataSet(File(storage, shard, "") for shard in shards)
     stream = FrameStream(data, np.arange(len(data.lengths)), 128, 1).batches()
     for _ in range({count} // 128):
         next(stream)

@@ -1,4 +1,4 @@
-"""Places: put-if-absent, whole or nothing, and clear words where a place can't be used."""
+"""Storage: put-if-absent, atomic writes, and clear errors."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from wm.errors import UserError
 from wm.runs.storage import UNFINISHED, open_storage
 
 
-def test_what_is_put_is_there(uri: str) -> None:
+def test_put_get_sizes_delete(uri: str) -> None:
     storage = open_storage(uri)
     assert storage.get("a/b") is None
     assert storage.sizes() == {}
@@ -23,7 +23,7 @@ def test_what_is_put_is_there(uri: str) -> None:
     storage.put("ab", b"")
     assert storage.get("a/b") == b"three"
     assert storage.sizes() == {"a/b": 5, "ab": 0}
-    assert storage.sizes("a") == {"a/b": 5}  # a folder, not a beginning of names
+    assert storage.sizes("a") == {"a/b": 5}  # a folder, not a prefix of names
     file = storage.open("a/b")
     file.seek(2)
     assert bytes(file.read()) == b"ree"
@@ -35,17 +35,17 @@ def test_what_is_put_is_there(uri: str) -> None:
         storage.open("a/b")
 
 
-def test_put_new_refuses_what_is_there(uri: str) -> None:
+def test_put_new_refuses_existing_keys(uri: str) -> None:
     storage = open_storage(uri)
     assert storage.put_new("key", b"first")
     assert not storage.put_new("key", b"second")
     assert storage.get("key") == b"first"
     storage.commit("key", b"first")  # a retry
-    with pytest.raises(FileExistsError, match="another content"):
+    with pytest.raises(FileExistsError, match="other content"):
         storage.commit("key", b"second")
 
 
-def test_of_many_at_once_exactly_one_wins(uri: str) -> None:
+def test_exactly_one_of_many_writers_wins(uri: str) -> None:
     barrier = threading.Barrier(12)
 
     def attempt(number: int) -> bool:
@@ -60,7 +60,7 @@ def test_of_many_at_once_exactly_one_wins(uri: str) -> None:
     assert list(open_storage(uri).sizes()) == ["folder/key"]
 
 
-def test_readers_see_whole_things_only(uri: str) -> None:
+def test_readers_see_whole_files_only(uri: str) -> None:
     storage, sizes = open_storage(uri), (10, 400_000)
     seen: set[int] = set()
     names: set[str] = set()
@@ -85,8 +85,8 @@ def test_readers_see_whole_things_only(uri: str) -> None:
     assert names == {"key"}
 
 
-def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
-    """A writer that was killed leaves such a file."""
+def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:
+    """A killed writer leaves such a file."""
     storage = open_storage(str(tmp_path))
     storage.put("folder/key", b"x")
     (tmp_path / "folder" / f"{UNFINISHED}0123").write_bytes(b"half")
@@ -106,34 +106,34 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert storage.get("key") == b"before"
 
 
-def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         storage = open_storage(str(path))
         with pytest.raises(UserError, match="file"):
             storage.put_new("key", b"")
-    with pytest.raises(UserError, match="is a file: name a folder"):
+    with pytest.raises(UserError, match="is a file: use a folder"):
         open_storage(str(tmp_path / "file")).sizes()
 
 
-def test_a_folder_that_cannot_be_written() -> None:
+def test_a_read_only_folder() -> None:
     with pytest.raises(UserError, match="can't write /proc/runs/key"):
         open_storage("/proc/runs").put("key", b"")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
-def test_a_folder_without_the_rights(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root has all permissions")
+def test_a_folder_without_permissions(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="Permission denied"):
         open_storage(str(tmp_path)).put("key", b"")
     tmp_path.chmod(0o000)
-    with pytest.raises(UserError, match="get the rights"):
+    with pytest.raises(UserError, match="fix the permissions"):
         open_storage(str(tmp_path)).sizes()
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/run", "http://host/run", "s3://"])
-def test_a_place_of_an_unknown_kind(uri: str) -> None:
-    with pytest.raises(UserError, match="say"):
+def test_an_unknown_kind_of_uri(uri: str) -> None:
+    with pytest.raises(UserError, match=r"use (a folder or )?s3://bucket/prefix"):
         open_storage(uri)
 
 
@@ -148,7 +148,7 @@ def test_wrong_credentials(s3: Callable[[str], str]) -> None:
     storage = open_storage(s3("denied"))
 
     def allowed(requests: bytes) -> None:
-        """From then on, the server looks at who asks."""
+        """The server checks credentials after this many requests."""
         url = os.environ["AWS_ENDPOINT_URL"] + "/moto-api/reset-auth"
         request = urllib.request.Request(url, requests, {"Content-Type": "text/plain"}, method="POST")
         urllib.request.urlopen(request).close()
@@ -163,12 +163,10 @@ def test_wrong_credentials(s3: Callable[[str], str]) -> None:
     assert storage.put_new("key", b"")
 
 
-def test_a_store_that_does_not_answer_is_no_mistake_of_the_user(
-    s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may answer the next time, so whoever retries may."""
+def test_an_unreachable_store_is_not_a_user_error(s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may respond later, so callers may retry."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(storage_module, "PATIENCE", 0.0)
+    monkeypatch.setattr(storage_module, "RETRY_SECONDS", 0.0)
     storage = open_storage(s3("nobody"))
     with pytest.raises(OSError, match="S3"):
         storage.sizes()

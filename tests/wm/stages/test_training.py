@@ -1,4 +1,4 @@
-"""V and M as stages: killed and resumed to the bit, refused where something is wrong, never silently reused."""
+"""Training of V and M as stages: resumed training is bit-identical, and nothing outdated is reused."""
 
 import itertools
 import json
@@ -12,20 +12,24 @@ import pytest
 import torch
 from processes import Job
 
+from wm.config.fields import of_kind
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
+from wm.envs import load
 from wm.errors import UserError
 from wm.pool import LocalPool
 from wm.runs.checkpoints import Checkpoints, unpack
 from wm.runs.datasets import latents_of, own_rollouts
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, open_existing, start_run
+from wm.runs.shards import DataSet
 from wm.runs.storage import open_storage
 from wm.stages.evolve import evolve
 from wm.stages.latents import encode_rollouts
 from wm.stages.memory import train_memory
-from wm.stages.vision import VisionLearner, train_vision
+from wm.stages.vision import train_vision
 from wm.training.memory import MemoryLearner
+from wm.training.vision import VisionLearner
 
 TINY = PRESETS["tiny"]
 STEPS = 9
@@ -45,13 +49,22 @@ def memory_of(run: Run) -> Manifest:
     return manifest
 
 
+def vision_learner(config: Config, data: DataSet) -> VisionLearner:
+    return VisionLearner(config.vision, load(config.game), config.seed, data, "cpu")
+
+
+def memory_learner(config: Config, run: Run) -> MemoryLearner:
+    """It trains on the latents of this run."""
+    return MemoryLearner(config.memory, of_kind(config, "bits"), latents_of(run.need("latents")), "cpu")
+
+
 def same_weights(one: Manifest, other: Manifest) -> bool:
     a, b = (unpack(made.read(made.content["weights"]))[0] for made in (one, other))
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def stopped_at(job: Job, checkpoints: Checkpoints, step: int, number: signal.Signals = signal.SIGKILL) -> int:
-    """Its exit code, stopped once it has a checkpoint of that step or a later one: somewhere in the steps after it."""
+    """Stop the job once it has a checkpoint of this step or a later one, and return its exit code."""
 
     def reached() -> bool:
         names = [key.rpartition("/")[2] for key in checkpoints.storage.sizes(checkpoints.folder)]
@@ -63,7 +76,7 @@ def stopped_at(job: Job, checkpoints: Checkpoints, step: int, number: signal.Sig
 
 
 def last_state(folder: Path, stage: str) -> dict[str, torch.Tensor]:
-    """Model and optimiser after the last step."""
+    """Model and optimiser after the last step of the training."""
     found = Checkpoints(open_storage(str(folder)), f"{stage}/checkpoints").newest()
     assert found is not None
     assert found[1]["step"] == STEPS
@@ -72,7 +85,7 @@ def last_state(folder: Path, stage: str) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def further(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The finished run with V and, apart from it, M taken further, without a kill. Read only."""
+    """The finished run with more steps of M, and then of V, without a kill. Read only."""
     folder = tmp_path_factory.mktemp("further") / "run"
     shutil.copytree(tiny.uri, folder)
     train_memory(start_run(str(folder), "tiny", M_FURTHER), LocalPool())
@@ -82,18 +95,18 @@ def further(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_v_killed_again_and_again_ends_in_the_same_bits(
+def test_resumed_training_of_v_is_bit_identical(
     further: Run, copy: Callable[..., Path], job: Callable[..., Job]
 ) -> None:
     folder = copy("vision", "latents", "memory", "evolve", "score")
-    words = ("train_vision", "--run", folder, "--steps", STEPS, "--checkpoint-seconds", 0.001, "--local")
+    words = ("vision", "--run", folder, "--steps", STEPS, "--workers.checkpoint-seconds", 0.001, "--local")
     checkpoints = Checkpoints(open_storage(str(folder)), "vision/checkpoints")
     for step, number in ((1, signal.SIGKILL), (3, signal.SIGINT), (7, signal.SIGKILL)):
         assert stopped_at(job(*words), checkpoints, step, number) == (130 if number == signal.SIGINT else -number)
         assert open_existing(str(folder)).stage("vision").manifest() is None
     last = job(*words)
     assert last.wait() == 0, last.stderr
-    assert "vision goes on from step" in last.stderr
+    assert "vision resumes from step" in last.stderr
     made = vision_of(open_existing(str(folder)))
     assert same_weights(made, vision_of(further))
     assert made.digest == vision_of(further).digest
@@ -102,12 +115,12 @@ def test_v_killed_again_and_again_ends_in_the_same_bits(
     assert all(torch.equal(mine[name], undisturbed[name]) for name in mine)
 
 
-def test_m_killed_again_and_again_ends_in_the_same_bits(
+def test_resumed_training_of_m_is_bit_identical(
     tiny: Run, further: Run, copy: Callable[..., Path], job: Callable[..., Job]
 ) -> None:
     folder = copy("memory", "evolve", "score")
     stage = f"memory/{vision_of(tiny).digest[:12]}"
-    words = ("train_memory", "--run", folder, "--steps", STEPS, "--checkpoint-seconds", 0.001, "--local")
+    words = ("memory", "--run", folder, "--steps", STEPS, "--workers.checkpoint-seconds", 0.001, "--local")
     for step in (2, 5):
         checkpoints = Checkpoints(open_storage(str(folder)), f"{stage}/checkpoints")
         assert stopped_at(job(*words), checkpoints, step) == -signal.SIGKILL
@@ -119,16 +132,15 @@ def test_m_killed_again_and_again_ends_in_the_same_bits(
     assert all(torch.equal(mine[name], other[name]) for name in mine.keys() | other.keys())
 
 
-def test_taken_further_v_is_another_and_nothing_made_with_the_old_one_is_used(further: Run, pool: LocalPool) -> None:
-    config = further.config
+def test_nothing_made_with_an_earlier_v_is_used(further: Run, pool: LocalPool) -> None:
     assert vision_of(further).extent == STEPS
     assert further.storage.get("vision/manifest-0000000006.json")  # the old one is still there
-    for stage, wants in ((train_memory, "encode"), (evolve, "train_memory")):
+    for stage, wants in ((train_memory, "latents"), (evolve, "memory")):
         with pytest.raises(UserError, match=rf"run `python -m jobs.{wants} --run {further.uri}`"):
-            stage(config, further, pool)
+            stage(further, pool)
 
 
-def test_latents_of_another_v_are_made_anew(further: Run, tmp_path: Path, pool: LocalPool) -> None:
+def test_latents_of_another_v_are_made_again(further: Run, tmp_path: Path, pool: LocalPool) -> None:
     run = start_run(str(tmp_path / "derived"), "tiny", further.config, base=further.uri)
     latents = encode_rollouts(run, pool)
     assert latents.storage.uri == run.uri
@@ -139,7 +151,7 @@ def test_latents_of_another_v_are_made_anew(further: Run, tmp_path: Path, pool: 
         assert latents.storage.get(record["key"]) not in [further.storage.get(key) for key in of_the_old]
 
 
-def test_a_complete_stage_is_left_as_it_is(tiny: Run, pool: LocalPool) -> None:
+def test_a_complete_stage_is_not_changed(tiny: Run, pool: LocalPool) -> None:
     before = tiny.storage.sizes()
     assert train_vision(tiny, pool) == vision_of(tiny)
     assert encode_rollouts(tiny, pool).digest == memory_of(tiny).inputs["latents"]
@@ -147,7 +159,7 @@ def test_a_complete_stage_is_left_as_it_is(tiny: Run, pool: LocalPool) -> None:
     assert tiny.storage.sizes() == before
 
 
-def test_manifests_name_what_they_were_made_of(tiny: Run) -> None:
+def test_manifests_name_their_inputs(tiny: Run) -> None:
     rollouts = tiny.stage("collect").manifest()
     assert rollouts is not None
     assert vision_of(tiny).inputs == {"collect": rollouts.digest}
@@ -162,8 +174,8 @@ def test_manifests_name_what_they_were_made_of(tiny: Run) -> None:
 
 def test_a_training_that_diverges_stops_the_pipeline(tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
     uri = tmp_path / "run"
-    words = ("--learning-rate", 1e6, "--checkpoint-seconds", 0.001, "--local")
-    failed = job("train_vision", "tiny", "--run", uri, "--base", tiny.uri, *words)
+    words = ("--learning-rate", 1e6, "--workers.checkpoint-seconds", 0.001, "--local")
+    failed = job("vision", "tiny", "--run", uri, "--base", tiny.uri, *words)
     assert failed.wait() == 1
     assert "vision diverged at step 3" in failed.stderr
     assert "--vision.learning-rate" in failed.stderr
@@ -171,22 +183,24 @@ def test_a_training_that_diverges_stops_the_pipeline(tiny: Run, tmp_path: Path, 
     assert failed.stdout == ""
     run = open_existing(str(uri))
     assert run.stage("vision").manifest() is None
-    assert "collect" not in {key.split("/")[0] for key in run.storage.sizes()}  # the base's were used, by reference
+    assert "collect" not in {
+        key.split("/")[0] for key in run.storage.sizes()
+    }  # those of the base are used without a copy
     kept = Checkpoints(run.storage, "vision/checkpoints").newest()
     assert kept is not None
     assert all(bool(torch.isfinite(tensor).all()) for name, tensor in kept[0].items() if name.startswith("model."))
-    following = job("encode", "--run", uri, "--local")
+    following = job("latents", "--run", uri, "--local")
     assert following.wait() == 2
     assert following.stderr.splitlines()[-1] == (
-        f"no complete vision in {uri}: run `python -m jobs.train_vision --run {uri}`"
+        f"no completed vision stage in {uri}: run `python -m jobs.vision --run {uri}`"
     )
 
 
-def test_v_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_v_trains_on_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     rollouts = tiny.stage("collect").manifest()
     assert rollouts is not None
     data = own_rollouts(rollouts)
-    learner = VisionLearner(TINY, data, "cpu")
+    learner = vision_learner(TINY, data)
     read: list[int] = []
     original = type(data).read
 
@@ -202,10 +216,8 @@ def test_v_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatc
     assert {frame.tobytes() for frame in learner.measured.numpy()} <= {frame.tobytes() for frame in held_out}
 
 
-def test_m_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
-    assert latents is not None
-    learner = MemoryLearner(TINY, latents_of(latents), "cpu")
+def test_m_trains_on_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = memory_learner(TINY, tiny)
     seen: set[int] = set()
     original = learner.episodes.sequences
     monkeypatch.setattr(learner.episodes, "sequences", lambda e, *rest: seen.update(e.tolist()) or original(e, *rest))
@@ -217,10 +229,8 @@ def test_m_sees_training_episodes_only(tiny: Run, monkeypatch: pytest.MonkeyPatc
     assert seen == {0}
 
 
-def test_m_sees_ends_and_beginnings_as_often_as_other_steps(tiny: Run) -> None:
-    latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
-    assert latents is not None
-    learner = MemoryLearner(TINY, latents_of(latents), "cpu")
+def test_first_and_last_steps_are_as_frequent_as_others(tiny: Run) -> None:
+    learner = memory_learner(TINY, tiny)
     episodes, length = torch.full((20_000,), 1), TINY.memory.sequence
     steps = int(learner.episodes.lengths[1])
     assert steps > 2 * length
@@ -231,71 +241,37 @@ def test_m_sees_ends_and_beginnings_as_often_as_other_steps(tiny: Run) -> None:
     assert min(seen[0], seen[-1]) > 0.9 * seen[steps // 2]
 
 
-def test_in_training_m_reads_some_of_its_own_draws(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
-    assert latents is not None
-    config = replace(TINY, memory=replace(TINY.memory, own=0.4, batch=64))
-    learner = MemoryLearner(config, latents_of(latents), "cpu")
-    batch = next(learner.batches(0))
-    read: list[torch.Tensor] = []
-    original = learner.model.forward
-    monkeypatch.setattr(learner.model, "forward", lambda z, *a, **k: (read.append(z), original(z, *a, **k))[1])
-    learner.model.train()
-    z, _ = learner.expect(batch, "train", 0)
-    frames, partly_own = read
-    assert torch.equal(frames, z)  # and so is what it is to foresee
-    own = (partly_own != z).all(dim=-1)  # (B, T)
-    assert torch.equal(own, (partly_own != z).any(dim=-1))  # a step's numbers all come from the one or the other
-    assert not own[:, 0].any()
-    shares = own[:, 1:].double().mean(dim=1)
-    assert 0.3 < shares.mean() < 0.5
-    assert shares.min() < 0.2
-    assert shares.max() > 0.6
-
-    read.clear()
-    again, _ = learner.expect(batch, "train", 0)
-    assert torch.equal(again, z)
-    assert torch.equal(read[1], partly_own)
-    learner.model.eval()
-    read.clear()
-    learner.expect(batch, "held out", 0)
-    assert len(read) == 1  # held-out sequences are read as they are
-
-
-def test_m_learns_rewards_cut_to_a_size(tiny: Run) -> None:
-    latents = tiny.stage("latents", of=vision_of(tiny).digest).manifest()
-    assert latents is not None
-
+def test_rewards_are_clipped_for_m(tiny: Run) -> None:
     def reward_loss(clip: float, last: float) -> float:
         config = replace(TINY, memory=replace(TINY.memory, reward_clip=clip))
-        learner = MemoryLearner(config, latents_of(latents), "cpu")
+        learner = memory_learner(config, tiny)
         batch = next(learner.batches(0))
         batch.reward[:, -1] = last
         return float(learner.losses(batch, "train", 0)["reward"])
 
-    cut, small, large = reward_loss(20.0, -100.0), reward_loss(0.0, -20.0), reward_loss(0.0, -100.0)
-    assert cut == small < large / 20
+    clipped, small, large = reward_loss(20.0, -100.0), reward_loss(0.0, -20.0), reward_loss(0.0, -100.0)
+    assert clipped == small < large / 20
 
 
-def test_init_starts_from_another_runs_weights(tiny: Run) -> None:
+def test_init_starts_from_the_weights_of_another_run(tiny: Run) -> None:
     rollouts = tiny.stage("collect").manifest()
     assert rollouts is not None
     data = own_rollouts(rollouts)
 
     def model(config: Config) -> dict[str, torch.Tensor]:
-        return VisionLearner(config, data, "cpu").model.state_dict()
+        return vision_learner(config, data).model.state_dict()
 
-    taught = unpack(vision_of(tiny).read(vision_of(tiny).content["weights"]))[0]
+    trained = unpack(vision_of(tiny).read(vision_of(tiny).content["weights"]))[0]
     begun = model(replace(TINY, vision=replace(TINY.vision, init=tiny.uri)))
-    assert all(torch.equal(begun[name], taught[name]) for name in taught)
-    assert not torch.equal(model(TINY)["heads.weight"], taught["heads.weight"])
-    with pytest.raises(UserError, match=r"has another shape than this run's: give --vision.init"):
+    assert all(torch.equal(begun[name], trained[name]) for name in trained)
+    assert not torch.equal(model(TINY)["heads.weight"], trained["heads.weight"])
+    with pytest.raises(UserError, match=r"has other sizes than this run's: use an --vision.init run"):
         model(replace(TINY, vision=replace(TINY.vision, init=tiny.uri, z=8)))
     with pytest.raises(UserError, match="no run in /nowhere"):
         model(replace(TINY, vision=replace(TINY.vision, init="/nowhere")))
 
 
-def test_a_person_finds_pictures_and_curves(tiny: Run) -> None:
+def test_pictures_and_curves_are_written(tiny: Run) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     memory = f"memory/{vision_of(tiny).digest[:12]}"

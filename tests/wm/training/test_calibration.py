@@ -1,3 +1,5 @@
+"""The calibration of M's predicted ends."""
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from wm.training.diagnostics import EDGES, auc, reliability
 
 
-def test_auc_is_the_chance_to_rank_an_end_above_another_step() -> None:
+def test_auc_is_the_probability_that_an_end_ranks_above_another_step() -> None:
     logit, happened = torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0.0, 0, 1, 1])
     assert auc(logit, happened) == pytest.approx(0.75)
     assert auc(logit, torch.tensor([0.0, 0, 0, 1])) == 1
@@ -19,7 +21,7 @@ def test_auc_is_the_chance_to_rank_an_end_above_another_step() -> None:
     assert auc(logit, happened.float()) == pytest.approx(float(wins.mean()))
 
 
-def test_odds_that_come_true_are_reliable() -> None:
+def test_true_probabilities_are_reliable() -> None:
     rng = np.random.default_rng(1)
     probability = 10 ** rng.uniform(-3.5, 0, 200_000)
     happened = rng.random(200_000) < probability

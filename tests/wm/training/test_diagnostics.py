@@ -1,3 +1,5 @@
+"""Baselines for M's likelihood."""
+
 import math
 
 import pytest
@@ -7,18 +9,18 @@ from torch.distributions import Normal
 from wm.models.vision import draw
 from wm.training.diagnostics import baselines, correlation, fit
 
-torch.set_num_threads(1)  # small work on a busy machine: two threads would wait for each other
+torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
 
 def walks(episodes, steps, seed=0):
-    """(mu, logvar) of episodes that wander, each (T, Z)."""
+    """(mu, logvar) of random walks, each (T, Z)."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.tensor([0.1, 1.0, 3.0])
     noise = torch.randn(episodes, steps, 3, generator=generator)
     return [(1 + scale * walk, torch.full_like(walk, -2.0)) for walk in (0.3 * noise).cumsum(dim=1)]
 
 
-def test_fit_is_the_limit_of_many_draws():
+def test_fit_is_the_limit_of_many_samples():
     episodes = walks(3, 40)
     noise = torch.randn(2000, 40, 3, generator=torch.Generator().manual_seed(1))
     many = [draw(mu, logvar, noise).double() for mu, logvar in episodes]  # (2000, T, Z) each
@@ -30,10 +32,10 @@ def test_fit_is_the_limit_of_many_draws():
     torch.testing.assert_close(fitted.variance, everything.var(dim=0), rtol=0.01, atol=0)
 
 
-def test_nll_is_that_of_torchs_normal_on_what_the_mask_leaves():
+def test_nll_matches_torchs_normal_where_the_mask_is_1():
     fitted = fit(walks(3, 40))
     z = torch.randn(2, 6, 3)
-    next_mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]])  # the first goes on after its end
+    next_mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]])  # the first episode continues
     now, after = z[:, :-1].double(), z[:, 1:].double()
     counted = next_mask[:, :-1].bool()
     expected = {
@@ -44,7 +46,7 @@ def test_nll_is_that_of_torchs_normal_on_what_the_mask_leaves():
     assert found == pytest.approx({name: float(value) for name, value in expected.items()})
 
 
-def test_batches_count_by_their_weights():
+def test_batches_are_averaged_by_weight():
     training = walks(3, 40)
     a, b = ((torch.randn(2, 6, 3), torch.ones(2, 6)) for _ in range(2))
     of_a, of_b = baselines(training, [(*a, 1.0)]), baselines(training, [(*b, 1.0)])
@@ -52,13 +54,13 @@ def test_batches_count_by_their_weights():
     assert both == pytest.approx({name: (of_a[name] + 3 * of_b[name]) / 4 for name in both})
 
 
-def test_what_wanders_is_guessed_better_from_where_it_was():
+def test_the_last_latent_predicts_a_random_walk_better_than_its_mean():
     held = [(torch.stack([mu for mu, _ in walks(4, 200, seed=1)]), torch.ones(4, 200), 1.0)]
     found = baselines(walks(20, 200), held)
     assert found["last_latent"] < found["gaussian"] - 0.3
 
 
-def test_short_and_empty_sequences_give_numbers():
+def test_sequences_without_a_next_step_give_finite_values():
     one_step = [(torch.zeros(1, 3), torch.zeros(1, 3))]
     found = baselines(one_step, [(torch.zeros(2, 1, 3), torch.zeros(2, 1), 1.0)])
     assert all(math.isfinite(value) for value in found.values())

@@ -1,4 +1,4 @@
-"""The VAE-GAN as V of a run: through the whole pipeline, killed and resumed, stopped where it collapses, compared."""
+"""The VAE-GAN as the V of a run: the whole pipeline, kill and resume, detection of collapse, and comparison of runs."""
 
 import json
 import signal
@@ -12,6 +12,7 @@ from processes import Job
 
 from wm.agents.artifacts import load_vision
 from wm.config.presets import PRESETS
+from wm.envs import load
 from wm.errors import Failure, UserError
 from wm.pool import LocalPool
 from wm.report.compare_data import groups, over_seeds
@@ -29,7 +30,7 @@ FLAGS = ("--vision.kind", "vaegan", "--vision.gan-ramp", 3, "--local")
 
 @pytest.fixture(scope="module")
 def gan(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A whole run by one command, with the rollouts of another. Read only."""
+    """A whole run with the rollouts of `tiny`. Read only."""
     folder = tmp_path_factory.mktemp("gan")
     job = Job(folder, "pipeline", "tiny", "--run", folder / "run", "--base", tiny.uri, *FLAGS)
     assert job.wait() == 0, job.stderr
@@ -38,15 +39,12 @@ def gan(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def made(run: Run) -> Manifest:
-    manifest = run.stage("vision").manifest()
-    assert manifest is not None
-    return manifest
+    return run.need("vision")
 
 
 def learner(run: Run, **changes: object) -> VaeGanLearner:
-    collected = run.stage("collect").manifest()
-    assert collected is not None
-    return VaeGanLearner(replace(GAN, vision=replace(GAN.vision, **changes)), rollouts_of(collected), "cpu")
+    section = replace(GAN.vision, **changes)
+    return VaeGanLearner(section, load(GAN.game), GAN.seed, rollouts_of(run.need("collect")), "cpu")
 
 
 def last_state(run: Run) -> dict[str, torch.Tensor]:
@@ -56,30 +54,23 @@ def last_state(run: Run) -> dict[str, torch.Tensor]:
     return found[0]
 
 
-def test_every_later_stage_takes_it(gan: Run, tiny: Run) -> None:
-    own, vae = (unpack(made(run).read(made(run).content["weights"]))[0] for run in (gan, tiny))
-    assert {name: value.shape for name, value in own.items()} == {name: value.shape for name, value in vae.items()}
-    assert gan.stage("score", of=evolved(gan)).manifest() is not None
+def test_all_later_stages_work_with_it(gan: Run, tiny: Run) -> None:
+    gan_weights, vae_weights = (unpack(made(run).read(made(run).content["weights"]))[0] for run in (gan, tiny))
+    shapes = [{name: value.shape for name, value in weights.items()} for weights in (gan_weights, vae_weights)]
+    assert shapes[0] == shapes[1]
+    assert gan.stage("score").complete() is not None
     mu, _ = load_vision(made(gan)).encode(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert mu.shape == (1, 32)
     metrics = made(gan).metrics
-    assert metrics["best_step"] == 6  # the newest
+    assert metrics["best_step"] == 6  # the newest weights are the result
     assert {"mse_car", "held_out_gan", "held_out_variety", "likeness", "decoder_turns"} <= metrics.keys()
 
 
-def evolved(run: Run) -> str:
-    memory = run.stage("memory", of=made(run).digest).manifest()
-    assert memory is not None
-    manifest = run.stage("evolve", of=memory.digest).manifest()
-    assert manifest is not None
-    return manifest.digest
-
-
-def test_killed_and_resumed_it_ends_in_the_same_bits(
+def test_a_killed_and_resumed_training_ends_in_the_same_bits(
     gan: Run, tiny: Run, tmp_path: Path, job: Callable[..., Job]
 ) -> None:
-    words = ("train_vision", "tiny", "--run", tmp_path / "run", "--base", tiny.uri, *FLAGS)
-    words = (*words, "--checkpoint-seconds", 0.001)
+    words = ("vision", "tiny", "--run", tmp_path / "run", "--base", tiny.uri, *FLAGS)
+    words = (*words, "--workers.checkpoint-seconds", 0.001)
     killed = job(*words)
 
     def reached() -> bool:
@@ -91,60 +82,60 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(
     assert killed.wait() == -signal.SIGKILL
     last = job(*words)
     assert last.wait() == 0, last.stderr
-    assert "vision goes on from step" in last.stderr
+    assert "vision resumes from step" in last.stderr
     run = open_existing(str(tmp_path / "run"))
     assert made(run).digest == made(gan).digest
-    mine, undisturbed = last_state(run), last_state(gan)
-    assert any(name.startswith("discriminator.convolutions") for name in mine)
-    assert any(name.startswith("adam_discriminator.0.") for name in mine)
-    assert all(torch.equal(mine[name], undisturbed[name]) for name in mine.keys() | undisturbed.keys())
+    resumed, uninterrupted = last_state(run), last_state(gan)
+    assert any(name.startswith("discriminator.convolutions") for name in resumed)
+    assert any(name.startswith("adam_discriminator.0.") for name in resumed)
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in resumed.keys() | uninterrupted.keys())
 
 
-def test_it_starts_from_a_vaes_weights_with_a_discriminator_of_its_own(tiny: Run) -> None:
-    begun = learner(tiny, init=tiny.uri)
-    taught = unpack(made(tiny).read(made(tiny).content["weights"]))[0]
-    state = begun.model.state_dict()
-    assert all(torch.equal(state[name], taught[name]) for name in taught)
-    assert torch.equal(begun.discriminator.verdict.weight, learner(tiny).discriminator.verdict.weight)
+def test_it_starts_from_a_vaes_weights_and_a_new_discriminator(tiny: Run) -> None:
+    own = learner(tiny, init=tiny.uri)
+    weights = unpack(made(tiny).read(made(tiny).content["weights"]))[0]
+    state = own.model.state_dict()
+    assert all(torch.equal(state[name], weights[name]) for name in weights)
+    assert torch.equal(own.discriminator.verdict.weight, learner(tiny).discriminator.verdict.weight)
 
 
-def test_in_half_precision_it_takes_a_step_with_finite_losses(tiny: Run) -> None:
+def test_losses_are_finite_in_half_precision(tiny: Run) -> None:
     half = learner(tiny, precision="bfloat16", batch=2)
-    told = half.step(5, next(half.batches(5)))
-    assert all(bool(value.isfinite()) for value in told.values())
+    losses = half.step(5, next(half.batches(5)))
+    assert all(bool(value.isfinite()) for value in losses.values())
 
 
 @pytest.mark.parametrize(
-    ("worst", "says"),
+    ("worst", "message"),
     [
-        ({"held_out_gan": 0.01}, "the discriminator is sure of everything, its cross entropy 0.010"),
+        ({"held_out_gan": 0.01}, "the discriminator has won with a cross entropy of 0.010"),
         ({"held_out_variety": 0.02}, r"samples of the prior have 2.0% of the frames' variance"),
     ],
 )
-def test_a_collapse_stops_it(tiny: Run, worst: dict[str, float], says: str) -> None:
+def test_a_collapse_stops_the_training(tiny: Run, worst: dict[str, float], message: str) -> None:
     own = learner(tiny)
 
     def rows(*steps: int) -> list[dict[str, float]]:
         return [{"step": step, "held_out_gan": 0.6, "held_out_variety": 1.0} | worst for step in steps]
 
-    own.judge(rows(1, 2, 3, 4, 5))  # while the GAN loss grows, nothing is said; then three in a row have to say it
-    own.judge([*rows(4, 5), {"step": 6, "held_out_gan": 0.6, "held_out_variety": 1.0}])
-    with pytest.raises(Failure, match=rf"vision collapsed by step 6: {says}.*larger --vision.gamma than 0"):
-        own.judge(rows(3, 4, 5, 6))
+    own.check_progress(rows(1, 2, 3, 4, 5))  # the first steps of the ramp do not count, then it takes three in a row
+    own.check_progress([*rows(4, 5), {"step": 6, "held_out_gan": 0.6, "held_out_variety": 1.0}])
+    with pytest.raises(Failure, match=rf"vision collapsed by step 6: {message}.*larger --vision.gamma than 0"):
+        own.check_progress(rows(3, 4, 5, 6))
 
 
-def test_a_collapse_is_seen_in_training(tiny: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """V's samples become all one: seen by the same measurements that a healthy training passes."""
+def test_a_collapse_is_detected_while_training(tiny: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All samples of the prior become the same; a healthy training passes the same check."""
     vision = replace(GAN.vision, steps=5, evaluate_steps=1, gan_ramp=1)
     config = replace(GAN, vision=vision)
     run = start_run(str(tmp_path / "run"), "tiny", config, base=tiny.uri)
     original = VaeGanLearner.step
 
     def step(self, number, batch):
-        told = original(self, number, batch)
+        losses = original(self, number, batch)
         with torch.no_grad():
             self.model.widen.weight.zero_()
-        return told
+        return losses
 
     monkeypatch.setattr(VaeGanLearner, "step", step)
     with pytest.raises(Failure, match=r"vision collapsed by step 4: samples of the prior have 0.0%"):
@@ -152,17 +143,15 @@ def test_a_collapse_is_seen_in_training(tiny: Run, tmp_path: Path, monkeypatch: 
     assert run.stage("vision").manifest() is None
 
 
-def test_what_makes_no_sense_is_refused() -> None:
-    for changes, says in (
-        ({"gan_layer": 5}, "--vision.gan-layer 5 is no layer"),
-        ({"gamma": 0.0}, "--vision.gamma 0.0 has to be above 0"),
-        ({"patience": 3}, "--vision.patience waits for a loss to fall"),
-    ):
-        with pytest.raises(UserError, match=says):
-            replace(GAN.vision, **changes).check()
+@pytest.mark.parametrize("name", ["gamma", "gan_ramp"])
+def test_wrong_values_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"--vision.{name.replace('_', '-')} must be above 0, got 0"):
+        replace(GAN.vision, **{name: 0}).check()
 
 
-def test_two_kinds_of_v_side_by_side(gan: Run, tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
+def test_compare_puts_two_kinds_of_v_next_to_each_other(
+    gan: Run, tiny: Run, tmp_path: Path, job: Callable[..., Job]
+) -> None:
     before = {run.uri: run.storage.sizes() for run in (gan, tiny)}
     compared = job("compare", "--runs", tiny.uri, gan.uri, "--to", tmp_path / "to")
     assert compared.wait() == 0, compared.stderr
@@ -182,7 +171,7 @@ def test_two_kinds_of_v_side_by_side(gan: Run, tiny: Run, tmp_path: Path, job: C
     assert before == {run.uri: run.storage.sizes() for run in (gan, tiny)}
 
 
-def test_runs_that_hold_out_other_frames_are_not_compared(tiny: Run, tmp_path: Path) -> None:
+def test_runs_with_other_held_out_frames_are_not_compared(tiny: Run, tmp_path: Path) -> None:
     config = replace(TINY, vision=replace(TINY.vision, held_out=2))
     other = start_run(str(tmp_path / "other"), "tiny", config, base=tiny.uri)
     with pytest.raises(UserError, match=r"hold out other frames: compare runs with the same rollouts \(--base\)"):
@@ -191,7 +180,7 @@ def test_runs_that_hold_out_other_frames_are_not_compared(tiny: Run, tmp_path: P
         groups([tiny, tiny])
 
 
-def test_seeds_of_the_evolution_are_one_group(tiny: Run, tmp_path: Path) -> None:
+def test_runs_that_differ_in_the_seed_form_one_group(tiny: Run, tmp_path: Path) -> None:
     config = replace(TINY, evolve=replace(TINY.evolve, seed=1), score=replace(TINY.score, episodes=9))
     other = start_run(str(tmp_path / "seed"), "tiny", config, base=tiny.uri)
     config = replace(config, evolve=replace(config.evolve, sigma0=0.5))
@@ -199,6 +188,6 @@ def test_seeds_of_the_evolution_are_one_group(tiny: Run, tmp_path: Path) -> None
     found = groups([tiny, wider, other])
     assert [[run.run.uri for run in group.runs] for group in found] == [[tiny.uri, other.uri], [wider.uri]]
     assert [group.name for group in found] == ["--evolve.sigma0 0.03", "--evolve.sigma0 0.5"]
-    assert found[0].curve() == []  # as far as all its seeds have come
+    assert found[0].curve() == []  # one of its seeds has no generations
     assert over_seeds([4.0, 6.0, 8.0], alone=9.0) == (6.0, pytest.approx(2 / 3**0.5))
     assert over_seeds([4.0], alone=9.0) == (4.0, 9.0)

@@ -1,3 +1,5 @@
+"""Pictures of V and M: their sizes, determinism, and short data."""
+
 import cv2
 import numpy as np
 import pytest
@@ -8,9 +10,9 @@ from wm.models.vision import VAE
 from wm.runs.storage import Folder
 from wm.training.sequences import Sequences
 from wm.visuals.drawing import Curve, panel, ticks
-from wm.visuals.pictures import _telling, dream_along, memory_pictures, vision_pictures
+from wm.visuals.pictures import _most_eventful, dream_along, memory_pictures, vision_pictures
 
-torch.set_num_threads(1)  # small work on a busy machine: two threads would wait for each other
+torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
 Z, A = 6, 3
 
@@ -32,17 +34,17 @@ def frames(count):
 
 
 def sequences(*lengths, steps):
-    """Held-out sequences of these lengths, padded to `steps`, each with a last step that is its end."""
+    """Held-out sequences of these lengths, padded to `steps`, each with an end at its last step."""
     g = torch.Generator().manual_seed(2)
     batch, t, ends = len(lengths), torch.arange(steps)[None], torch.tensor(lengths)[:, None]
     mu, logvar = torch.randn(batch, steps, Z, generator=g), torch.full((batch, steps, Z), -3.0)
-    mu[(t >= ends).expand(batch, steps)] = torch.nan  # whoever looks at the padding is found out
+    mu[(t >= ends).expand(batch, steps)] = torch.nan  # to detect any use of the padding
     a, reward = torch.rand(batch, steps, A, generator=g), torch.rand(batch, steps, generator=g)
     return Sequences(mu, logvar, a, reward, (t == ends - 1).float(), (t < ends).float(), (t < ends - 1).float())
 
 
 def opened(storage, keys):
-    """The pictures, each decoded and looked at: neither blank nor all ink."""
+    """The decoded pictures, neither blank nor full."""
     pictures = [cv2.imdecode(np.frombuffer(storage.get(key), np.uint8), cv2.IMREAD_COLOR) for key in keys]
     for picture in pictures:
         assert picture.shape[2] == 3
@@ -53,36 +55,36 @@ def opened(storage, keys):
     return pictures
 
 
-def test_what_v_sees(vision, tmp_path):
+def test_pictures_of_v(vision, tmp_path):
     storage = Folder(str(tmp_path))
     keys = vision_pictures(vision, frames(40), storage, "vision/pictures")
     assert keys == ["vision/pictures/reconstructions.png", "vision/pictures/traversal.png"]
     reconstructions, traversal = opened(storage, keys)
-    assert reconstructions.shape[1] > 8 * 128  # eight frames beside each other, in two sections of two rows
+    assert reconstructions.shape[1] > 8 * 128  # eight columns, two sections of two rows
     assert reconstructions.shape[0] > 4 * 128
     assert traversal.shape[1] > 7 * 128  # -3 to 3
-    assert traversal.shape[0] > (1 + Z) * 128  # the frame, then all there is of z
+    assert traversal.shape[0] > (1 + Z) * 128  # the frame, then each dimension of z
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_few_frames_will_do(vision, tmp_path, count):
+def test_few_frames_are_enough(vision, tmp_path, count):
     storage = Folder(str(tmp_path))
     opened(storage, vision_pictures(vision, frames(count), storage, "p"))
 
 
-def test_what_m_expects(vision, tmp_path):
+def test_pictures_of_m(vision, tmp_path):
     storage = Folder(str(tmp_path))
     memory = a_memory(reward=True, done=True, previous_done=True)
     keys = memory_pictures(memory, vision, sequences(120, 60, steps=120), storage, "memory/pictures")
     assert keys == ["memory/pictures/filmstrip.png", "memory/pictures/predictions.png"]
     filmstrip, predictions = opened(storage, keys)
-    assert filmstrip.shape[0] > 5 * 128  # what came, and four temperatures
+    assert filmstrip.shape[0] > 5 * 128  # the real frames and four temperatures
     assert filmstrip.shape[1] > 9 * 128
-    assert predictions.shape[0] > 7 * 120  # five numbers of z, reward and done
+    assert predictions.shape[0] > 7 * 120  # five dimensions of z, reward and done
 
 
 @pytest.mark.parametrize("lengths", [(16, 16), (16, 3), (2,), (1, 1)])
-def test_short_sequences_will_do(vision, tmp_path, lengths):
+def test_short_sequences_are_enough(vision, tmp_path, lengths):
     storage = Folder(str(tmp_path))
     held = sequences(*lengths, steps=16)
     opened(storage, memory_pictures(a_memory(reward=True), vision, held, storage, "p", taus=(0.5,)))
@@ -91,7 +93,7 @@ def test_short_sequences_will_do(vision, tmp_path, lengths):
 def test_the_same_models_give_the_same_pictures(vision, tmp_path):
     storage, memory, held = Folder(str(tmp_path)), a_memory(reward=True), sequences(50, 40, steps=50)
     for folder in "ab":
-        torch.rand(1)  # whatever else draws at random must not matter
+        torch.rand(1)  # numbers drawn elsewhere must not matter
         vision_pictures(vision, frames(10), storage, folder)
         memory_pictures(memory, vision, held, storage, folder)
     names = [key.removeprefix("a/") for key in storage.sizes() if key.startswith("a/")]
@@ -99,19 +101,19 @@ def test_the_same_models_give_the_same_pictures(vision, tmp_path):
     assert all(storage.get(f"a/{name}") == storage.get(f"b/{name}") for name in names)
 
 
-def test_what_is_shown_is_where_something_happens_and_never_padding():
+def test_the_segment_shown_contains_events_and_no_padding():
     held = sequences(60, 80, 30, steps=100)
     held.reward[:] = 0
     held.done[:] = 0
     held.reward[1, 45] = 1
     held.reward[2, 50] = 9  # in the padding
-    row, begin, end = _telling(held, 40)
+    row, begin, end = _most_eventful(held, 40)
     assert (row, end - begin) == (1, 40)
     assert begin <= 45 < end <= 80
-    assert _telling(held, 500) == (1, 0, 80)
+    assert _most_eventful(held, 500) == (1, 0, 80)
 
 
-def test_dreams_begin_with_what_was_seen_and_are_tamer_when_cold():
+def test_dreams_start_from_the_real_z_and_vary_less_at_a_low_temperature():
     memory, held = a_memory(), sequences(80, steps=80)
     z, a = held.mu[0], held.a[0]
     dreams = dream_along(memory, z, a, 20, taus=(0.1, 1.0))  # (2, 60, Z)
@@ -121,7 +123,7 @@ def test_dreams_begin_with_what_was_seen_and_are_tamer_when_cold():
     assert cold < 0.7 * warm
 
 
-def test_a_dream_is_told_the_actions_and_nothing_else():
+def test_a_dream_depends_on_the_actions_but_not_on_later_frames():
     memory, held = a_memory(), sequences(40, steps=40)
     z, a = held.mu[0], held.a[0]
     dream = dream_along(memory, z, a, 10, taus=(1.0,))
