@@ -39,7 +39,7 @@ def test_the_file_scores_as_the_run_does(tiny: Run, tmp_path: Path) -> None:
     assert "holds another run" in refused.stderr
     again = type_in("jobs.export", "--run", tiny.uri, "--to", path, "--half")
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "already exists with other content" in again.stderr
 
 
 def test_a_wrong_agent_is_the_users_mistake(tmp_path: Path) -> None:

@@ -221,7 +221,12 @@ def test_nothing_is_left_in_the_bucket(account: Account, ask: Callable[..., Any]
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [(None, "can't read"), ("a: [", "is not valid YAML"), ("a: 1", "is not a Ray cluster config"), ("provider: {type: gcp}", "AWS")],
+    [
+        (None, "can't read"),
+        ("a: [", "is not valid YAML"),
+        ("a: 1", "is not a Ray cluster config"),
+        ("provider: {type: gcp}", "AWS"),
+    ],
 )
 def test_another_file_is_a_mistake(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], content: str | None, word: str

@@ -106,7 +106,7 @@ def test_without_the_right_token_nothing_is_sent(
         refused = job("submit", "collect", "tiny", "--run", uri, "--address", rays.jobs)
         assert refused.wait() == 2
         assert refused.stderr.splitlines()[-1].startswith(
-            f"the cluster at {rays.jobs} wants its token: set RAY_AUTH_MODE"
+            f"the cluster at {rays.jobs} requires a token: set RAY_AUTH_MODE=token"
         )
     assert open_storage(uri).sizes() == {}
 
@@ -147,19 +147,24 @@ def test_a_cluster_beyond_loopback_that_obeys_anybody_is_refused(
     for host, near in (("127.0.0.1", True), ("localhost", True), ("::1", True), ("10.0.0.7", False), ("head", False)):
         assert submission._loopback(host) is near
     monkeypatch.setattr(submission, "_loopback", lambda host: False)
-    with pytest.raises(UserError, match=r"obeys anybody .* RAY_AUTH_MODE=token"):
+    with pytest.raises(
+        UserError, match=r"accepts jobs without authentication: start every node with RAY_AUTH_MODE=token"
+    ):
         submission.connect(open_server)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("dance tiny --run RUN", "no stage 'dance': say one of pipeline, collect"),
-        ("collect tiny --run RUN --episodes 5", "--collect.episodes 5 is no multiple"),
-        ("collect tiny --run RUN --local", "leave --local out"),
-        ("collect tiny --run RUN --address ftp://head", "ftp://head is no job server"),
-        ("collect tiny --run RUN --address http://127.0.0.1:9", "no job server answers at http://127.0.0.1:9"),
-        ("--resume --run RUN", "nothing was sent for RUN yet"),
+        ("dance tiny --run RUN", "no stage dance: use one of pipeline, collect"),
+        ("collect tiny --run RUN --episodes 5", "--collect.episodes must be a multiple"),
+        ("collect tiny --run RUN --local", "remove --local"),
+        (
+            "collect tiny --run RUN --address ftp://head",
+            "--address must be a URL such as http://HOST:8265, got ftp://head",
+        ),
+        ("collect tiny --run RUN --address http://127.0.0.1:9", "no job server at http://127.0.0.1:9"),
+        ("--resume --run RUN", "no job was submitted for RUN yet"),
         ("--run RUN", "which stage?"),
     ],
 )

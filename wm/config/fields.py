@@ -67,7 +67,8 @@ def leaves(config: Any, *path: str) -> dict[str, tuple[str, Any]]:
             found |= leaves(value, *path, item.name)
         elif kind == "overrides":
             found |= {
-                flag(*path, name): ("extent" if name == EXTENT_OVERRIDE else "bits", one) for name, one in value.items()
+                flag(*path, name): ("extent" if name == EXTENT_OVERRIDE else "bits", one)
+                for name, one in sorted(value.items())
             }
         else:
             found[flag(*path, item.name)] = (item.metadata["kind"], value)

@@ -87,7 +87,7 @@ def test_free_fields_can_always_change() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("game", "chess", "--game car-racing"),
+        ("game", "chess", "--game must be car-racing or doom, or gym:ID .*, got chess"),
         ("seed", 0, r"--seed must be in \[1, 2147483647\], got 0"),
         ("threads", 0, "--threads must be above 0, got 0"),
         ("collect.episodes", 5, "--collect.episodes must be a multiple of.*got 5: use 6"),

@@ -113,12 +113,12 @@ def test_grey_pictures_and_odd_numbering() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gym:Nothing-v0", "can't make gym:Nothing-v0 .*: say --game gym:ID"),
-        ("gym:no_module:Some-v0", "can't make gym:no_module:Some-v0 .*: say --game gym:ID"),
+        ("gym:Nothing-v0", "can't make gym:Nothing-v0 .*: use --game gym:ID"),
+        ("gym:no_module:Some-v0", "can't make gym:no_module:Some-v0 .*: use --game gym:ID"),
         ("gym:CarRacing-v3?colour=red", "colour"),
-        ("gym:TestShy-v0", "has no pictures"),
-        ("gym:TestOdd-v0", "not in a Discrete or bounded Box"),
-        ("gym:TestBoundless-v0", "not in a Discrete or bounded Box"),
+        ("gym:TestShy-v0", "has no images"),
+        ("gym:TestOdd-v0", "must be a Discrete or a bounded Box"),
+        ("gym:TestBoundless-v0", "must be a Discrete or a bounded Box"),
         ("tetris", "--game must be car-racing or doom, or gym:ID for an environment of gymnasium, got tetris"),
     ],
 )
