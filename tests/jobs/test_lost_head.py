@@ -56,7 +56,7 @@ def test_a_new_head_takes_up_what_the_lost_one_left(
     again = job("submit", "--resume", "--run", uri, "--address", second.jobs)
     assert again.wait() == 0, again.stderr
     name = uri.rpartition("/")[2]
-    assert f"{name}-pipeline-1 went with its head: sent again" in again.stderr
+    assert f"{name}-pipeline-1 was lost with its head node: submitting it again" in again.stderr
     assert again.summary["submission"] == f"{name}-pipeline-2"
     assert f"taking over the run from process {holder['pid']}" in again.stderr
     assert "goes on from generation" in again.stderr
