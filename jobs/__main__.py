@@ -1,32 +1,33 @@
-"""The list of all jobs: `python -m jobs`. `wm NAME ...` runs one, like `python -m jobs.NAME ...`."""
+"""Lists all jobs: `python -m jobs`. `wm NAME ...` runs a job, like `python -m jobs.NAME ...`."""
 
 import ast
 import runpy
 import sys
 from pathlib import Path
 
-MACHINERY = {"__init__", "__main__", "command_line", "display", "runner"}
+NOT_JOBS = {"__init__", "__main__", "command_line", "display", "runner"}
 GROUPS = {
     "Train": ("pipeline", "collect", "vision", "latents", "memory", "evolve", "score", "iterate", "sweep"),
-    "Look": ("report", "watch", "play", "status", "compare"),
+    "Inspect": ("report", "watch", "play", "status", "compare"),
     "Agents": ("export", "unpack"),
-    "Machines": ("plan", "bench", "preflight", "submit"),
+    "Clusters": ("plan", "bench", "preflight", "submit"),
 }
 
 
 def jobs() -> dict[str, str]:
-    """name -> the first line of its docstring, without importing it."""
+    """name -> first line of the docstring, read without importing the job."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in MACHINERY:
+        if path.stem not in NOT_JOBS:
             doc = ast.get_docstring(ast.parse(path.read_text())) or ""
             found[path.stem] = doc.splitlines()[0].partition(": `")[0]
     return found
 
 
 def listing() -> str:
+    """All jobs by group, one line for each."""
     known = jobs()
-    lines = ["usage: wm JOB [flags], or python -m jobs.JOB [flags]; --help describes a job", ""]
+    lines = ["usage: wm JOB [flags], or python -m jobs.JOB [flags]; --help shows the flags of a job", ""]
     for group, names in GROUPS.items():
         lines += [f"{group}:", *(f"  {name:10} {known[name]}" for name in names), ""]
     return "\n".join(lines)

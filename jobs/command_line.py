@@ -1,4 +1,4 @@
-"""From a command line to a config: `[PRESET] --run URI [--section.field value ...]`."""
+"""Parses a command line into a config: `[PRESET] --run URI [--section.field value ...]`."""
 
 import ast
 import contextlib
@@ -18,10 +18,10 @@ from wm.config.schema import Config
 from wm.errors import UserError
 from wm.runs.run import open_existing, open_run
 
-# Short spellings that a field can't have as its name: --in dream, --rounds 3.
+# Short flags whose names can't be field names: --in dream, --rounds 3.
 SHORT = {("evolve", "in"): "where", ("rounds", "rounds"): "count"}
-# What --help shows of a config, unless the job has a section of its own.
-USUAL = (
+# The fields shown by --help for jobs without a section of their own.
+COMMON_FIELDS = (
     *("game", "seed", "collect.episodes", "vision.steps", "memory.steps", "evolve.generations"),
     *("evolve.population", "evolve.episodes", "score.episodes", "workers.count"),
 )
@@ -55,15 +55,15 @@ class Arguments:
 def parse(
     job: str, doc: str, argv: Sequence[str], section: str | None = None, fallback: Config | None = None
 ) -> tuple[str, RunOptions, Config]:
-    """The preset's name, the options and the config.
+    """Return the preset's name, the options and the config.
 
-    Defaults of the flags come from the existing run, else the preset, its base, or `fallback`. In a stage's own job
-    its section may be left out: `--episodes` for `--collect.episodes`.
+    The flags default to the config of the existing run, the preset, the base run or `fallback`, in that order. The
+    flags of `section` also work without its name: `--episodes` for `--collect.episodes`.
     """
     words = list(argv)
     preset = words.pop(0) if words and not words[0].startswith("-") else None
     if preset is not None:
-        _known(preset)
+        _preset(preset)
     words = [_with_section(word, section) for word in words]
     preset, config = _default(job, preset, value_of(words, "--run"), value_of(words, "--base"), fallback)
     words, config = _overridden(words, config)
@@ -77,22 +77,22 @@ def parse(
 
 
 def configured(job: str, doc: str, preset: str, words: Sequence[str]) -> Config:
-    """A preset changed by flags, for jobs without a run."""
-    left, config = _overridden(words, _known(preset))
+    """The config of a preset and flags, for jobs without a run."""
+    left, config = _overridden(words, _preset(preset))
     return _parsed(f"{job} {preset}", doc, left, config).check()
 
 
 def _parsed(command: str, doc: str, words: Sequence[str], default: T) -> T:
-    complaint = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(errors):
             return tyro.cli(
                 type(default), prog=f"python -m jobs.{command}", description=doc, args=words, default=default
             )
-    except SystemExit as end:
-        if not end.code:  # --help
+    except SystemExit as exit:
+        if not exit.code:  # --help
             raise
-        raise UserError(_in_one_line(complaint.getvalue())) from None
+        raise UserError(_in_one_line(errors.getvalue())) from None
 
 
 def _short_help(command: str, doc: str, section: str | None, config: Config) -> None:
@@ -101,7 +101,7 @@ def _short_help(command: str, doc: str, section: str | None, config: Config) -> 
         own = getattr(config, section)
         shown = [(item.name, section, item.name) for item in fields(own) if item.name != "overrides"]
     else:
-        shown = [(path.replace("-", "_"), *path.rpartition(".")[::2]) for path in USUAL]
+        shown = [(path.replace("-", "_"), *path.rpartition(".")[::2]) for path in COMMON_FIELDS]
     flags: list[Any] = []
     for name, holder_name, field in shown:
         holder = getattr(config, holder_name) if holder_name else config
@@ -123,7 +123,7 @@ def _short_help(command: str, doc: str, section: str | None, config: Config) -> 
 
 
 def _help_of(section: type, name: str) -> str:
-    """The line of help below a field."""
+    """The docstring below a field."""
     for holder in section.__mro__:
         if not dataclasses.is_dataclass(holder):
             continue
@@ -137,15 +137,16 @@ def _help_of(section: type, name: str) -> str:
 
 
 def _in_one_line(box: str) -> str:
-    """What is wrong and what may have been meant, from tyro's box of rows and rules."""
+    """The message in tyro's error box, with its first suggestion."""
     rows = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
-    wrong, *others = re.split("─{9,}", " ".join(rows.split()))
-    wrong = re.sub(r" from python -m jobs\.[^:]*:", ":", wrong)  # the box splits the presets' names
-    meant = [found[0] for part in others if "Perhaps you meant" in part and (found := re.findall(r"--[\w.-]+", part))]
-    return f"{wrong.strip(' .')}{f' (perhaps you meant {meant[0]})' if meant else ''}; --help-all lists all flags"
+    message, *notes = re.split("─{9,}", " ".join(rows.split()))
+    message = re.sub(r" from python -m jobs\.[^:]*:", ":", message)  # the box breaks the names of presets
+    flags = [found[0] for note in notes if "Perhaps you meant" in note and (found := re.findall(r"--[\w.-]+", note))]
+    hint = f" (perhaps you meant {flags[0]})" if flags else ""
+    return f"{message.strip(' .')}{hint}; --help-all lists all flags"
 
 
-def _known(preset: str) -> Config:
+def _preset(preset: str) -> Config:
     if preset not in PRESETS:
         raise UserError(f"no preset {preset}: use one of {', '.join(PRESETS)}")
     return PRESETS[preset]
@@ -176,7 +177,7 @@ def _default(
 
 
 def _overridden(words: Sequence[str], config: Config) -> tuple[list[str], Config]:
-    """Take flags such as --rounds.evolve.generations 30 from the words into the config's overrides."""
+    """Move flags such as --rounds.evolve.generations 30 from the words to the overrides of the config."""
     left: list[str] = []
     rest = list(words)
     while rest:
@@ -188,8 +189,8 @@ def _overridden(words: Sequence[str], config: Config) -> tuple[list[str], Config
         holder, section, negated, name, value = found.groups()
         path = f"{section}.{name}"
         if value is None:
-            flag_of_its_own = negated or not rest or rest[0].startswith("--")
-            value = str(not negated) if flag_of_its_own else rest.pop(0)
+            is_switch = negated or not rest or rest[0].startswith("--")
+            value = str(not negated) if is_switch else rest.pop(0)
         parsed = parse_value(config, path, value)
         changed = replace(getattr(config, holder), overrides=getattr(config, holder).overrides | {path: parsed})
         config = replace(config, **{holder: changed})
@@ -197,17 +198,17 @@ def _overridden(words: Sequence[str], config: Config) -> tuple[list[str], Config
 
 
 def value_of(words: Sequence[str], flag: str) -> str | None:
-    """The value of --flag on the command line."""
-    for at, word in enumerate(words):
-        if word == flag and at + 1 < len(words):
-            return words[at + 1]
+    """The value of a flag on the command line."""
+    for index, word in enumerate(words):
+        if word == flag and index + 1 < len(words):
+            return words[index + 1]
         if word.startswith(flag + "="):
             return word.partition("=")[2]
     return None
 
 
 def without(words: Sequence[str], flag: str) -> list[str]:
-    """The command line without --flag and its value."""
+    """The command line without a flag and its value."""
     left: list[str] = []
     for word in words:
         if left and left[-1] == flag:

@@ -1,4 +1,4 @@
-"""Progress: a live bar in a terminal, a line now and then in a log."""
+"""Shows progress as live bars in a terminal and as periodic lines in a log."""
 
 import logging
 import shlex
@@ -21,12 +21,12 @@ log = logging.getLogger("jobs")
 
 
 class Display:
-    """Rates and time left are of this process's own work; what existed before does not count."""
+    """Shows the progress of each stage. Rates and remaining times only count work done by this process."""
 
     def __init__(self, log_seconds: float, stages: int):
         self.log_seconds, self.stages = log_seconds, stages
         self.began: dict[str, tuple[float, float]] = {}  # stage -> (start time, progress at that time)
-        self.said = 0.0
+        self.last_logged = 0.0
         self.bars: Bars | None = None
         self.tasks: dict[str, Any] = {}
 
@@ -57,7 +57,7 @@ class Display:
         since, before = self.began.setdefault(progress.stage, (now, progress.done))
         text = describe(progress, now - since, before)
         if not first and progress.unit == "complete":
-            return  # its own reports have been shown
+            return  # the stage's own reports were shown already
         number = f"stage {len(self.began)} of {self.stages} " if self.stages > 1 else ""
         if self.bars is not None:
             if first:
@@ -65,13 +65,13 @@ class Display:
                     number + progress.stage, total=progress.total, text=text
                 )
             self.bars.update(self.tasks[progress.stage], completed=progress.done, text=text)
-        elif first or progress.done >= progress.total or now - self.said >= self.log_seconds:
-            self.said = now
+        elif first or progress.done >= progress.total or now - self.last_logged >= self.log_seconds:
+            self.last_logged = now
             log.info("%s%s %s", number, progress.stage, text)
 
 
 def show_cost(manifests: Sequence[Manifest], uri: str) -> None:
-    """The cost of each stage, at the end of a job."""
+    """Print the cost of each stage, at the end of a job."""
     rows = [cost_of(manifest) for manifest in manifests]
     print(f"{'stage':8} {'time':>8} {'steps':>14} {'':10} CPU hours  GPU hours", file=sys.stderr)
     for row in rows:
@@ -85,10 +85,10 @@ def show_cost(manifests: Sequence[Manifest], uri: str) -> None:
 
 def describe(progress: Progress, seconds: float, before: float) -> str:
     """`24/48 episodes · 1.3 episodes/s · 0:18 left · score -21.3`"""
-    made = progress.done - before
+    own = progress.done - before
     parts = [f"{progress.done:,.0f}/{progress.total:,.0f} {progress.unit}"]
-    if made > 0 and seconds > 0:
-        parts.append(f"{made / seconds:,.3g} {progress.unit}/s")
-        parts.append(f"{format_duration((progress.total - progress.done) * seconds / made)} left")
+    if own > 0 and seconds > 0:
+        parts.append(f"{own / seconds:,.3g} {progress.unit}/s")
+        parts.append(f"{format_duration((progress.total - progress.done) * seconds / own)} left")
     parts += [f"{name} {format_number(value)}" for name, value in progress.metrics.items()]
     return " · ".join(parts)

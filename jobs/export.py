@@ -29,7 +29,7 @@ def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     files = {path: agent}
     if decoder is None:
-        print("this V has no decoder, so none is written", file=sys.stderr)
+        print("V has no decoder, so no decoder file is written", file=sys.stderr)
     else:
         files[path.with_name(f"{path.stem}-decoder.safetensors")] = decoder
     for file, data in files.items():
@@ -47,11 +47,11 @@ def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
 
 
 def _score(uri: str, agent: bytes, path: Path) -> Manifest:
-    """The score of exactly this file that `jobs.score --agent` has kept in this run."""
-    made = open_existing(uri).stage("score", of=sha256(agent)).manifest()
-    if made is None:
+    """The score of this file, which `jobs.score --agent` wrote into the run at `uri`."""
+    manifest = open_existing(uri).stage("score", of=sha256(agent)).manifest()
+    if manifest is None:
         raise UserError(f"{uri} has no score of this version of {path}: run `python -m jobs.score --agent {path}`")
-    return made
+    return manifest
 
 
 if __name__ == "__main__":
@@ -61,8 +61,6 @@ if __name__ == "__main__":
         "--to", required=True, help="the file to write; V's decoder and the card are written next to it"
     )
     parser.add_argument("--half", action="store_true", help="store the weights in half precision")
-    parser.add_argument(
-        "--scored", metavar="URI", help="the run in which jobs.score --agent FILE has kept its episodes"
-    )
+    parser.add_argument("--scored", metavar="URI", help="the run that jobs.score --agent FILE wrote its score into")
     arguments = parser.parse_args()
     sys.exit(guard(lambda: job(arguments.run, arguments.to, arguments.half, arguments.scored)))

@@ -1,7 +1,7 @@
 """Train in rounds on the agent's own data: `python -m jobs.iterate PRESET --run URI --rounds N`.
 
-Rounds after the first change fields by flags such as --rounds.evolve.generations 30, polishing by flags such as
---polish.evolve.generations 15.
+Flags such as --rounds.evolve.generations 30 change fields in all rounds after the first, and flags such as
+--polish.evolve.generations 15 in the polishing of the best round.
 """
 
 from jobs.runner import stage_job
@@ -10,7 +10,7 @@ from wm.experiments.rounds import PREPARING, iterate
 
 
 def stages_of(config: Config) -> int:
-    """At most: the target may be reached earlier."""
+    """An upper bound, since rounds end early when the target is reached."""
     return (config.rounds.count + (config.polish.generations > 0)) * len(PREPARING) + 1
 
 

@@ -1,7 +1,7 @@
 """Estimate time, cost and disk space of a run: `python -m jobs.plan PRESET --cpus N [--gpus K]`.
 
-Of each stage, or with `--rounds N` of each round of jobs.iterate, from the rates of a reference machine or of this one:
-`python -m jobs.bench > bench.json`, then `--bench bench.json`.
+The estimate lists each stage, or with `--rounds N` each round of jobs.iterate. It uses the rates of a reference
+machine, or those of another machine: run `python -m jobs.bench > bench.json` there and add `--bench bench.json`.
 """
 
 import argparse
@@ -44,11 +44,11 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
         ]
     else:
         stages = estimate(config, arguments.cpus, arguments.gpus, rates)
-    return {"job": "plan", "preset": arguments.preset, **_shown(stages, arguments)}
+    return {"job": "plan", "preset": arguments.preset, **_print_table(stages, arguments)}
 
 
-def _shown(stages: list[Estimate], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Print the table; the same as the job's result."""
+def _print_table(stages: list[Estimate], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Print the estimates and return them as the job's result."""
     rows = [
         {
             **dataclasses.asdict(stage),
@@ -61,18 +61,18 @@ def _shown(stages: list[Estimate], arguments: argparse.Namespace) -> dict[str, A
         ("stage", "left"),
         ("work", "left"),
         ("time", "right"),
-        ("holds", "right"),
+        ("machines", "right"),
         ("disk", "right"),
         ("cost", "right"),
     ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for row in rows:
-        holds = " + ".join(f"{row[kind]} {kind[:-1].upper()}s" for kind in ("cpus", "gpus") if row[kind])
+        machines = " + ".join(f"{row[kind]} {kind[:-1].upper()}s" for kind in ("cpus", "gpus") if row[kind])
         table.add_row(
             row["stage"],
             row["work"],
             format_duration(row["seconds"]),
-            holds,
+            machines,
             f"{row['bytes'] / 1e9:,.2f} GB",
             f"{row['cost']:,.2f}",
         )
@@ -82,7 +82,7 @@ def _shown(stages: list[Estimate], arguments: argparse.Namespace) -> dict[str, A
     )
     console = Console(stderr=True)
     console.print(table)
-    console.print(ASSUMED.format(rates=_said(arguments.bench, arguments.gpus)), soft_wrap=True)
+    console.print(ASSUMED.format(rates=_assumed_rates(arguments.bench, arguments.gpus)), soft_wrap=True)
     return {"stages": rows, **total}
 
 
@@ -90,26 +90,26 @@ def _rates(path: str | None) -> Rates:
     if path is None:
         return Rates()
     try:
-        found = json.loads(Path(path).read_text().splitlines()[-1])["figures"]
-        return rates_of({row["what"]: row["figure"] for row in found})
+        rows = json.loads(Path(path).read_text().splitlines()[-1])["figures"]
+        return rates_of({row["what"]: row["figure"] for row in rows})
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         raise UserError(
             f"{path} is not the output of jobs.bench: make it with `python -m jobs.bench > {path}`"
         ) from None
 
 
-def _said(bench: str | None, gpus: int) -> str:
-    said = f"the rates in {bench}" if bench else "cores of the reference machine (AMD EPYC, AVX2)"
-    return said + (", a GPU 25 times as fast for V and 15 times for M as two cores (not measured)" if gpus else "")
+def _assumed_rates(bench: str | None, gpus: int) -> str:
+    rates = f"the rates in {bench}" if bench else "cores of the reference machine (AMD EPYC, AVX2)"
+    return rates + ("; a GPU is 25 times as fast as two cores for V and 15 times for M (not measured)" if gpus else "")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.plan", description=__doc__, epilog="any field of the config is a flag as well"
+        prog="python -m jobs.plan", description=__doc__, epilog="Every field of the config is a flag, too."
     )
     parser.add_argument("preset", help="a preset of jobs.pipeline")
     parser.add_argument("--cpus", type=int, default=2, help="workers (default 2)")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs for V and M (default 0: they train on two CPUs)")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs for V and M (default 0: train them on two CPUs)")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of jobs.iterate (default: one pipeline)")
     parser.add_argument("--price-cpu", type=float, default=0.0, help="price of a CPU hour")
     parser.add_argument("--price-gpu", type=float, default=0.0, help="price of a GPU hour")

@@ -14,14 +14,14 @@ Check = tuple[str, Callable[[], str]]
 
 
 def preflight(path: str) -> dict[str, object]:
-    """Make all checks, even if some fail. Those that ask AWS need credentials."""
+    """Run all checks, even if some fail. Checks that call AWS are skipped without credentials."""
     if find_spec("boto3") is None:
         raise UserError("boto3 is missing: pip install 'world-models-ray[aws]'")
     plan = files.read(path)
-    checks = _all([("file", lambda: files.valid_for_ray(plan))])
+    checks = _run([("file", lambda: files.valid_for_ray(plan))])
     if "file" in checks["failed"]:
         return _summary(path, checks)
-    checks = _all(
+    checks = _run(
         [
             ("filled", lambda: files.filled(plan)),
             ("node_config", lambda: files.valid_for_ec2(plan)),
@@ -34,22 +34,22 @@ def preflight(path: str) -> dict[str, object]:
     if "region" in checks["failed"]:
         return _summary(path, checks)
     account = Account(plan)
-    checks = _all([("credentials", account.credentials)], checks)
+    checks = _run([("credentials", account.credentials)], checks)
     if "credentials" not in checks["failed"]:
         names = ("key_pair", "security_group", "profiles", "machine_image", "instance_types", "quotas")
-        checks = _all([(name, getattr(account, name)) for name in (*names, "images", "bucket")], checks)
+        checks = _run([(name, getattr(account, name)) for name in (*names, "images", "bucket")], checks)
     return _summary(path, checks)
 
 
-def _all(checks: list[Check], before: dict[str, dict[str, str]] | None = None) -> dict[str, dict[str, str]]:
+def _run(checks: list[Check], before: dict[str, dict[str, str]] | None = None) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = before or {"ok": {}, "failed": {}}
     for name, check in checks:
         try:
             found["ok"][name] = check()
             print(f"ok    {name}: {found['ok'][name]}", file=sys.stderr)
-        except UserError as mistake:
-            found["failed"][name] = str(mistake)
-            print(f"FAIL  {name}: {mistake}", file=sys.stderr)
+        except UserError as error:
+            found["failed"][name] = str(error)
+            print(f"FAIL  {name}: {error}", file=sys.stderr)
     return found
 
 
@@ -70,5 +70,7 @@ def main(path: str) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m jobs.preflight", description=__doc__)
-    parser.add_argument("file", nargs="?", default="ray_cluster.yaml", help="the cluster's file")
+    parser.add_argument(
+        "file", nargs="?", default="ray_cluster.yaml", help="the Ray cluster config (default: ray_cluster.yaml)"
+    )
     sys.exit(main(parser.parse_args().file))

@@ -15,7 +15,7 @@ NAME = "report.html"
 
 
 def report(uri: str) -> dict[str, Any]:
-    """Write it into the run, finished or not."""
+    """Write the report into the run, which need not be complete."""
     start, run = time.monotonic(), open_existing(uri)
     set_threads(run.config.threads)
     data = run_report(run).encode()

@@ -1,7 +1,7 @@
-"""What all jobs share: signals, exit codes, progress on stderr, a summary on stdout.
+"""Runs jobs: signals, exit codes, progress on stderr and a summary on stdout.
 
-Exit codes: 0 done, 1 failed, 2 user error, 130 interrupted. Messages for people go to stderr; the last line on stdout
-is one JSON object, so that scripts can chain jobs.
+Exit codes: 0 success, 1 failure, 2 user error, 130 interrupted. Messages go to stderr. The last line on stdout is one
+JSON object, so that scripts can chain jobs.
 """
 
 import json
@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jobs.command_line import RunOptions, parse
@@ -24,6 +25,7 @@ from wm.runs.lease import Lease, hold
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, start_run
 from wm.runs.stages import STAGES
+from wm.runs.storage import Storage, open_storage
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame prints a greeting on stdout
 
@@ -39,13 +41,13 @@ def stage_job(
     fallback: Config | None = None,
     words: Sequence[str] | None = None,
 ) -> None:
-    """Run a job from the command line to its exit code.
+    """Run a job from the command line and exit with its code.
 
-    work: what it does; by default the stage of that name.
-    section: the config section whose name may be left out in flags; by default the stage's own.
-    count: how many stages it has, for the progress display.
-    fallback: the config of a new run without a preset.
-    words: the command line, if it is not sys.argv.
+    work: the job itself (default: the stage of that name).
+    section: the config section whose flags also work without its name (default: that of the stage).
+    count: number of stages, for the progress display.
+    fallback: config of a new run without a preset.
+    words: the command line (default: sys.argv).
     """
 
     def one_stage(run: Run, pool: Pool) -> list[Manifest]:
@@ -73,7 +75,7 @@ def stage_job(
 
 
 class Listeners:
-    """All that follow the progress of a job."""
+    """Passes progress to the lease, the disk space check, the display and the pool."""
 
     def __init__(self, run: Run, lease: Lease, display: Display, pool: Pool):
         self.disk = DiskSpaceCheck(run.config, run.storage)
@@ -102,7 +104,7 @@ def open_pool(options: RunOptions, config: Config) -> Pool:
             unit_seconds=config.workers.unit_seconds,
             recycle_units=config.workers.recycle_units,
         )
-    signal.signal(signal.SIGTERM, interrupt)  # again: Ray has installed its own handler
+    signal.signal(signal.SIGTERM, interrupt)  # again, since Ray installs its own handler
     return pool
 
 
@@ -115,7 +117,7 @@ def summary(name: str, run: Run, manifests: Sequence[Manifest], seconds: float) 
 
 
 def guard(job: Callable[[], dict[str, Any]]) -> int:
-    """Run the job and turn its end into an exit code, with one clear line unless the error is a bug."""
+    """Run a job and return its exit code. Expected errors are printed as one line, bugs raise."""
     try:
         print(json.dumps(job()), flush=True)
         return 0
@@ -132,8 +134,18 @@ def guard(job: Callable[[], dict[str, Any]]) -> int:
         return _print(130, f"interrupted; completed work is kept. Resume with: {shlex.join(command)}")
 
 
+def destination(to: str | None, storage: Storage, key: str) -> tuple[Storage, str]:
+    """Where to write a file: the path of --to, or by default this key of the storage."""
+    if to is None:
+        return storage, key
+    path = Path(to)
+    if not path.parent.is_dir():
+        raise UserError(f"no folder {path.parent}: create it, or remove --to")
+    return open_storage(str(path.parent.resolve())), path.name
+
+
 def exit_on_user_error(prepare: Callable[..., Any]) -> Callable[..., Any]:
-    """For what happens before a job: a UserError ends it as it would end the job."""
+    """Decorator for functions that run before a job: a UserError is printed and exits with code 2."""
 
     def guarded(*arguments: Any) -> Any:
         try:

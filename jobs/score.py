@@ -1,6 +1,6 @@
 """Score C on unseen episodes of the unmodified game: `python -m jobs.score --run URI`.
 
-Or score an agent that comes with the project or lies in a file, without a run:
+An agent that comes with the project, or one from a file, needs no run:
 `python -m jobs.score --agent car-racing --episodes 1000`.
 """
 
@@ -17,7 +17,7 @@ from wm.stages.score import score, score_agent
 
 @exit_on_user_error
 def prepare(words: list[str]) -> tuple[Trained | None, list[str]]:
-    """The agent, if one is named, and the other words. Its episodes are kept in a run, so that the job can resume."""
+    """Return the agent of --agent, if any, and the other words. Its score is kept in a run, so that it can resume."""
     agent = value_of(words, "--agent")
     if not agent:
         return None, words

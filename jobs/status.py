@@ -1,4 +1,4 @@
-"""Show how far a run is and what comes next: `python -m jobs.status --run URI`."""
+"""Show the progress of a run and the next command: `python -m jobs.status --run URI`."""
 
 import argparse
 import sys
@@ -30,12 +30,12 @@ def status(uri: str) -> dict[str, Any]:
     console = Console(stderr=True)
     console.print(table)
     missing = next((stage for stage in stages.values() if not stage.complete), None)
-    following = f"python -m jobs.{missing.name} --run {run.uri}" if missing else None
-    console.print(f"next: {following}" if following else "complete", soft_wrap=True)
+    next_command = f"python -m jobs.{missing.name} --run {run.uri}" if missing else None
+    console.print(f"next: {next_command}" if next_command else "complete", soft_wrap=True)
     return {
         "job": "status",
         "run": run.uri,
-        "next": following,
+        "next": next_command,
         "stages": {
             name: {
                 "complete": stage.complete,
@@ -50,11 +50,11 @@ def status(uri: str) -> dict[str, Any]:
 
 
 def status_of_rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
-    """One row for each round; a round is a run with a status of its own."""
+    """Show one row for each round; each round is a run with its own status."""
     table = Table(title=f"{run.uri} · {run.preset} · {len(parts)} of {run.config.rounds.count} rounds started")
     for column in ("round", "progress", "steps", "validation", "dream"):
         table.add_column(column)
-    found = []
+    summaries = []
     for part in [*parts, *polished_of(parts)]:
         row, stages = row_of(part), stage_statuses(part)
         current = next((stages[name] for name in PREPARING if not stages[name].complete), None)
@@ -62,12 +62,12 @@ def status_of_rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
         shown = [f"{row['env_steps']:,}", f"{row['validation']:,.1f}"] if row else ["", ""]
         dream = f"{row['dream']['mean']:,.1f}" if row.get("dream") else ""
         table.add_row(part.uri.rpartition("/")[2], progress, *shown, dream)
-        found.append({"run": part.uri, "state": progress} | row)
+        summaries.append({"run": part.uri, "state": progress} | row)
     console = Console(stderr=True)
     console.print(table)
-    following = None if is_complete(run) else f"python -m jobs.iterate --run {run.uri}"
-    console.print(f"next: {following}" if following else "complete", soft_wrap=True)
-    return {"job": "status", "run": run.uri, "next": following, "rounds": found}
+    next_command = None if is_complete(run) else f"python -m jobs.iterate --run {run.uri}"
+    console.print(f"next: {next_command}" if next_command else "complete", soft_wrap=True)
+    return {"job": "status", "run": run.uri, "next": next_command, "rounds": summaries}
 
 
 def _progress(stage: StageStatus) -> str:

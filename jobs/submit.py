@@ -1,9 +1,10 @@
 """Submit a stage to a cluster and follow it: `python -m jobs.submit STAGE PRESET --run s3://... [the stage's flags]`.
 
     python -m jobs.submit pipeline car-racing --run s3://bucket/first
-    python -m jobs.submit --resume --run s3://bucket/first      the last job of this run, again
+    python -m jobs.submit --resume --run s3://bucket/first
 
-Ctrl-C stops following, not the job; --resume follows it again, or submits it again if its head node was lost.
+Ctrl-C stops following the job, which keeps running. --resume follows the last job of the run again, or submits it
+again if it was stopped, failed or was lost with its head node.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from wm.runs.run import open_run
 from wm.runs.stages import STAGES
 from wm.runs.storage import Folder, Storage, open_storage
 
-# The jobs that can be submitted, and the section whose name may be left out in their flags.
+# The jobs that can be submitted, and the config section whose flags also work without its name.
 SECTIONS = {"pipeline": None, **{name: name for name in STAGES}, "iterate": "rounds"}
 ENDS = {"SUCCEEDED": 0, "STOPPED": 130}
 
@@ -35,7 +36,7 @@ def submit(stage: str, words: list[str], address: str, watch: bool, code: bool) 
     if options.local or options.address:
         raise UserError("a submitted job uses the cluster it is submitted to: remove --local and --address")
     config.check()
-    words = [_whole(word, before) for before, word in zip(["", *words], words, strict=False)]
+    words = [_absolute(word, before) for before, word in zip(["", *words], words, strict=False)]
     storage = open_storage(options.run)
     if isinstance(storage, Folder):
         logging.warning("%s is a folder, which all nodes must share; otherwise use s3://bucket/prefix", storage.uri)
@@ -55,12 +56,12 @@ def resume(uri: str, address: str, watch: bool) -> dict[str, Any]:
     if status is not None and not status.is_terminal():
         print(f"{before.id} is still running", file=sys.stderr)
         return _watch(client, before, storage, watch)
-    print(f"{before.id} {_fate(status)}: submitting it again", file=sys.stderr)
+    print(f"{before.id} {_end_of(status)}: submitting it again", file=sys.stderr)
     run = open_run(uri)
     return _send(client, storage, before.stage, before.words, run.preset if run else "", watch, before.code)
 
 
-def _fate(status: Any) -> str:
+def _end_of(status: Any) -> str:
     return (
         "was lost with its head node" if status is None else f"has {'failed' if status == 'FAILED' else 'been stopped'}"
     )
@@ -77,26 +78,26 @@ def _send(
 
 def _watch(client: Any, sent: Submission, storage: Storage, watch: bool) -> dict[str, Any]:
     if not watch:
-        print(_back(sent, storage), file=sys.stderr)
+        print(_follow_hint(sent, storage), file=sys.stderr)
         return _summary(sent, "SENT", "")
     text: list[str] = [""]
 
-    def say(part: str) -> None:
+    def echo(part: str) -> None:
         print(part, end="", file=sys.stderr, flush=True)
-        text[0] = (text[0] + part)[-100_000:]  # the summary is at the end
+        text[0] = (text[0] + part)[-100_000:]  # the end is enough for the summary
 
     try:
-        details = submission.follow(client, sent.id, say)
+        details = submission.follow(client, sent.id, echo)
     except KeyboardInterrupt:
-        raise Left(f"\n{sent.id} keeps running. {_back(sent, storage)}") from None
+        raise StoppedFollowing(f"\n{sent.id} keeps running. {_follow_hint(sent, storage)}") from None
     return _summary(sent, details.status.value, text[0], details.driver_exit_code)
 
 
-class Left(Exception):
+class StoppedFollowing(Exception):
     """The user stopped following; the job keeps running."""
 
 
-def _back(sent: Submission, storage: Storage) -> str:
+def _follow_hint(sent: Submission, storage: Storage) -> str:
     return (
         f"Follow it with: python -m jobs.submit --resume --run {storage.uri}\n"
         f"or: ray job logs --follow {sent.id}; stop it with: ray job stop {sent.id}"
@@ -104,7 +105,7 @@ def _back(sent: Submission, storage: Storage) -> str:
 
 
 def _summary(sent: Submission, status: str, text: str, code: int | None = None) -> dict[str, Any]:
-    """Of the submission, with the job's own summary, which is the last such line of its log."""
+    """Summary of the submission, including the job's own summary from the end of its log."""
     found: dict[str, Any] = {
         "job": "submit",
         "submission": sent.id,
@@ -118,8 +119,8 @@ def _summary(sent: Submission, status: str, text: str, code: int | None = None) 
     return found
 
 
-def _whole(word: str, before: str) -> str:
-    """An absolute path for a folder, since the job starts in another directory."""
+def _absolute(word: str, before: str) -> str:
+    """Make the path of a folder absolute, since the job starts in another directory."""
     flag, equals, value = word.partition("=") if word.startswith(("--run=", "--base=")) else ("", "", word)
     if not (flag or before in ("--run", "--base")):
         return word
@@ -147,22 +148,22 @@ def main(argv: list[str]) -> int:
     else:
         parser.add_argument("--resume", action="store_true", help="follow the last job of the run, or submit it again")
         parser.add_argument("--run", required=True, help="the run: s3://bucket/prefix")
-    said, words = parser.parse_known_args(argv[1:] if stage else argv)
-    if not stage and (words or not said.resume):
-        parser.error(f"which stage? {', '.join(SECTIONS)}; or --resume")
+    options, words = parser.parse_known_args(argv[1:] if stage else argv)
+    if not stage and (words or not options.resume):
+        parser.error(f"no stage: name one of {', '.join(SECTIONS)}, or use --resume")
     summaries: list[dict[str, Any]] = []
 
     def job() -> dict[str, Any]:
         if stage:
-            summaries.append(submit(stage, words, said.address, not said.no_wait, not said.no_code))
+            summaries.append(submit(stage, words, options.address, not options.no_wait, not options.no_code))
         else:
-            summaries.append(resume(said.run, said.address, not said.no_wait))
+            summaries.append(resume(options.run, options.address, not options.no_wait))
         return summaries[0]
 
     try:
         code = guard(job)
-    except Left as left:
-        print(left, file=sys.stderr)
+    except StoppedFollowing as stopped:
+        print(stopped, file=sys.stderr)
         return 130
     if code or not summaries or summaries[0]["status"] == "SENT":
         return code

@@ -1,7 +1,7 @@
 """Evolve C in the dream at several temperatures: `python -m jobs.sweep --run URI --tau 0.1 0.5 1.0 1.15 1.3 --seeds 3`.
 
-Every (tau, seed) is a run in URI/sweep with the V and M of the run at URI. The result is the paper's table: the
-score in the dream and in the real game for each tau, in URI/sweep as Markdown, CSV, JSON and SVG.
+Each (tau, seed) is a run in URI/sweep that uses V and M of the run at URI. The resulting table has the scores in the
+dream and in the real game for each tau, as in the paper; it is written to URI/sweep as Markdown, CSV, JSON and SVG.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from wm.runs.run import open_existing
 from wm.runs.storage import open_storage, to_json
 
 DOC = f"""{__doc__}
---tau T [T ...]: the temperatures (the paper's: 0.1 0.5 1.0 1.15 1.3)
---seeds N: evolutions for each temperature (1)
---cpus-each N: CPUs of each trial; trials run in parallel as far as the cluster allows (1)
+--tau T [T ...]: temperatures (default: those of the paper, 0.1 0.5 1.0 1.15 1.3)
+--seeds N: evolutions for each temperature (default 1)
+--cpus-each N: CPUs of each trial; as many trials as fit on the cluster run in parallel (default 1)
 """
 
 

@@ -1,7 +1,7 @@
-"""Make a run from an agent file, to build on: `python -m jobs.unpack --agent NAME --run URI`.
+"""Make a run from an agent file, to train it further: `python -m jobs.unpack --agent NAME --run URI`.
 
-NAME is an agent that comes with the project, or a FILE.safetensors written by jobs.export. Its V, M and C are complete
-stages of the run; other runs use them with `--base URI`, `--evolve.init URI`, `--collect.agent URI`.
+NAME is an agent that comes with the project, or a FILE.safetensors written by jobs.export. V, M and C become complete
+stages of the run. Other runs use them with `--base URI`, `--evolve.init URI` or `--collect.agent URI`.
 """
 
 import argparse
@@ -17,9 +17,9 @@ def job(agent: str, uri: str) -> dict[str, Any]:
     trained = load_agent(agent)
     run = unpack(trained, uri)
     if not trained.decodes:
-        print("the file has no decoder for V: reconstructions and dreams can't be shown", file=sys.stderr)
+        print("the file has no decoder for V, so reconstructions and dreams can't be shown", file=sys.stderr)
     print(
-        "evolve C further: python -m jobs.evolve --run ANOTHER"
+        "train C further: python -m jobs.evolve --run ANOTHER"
         f" --base {run.uri} --evolve.init {run.uri} --evolve.init-sigma 0.02",
         file=sys.stderr,
     )
@@ -28,7 +28,7 @@ def job(agent: str, uri: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m jobs.unpack", description=__doc__)
-    parser.add_argument("--agent", required=True, help="its name, or a FILE.safetensors")
+    parser.add_argument("--agent", required=True, help="the name of an agent, or a FILE.safetensors")
     parser.add_argument("--run", required=True, help="the run to make: a folder or s3://bucket/prefix")
     arguments = parser.parse_args()
     sys.exit(guard(lambda: job(arguments.agent, arguments.run)))

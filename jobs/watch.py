@@ -1,45 +1,44 @@
-"""Make a film of an agent with what it sees and dreams: `python -m jobs.watch --run URI [--in real|dream|both]`.
+"""Make a film of an agent in the game or in its dream: `python -m jobs.watch --run URI [--in real|dream|both]`.
 
-`both` shows the dream next to the real game, and so whether C has learned to play or to exploit the dream. For an agent
-that comes with the project or is in a file: `python -m jobs.watch --agent car-racing`.
+`both` shows the dream next to the real game, which tells whether C learned to play or to exploit the dream. Films of an
+agent that comes with the project, or of one from a file, need no run: `python -m jobs.watch --agent car-racing`.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jobs.display import Display
-from jobs.runner import guard
+from jobs.runner import destination, guard
 from wm.agents.files import load_agent
 from wm.agents.trained import Trained, best_so_far
 from wm.errors import UserError
 from wm.pool import Progress, set_threads
 from wm.runs.run import open_existing
-from wm.runs.storage import Storage, open_storage
+from wm.runs.storage import open_storage
 from wm.visuals.film import SUFFIXES, beside, encoded, films
 from wm.visuals.replay import Scene, dreamt, real
 
-PER_SECOND = 25  # pictures; with every second step a game of 50 steps a second plays at its own speed
+PER_SECOND = 25  # pictures; showing every second step, a game with 50 steps per second plays at normal speed
 
 
 def watch(agent: Trained, where: str, seed: int, steps: int, every: int, tau: float | None, suffix: str) -> bytes:
     """The film of one episode: a test episode of the unmodified game, a dream, or both side by side."""
     with Display(10.0, 2) as display:
 
-        def told(name: str, scenes: Iterator[Scene], total: int) -> Iterator[Scene]:
+        def with_progress(name: str, scenes: Iterator[Scene], total: int) -> Iterator[Scene]:
             for scene in scenes:
                 display.tell(Progress(name, scene.step, steps or total, "steps", {"score": scene.score}))
                 yield scene
 
-        def game(room: int) -> Iterator[np.ndarray]:
-            return films(told("watch", real(agent, seed, steps, every), agent.game.max_steps), room)
+        def game(columns: int) -> Iterator[np.ndarray]:
+            return films(with_progress("watch", real(agent, seed, steps, every), agent.game.max_steps), columns)
 
         def dream() -> Iterator[np.ndarray]:
-            return films(told("dream", dreamt(agent, seed, steps, every, tau), agent.game.max_steps), 0)
+            return films(with_progress("dream", dreamt(agent, seed, steps, every, tau), agent.game.max_steps), 0)
 
         if where == "real":
             pictures = game(3 if agent.memory else 1)
@@ -58,7 +57,7 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     suffix = name.rpartition(".")[2].lower()
     if suffix not in SUFFIXES:
         raise UserError(f"--to must end in .{', .'.join(SUFFIXES)}, got {name}")
-    storage, key = _goal(run.storage if run else open_storage("runs"), arguments.to, name)
+    storage, key = destination(arguments.to, run.storage if run else open_storage("runs"), f"films/{name}")
     data = watch(agent, arguments.where, seed, arguments.steps, arguments.every, arguments.tau, suffix)
     storage.put(key, data)
     film = f"{storage.uri.rstrip('/')}/{key}"
@@ -71,16 +70,6 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
         "in": arguments.where,
         "seed": seed,
     }
-
-
-def _goal(storage: Storage, to: str | None, name: str) -> tuple[Storage, str]:
-    """The run's films folder, or the file that the user names."""
-    if to is None:
-        return storage, f"films/{name}"
-    path = Path(to)
-    if not path.parent.is_dir():
-        raise UserError(f"no folder {path.parent}: create it, or remove --to to write into the run")
-    return open_storage(str(path.parent.resolve())), path.name
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -96,14 +85,14 @@ def check(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m jobs.watch", description=__doc__)
-    whose = parser.add_mutually_exclusive_group(required=True)
-    whose.add_argument("--run", help="the run: a folder or s3://bucket/prefix")
-    whose.add_argument("--agent", help="an agent that comes with the project, or a file written by jobs.export")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="the run: a folder or s3://bucket/prefix")
+    source.add_argument("--agent", help="an agent that comes with the project, or a file written by jobs.export")
     parser.add_argument("--in", dest="where", choices=("real", "dream", "both"), default="real", help="default: real")
-    parser.add_argument("--seed", type=int, help="test episode or dream; default: the first scored one")
+    parser.add_argument("--seed", type=int, help="number of the test episode or dream; default: the first scored one")
     parser.add_argument("--steps", type=int, default=0, help="maximum steps; 0 plays the whole episode")
-    parser.add_argument("--every", type=int, default=2, help="show one step in this many (default 2)")
-    parser.add_argument("--tau", type=float, help="temperature of the dream; default: that of the run's evolution")
+    parser.add_argument("--every", type=int, default=2, help="show every n-th step (default 2)")
+    parser.add_argument("--tau", type=float, help="temperature of the dream; default: --evolve.tau of the run")
     parser.add_argument(
         "--to", help="a file: .mp4, .webp or .gif; default: films/ in the run, or in runs/ for an --agent"
     )

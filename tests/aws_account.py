@@ -1,4 +1,4 @@
-"""An AWS account that costs nothing: moto behind HTTP on loopback, and what our template makes in it."""
+"""A simulated AWS account: moto as an HTTP server on loopback, with the stack of the project's template."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ TAGS = ("0.1.0-cpu", "0.1.0-gpu")
 
 @dataclass
 class Account:
-    """One with a network, a key pair, a machine image and, once `make_stack` was called, our stack."""
+    """Has a network, a key pair, a machine image and, after `make_stack`, the stack of the template."""
 
     endpoint: str
     machine_image: str = ""
-    metadata: str = ""  # the block that the stack prints
-    asked: list[str] = field(default_factory=list)  # every action, by whomever
+    metadata: str = ""  # the block that the stack outputs
+    asked: list[str] = field(default_factory=list)  # all actions of EC2
 
     def client(self, service: str) -> Any:
         import boto3
@@ -34,12 +34,12 @@ class Account:
 
     def make_stack(self, **parameters: str) -> dict[str, str]:
         vpc = self.client("ec2").describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]
-        said = {"VpcId": vpc["VpcId"], "SshFrom": "203.0.113.7/32", **parameters}
+        values = {"VpcId": vpc["VpcId"], "SshFrom": "203.0.113.7/32", **parameters}
         stacks = self.client("cloudformation")
         stacks.create_stack(
             StackName=STACK,
             TemplateBody=TEMPLATE.read_text(),
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in said.items()],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
         stack = stacks.describe_stacks(StackName=STACK)["Stacks"][0]
@@ -48,12 +48,12 @@ class Account:
 
     def delete_stack(self) -> None:
         ecr = self.client("ecr")
-        with contextlib.suppress(ecr.exceptions.RepositoryNotFoundException):  # moto doesn't know EmptyOnDelete
+        with contextlib.suppress(ecr.exceptions.RepositoryNotFoundException):  # moto does not implement EmptyOnDelete
             ecr.batch_delete_image(repositoryName=STACK, imageIds=[{"imageTag": tag} for tag in TAGS])
         self.client("cloudformation").delete_stack(StackName=STACK)
 
     def push_images(self) -> None:
-        """Something in the registry under the tags that ray_cluster.yaml names."""
+        """Push dummy images with the tags in ray_cluster.yaml."""
         for size, tag in enumerate(TAGS, 1):
             manifest = {
                 "schemaVersion": 2,
@@ -71,7 +71,7 @@ class Account:
 
 @contextlib.contextmanager
 def an_account() -> Iterator[Account]:
-    """moto keeps one state a process, so that what was made is removed; other tests have buckets in it."""
+    """A new account, emptied at the end, since moto has one state per process that other tests use, too."""
     from moto.core import DEFAULT_ACCOUNT_ID
     from moto.ec2.models import ec2_backends
     from moto.ec2.responses.instances import InstanceResponse
@@ -90,7 +90,10 @@ def an_account() -> Iterator[Account]:
         patch.setenv("AWS_REGION", REGION)
         patch.setenv("AWS_DEFAULT_REGION", REGION)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        get, most = InstanceResponse._get_param, {"MinCount": "MaxCount"}  # moto starts as few as it may, EC2 doesn't
+        get, most = (
+            InstanceResponse._get_param,
+            {"MinCount": "MaxCount"},
+        )  # moto starts MinCount instances, EC2 up to MaxCount
         patch.setattr(
             InstanceResponse,
             "_get_param",
@@ -106,7 +109,7 @@ def an_account() -> Iterator[Account]:
         )["ImageId"]
         ec2_backends[DEFAULT_ACCOUNT_ID][REGION].amis[account.machine_image].architecture = "x86_64"
         ssm.put_parameter(Name="machine-image", Value=account.machine_image, Type="String")
-        published = ssm_backends[DEFAULT_ACCOUNT_ID][REGION]._parameters  # no client may put what AWS publishes
+        published = ssm_backends[DEFAULT_ACCOUNT_ID][REGION]._parameters  # clients can't write parameters of AWS
         published[MACHINE_IMAGE] = published["machine-image"]
         try:
             yield account
@@ -123,7 +126,7 @@ def an_account() -> Iterator[Account]:
 
 
 def our_file(folder: Path, metadata: str) -> Path:
-    """ray_cluster.yaml with the stack's block in place of its own, as docs/aws.md has a user do it."""
+    """ray_cluster.yaml with the block that the stack outputs, as described in docs/aws.md."""
     head, rest = FILE.read_text().split("# ---- yours: begin ----\n")
     tail = rest.split("# ---- yours: end ----\n")[1]
     path = folder / "ray_cluster.yaml"
@@ -132,7 +135,7 @@ def our_file(folder: Path, metadata: str) -> Path:
 
 
 def a_home(folder: Path) -> Path:
-    """A home with the key and the token that a user has."""
+    """A home folder with the SSH key and the token of a user."""
     for name, content in ((".ssh/world-models.pem", "-----BEGIN RSA PRIVATE KEY-----"), (".ray/auth_token", "a-token")):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

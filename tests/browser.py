@@ -1,4 +1,4 @@
-"""A real browser, headless, told what to do over a pair of pipes (the DevTools protocol): no driver, no server."""
+"""A headless Chromium, controlled with the DevTools protocol over a pair of pipes."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SECONDS = 120  # whatever else the machine is doing
+SECONDS = 120  # timeout, generous for busy machines
 
 
 class Browser:
@@ -35,7 +35,7 @@ class Browser:
                 return answer["result"]
 
     def open(self, path: Path, width: int, height: int, scheme: str, mobile: bool) -> None:
-        """A page in a window of that size, for a reader who likes light or dark."""
+        """Load a page in a window of this size, with a light or dark colour scheme."""
         self.session = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -54,14 +54,14 @@ class Browser:
         return answer["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
-        """The whole page, as far down as it goes."""
+        """Take a screenshot of the full page."""
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def _read(self) -> dict[str, Any]:
         data = bytearray()
         while (byte := self.back.read(1)) != b"\0":
-            assert byte, "the browser has gone"
+            assert byte, "the browser exited"
             data += byte
         message = json.loads(data)
         method, about = message.get("method"), message.get("params", {})
@@ -80,13 +80,13 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """Chromium with a profile of its own; gone when the context ends."""
-    assert CHROMIUM, "no chromium"
-    theirs_in, to = os.pipe()
-    back, theirs_out = os.pipe()
+    """Chromium with its own profile, killed when the context ends."""
+    assert CHROMIUM, "chromium is not installed"
+    child_in, to = os.pipe()
+    back, child_out = os.pipe()
 
     def arrange() -> None:  # the browser reads file descriptor 3 and writes 4
-        read, write = os.dup(theirs_in), os.dup(theirs_out)
+        read, write = os.dup(child_in), os.dup(child_out)
         while read in (3, 4) or write in (3, 4):
             read, write = os.dup(read), os.dup(write)
         os.dup2(read, 3)
@@ -98,10 +98,10 @@ def browser(folder: Path) -> Iterator[Browser]:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, preexec_fn=arrange, pass_fds=(3, 4), start_new_session=True
         )
-    os.close(theirs_in)
-    os.close(theirs_out)
+    os.close(child_in)
+    os.close(child_out)
     try:
         yield Browser(to, back)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # its children, too
+        os.killpg(process.pid, signal.SIGKILL)  # including its children
         process.wait(SECONDS)

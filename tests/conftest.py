@@ -1,4 +1,4 @@
-"""What tests share: S3 over HTTP, jobs as processes, and one finished run that many look at and none changes."""
+"""Shared fixtures: an S3 server, jobs as processes, and complete runs that tests must not change."""
 
 import logging
 import os
@@ -15,12 +15,12 @@ from processes import Job, type_in
 from wm.pool import LocalPool
 from wm.runs.run import Run, open_existing
 
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a laptop's own Ray, on loopback
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # as for a local Ray on loopback
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[Callable[[str], str]]:
-    """The URI of a new, empty place in a bucket; the server speaks S3 on loopback, and child processes find it, too."""
+    """Returns URIs of new, empty prefixes in a bucket. The S3 server on loopback is also visible to child processes."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -43,13 +43,13 @@ def s3() -> Iterator[Callable[[str], str]]:
 
 @pytest.fixture(params=["folder", "s3"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A new place of either kind."""
+    """The URI of an empty folder or bucket prefix."""
     return request.getfixturevalue("s3")("place") if request.param == "s3" else str(tmp_path / "place")
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
-    """Starts `python -m jobs.NAME WORDS`; whatever still runs after the test is killed."""
+    """Starts `python -m jobs.NAME WORDS`. Jobs that still run after the test are killed."""
     jobs: list[Job] = []
 
     def start(name: str, *words: Any) -> Job:
@@ -66,7 +66,7 @@ def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, *words: str) -> Run:
-    """A run that a user's command makes; once, however many processes the tests are dealt out to."""
+    """A run made by jobs.pipeline, once for all test processes."""
     folder = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -82,13 +82,13 @@ def made_once(factory: pytest.TempPathFactory, name: str, *words: str) -> Run:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A whole run with the preset `tiny`, made by the command a user types, on a Ray with two workers. Read only."""
+    """A complete run of the preset `tiny`, made on a Ray with two workers. Read only."""
     return made_once(tmp_path_factory, "tiny", "--workers.count", "2")
 
 
 @pytest.fixture(scope="session")
 def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A whole run on somebody else's game, by its id, with C evolved in the dream. Read only; seconds."""
+    """A complete run of a registered gymnasium game, with C evolved in the dream. Read only."""
     words = "--game gym:CartPole-v1 --collect.steps 20 --evolve.generations 1 --evolve.where dream --memory.done"
     words += " --evolve.dream-steps 16 --evolve.dream-done sample"
     return made_once(tmp_path_factory, "cartpole", "--local", *words.split())
@@ -96,7 +96,7 @@ def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def copy(tiny: Run, tmp_path: Path) -> Callable[..., Path]:
-    """A copy of the finished run that a test may spoil, without some of its stages."""
+    """Copies `tiny` without some of its stages, for tests that change the run."""
     number = count()
 
     def make(*without: str) -> Path:

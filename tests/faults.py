@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that does to requests what networks and busy services do to them."""
+"""A proxy in front of an S3 server that injects the faults of networks and overloaded services."""
 
 import contextlib
 import http.client
@@ -16,7 +16,7 @@ FAULTS = ("busy", "lost answer", "cut", "silence", "half")
 
 
 class Faults:
-    """`share` of all requests go wrong, each in one of five ways; and while `away`, nobody is there."""
+    """A share of the requests fails, each in one of five ways. While `away`, all connections are closed."""
 
     def __init__(self, behind: str, share: float = 0.0, seed: int = 1, silent_seconds: float = 0.8):
         self.share, self.luck, self.away = share, random.Random(seed), False
@@ -46,7 +46,7 @@ class Faults:
                 answer = server.getresponse()
                 data = answer.read()
                 server.close()
-                if fault == "lost answer":  # it was done, and nobody hears of it
+                if fault == "lost answer":  # the request succeeded
                     return self.answer(500, [], b"<Error><Code>InternalError</Code></Error>")
                 kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in DROPPED]
                 length = answer.getheader("Content-Length") if self.command == "HEAD" else None
@@ -85,7 +85,7 @@ class Faults:
         with self.lock:
             if self.away:
                 if not self.timer.ident:
-                    self.timer.start()  # with the first who finds nobody
+                    self.timer.start()  # from the first refused request
                 return "away"
             return self.luck.choice(FAULTS) if self.luck.random() < self.share else "none"
 

@@ -1,6 +1,6 @@
-"""Jobs as processes of their own, exactly as typed, but with the imports done once: they take seconds each time.
+"""Runs jobs as separate processes.
 
-A server process imports the libraries and forks a child for each job, so a test can kill what it likes.
+A fork server imports the libraries once, which takes seconds, and forks a child for each job. Tests can kill the child.
 """
 
 import atexit
@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 200  # whatever else the machine is doing
+SECONDS = 200  # timeout, generous for busy machines
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["wm.report.run_page", "jobs.runner", "cluster.pool", "obstore.store"])
 
 
 class Job:
-    """`python -m jobs.NAME WORDS`"""
+    """A running `python -m jobs.NAME WORDS`."""
 
     def __init__(self, folder: Path, name: str, *words: Any):
         self.out, self.err = folder / "stdout", folder / "stderr"
@@ -51,7 +51,7 @@ class Job:
         return json.loads(self.stdout.splitlines()[-1])
 
     def wait(self) -> int:
-        """Its exit code; negative where a signal ended it."""
+        """Wait for the exit code; negative if a signal ended the job."""
         self.process.join(SECONDS)
         assert not self.running, f"still running:\n{self.stderr}"
         return self.process.exitcode
@@ -60,27 +60,28 @@ class Job:
         os.kill(self.process.pid, number)
 
     def kill_when(self, ready: Callable[[], bool]) -> None:
-        """SIGKILL as soon as something holds."""
+        """Send SIGKILL as soon as `ready` returns True."""
         self.until(ready)
         self.send(signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL
 
     def until(self, ready: Callable[[], bool]) -> None:
+        """Wait until `ready` returns True."""
         end = time.monotonic() + SECONDS
         while not ready():
-            assert self.running, f"ended before that:\n{self.stderr}"
-            assert time.monotonic() < end, f"took too long:\n{self.stderr}"
+            assert self.running, f"the job ended first:\n{self.stderr}"
+            assert time.monotonic() < end, f"timeout:\n{self.stderr}"
             time.sleep(0.005)
 
 
 def type_in(*words: Any) -> subprocess.CompletedProcess[str]:
-    """`python -m WORDS`, from nothing."""
+    """Run `python -m WORDS` in a new interpreter."""
     command = [sys.executable, "-m", *map(str, words)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
-def _read_again() -> None:
-    """Ray has read its settings when the server imported it: those of authentication may be others for this job."""
+def _reset_ray_authentication() -> None:
+    """Let Ray read its authentication settings again, since it read them when the fork server imported it."""
     from ray._private.authentication_test_utils import reset_auth_token_state
 
     reset_auth_token_state()
@@ -92,12 +93,12 @@ def _main(module: str, argv: list[str], out: str, err: str, environment: dict[st
         os.dup2(file, number)
     os.environ.clear()
     os.environ.update(environment)
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # as jobs.runner did when the server imported it
-    _read_again()
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # as importing jobs.runner does
+    _reset_ray_authentication()
     os.chdir(ROOT)
     sys.argv = ["", *argv]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
-        atexit._run_exitfuncs()  # as at the end of any program; processes of multiprocessing skip it
+        atexit._run_exitfuncs()  # processes of multiprocessing skip exit handlers

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes with a job server, in a process of its own: it can be lost like machines are."""
+"""A Ray cluster of several nodes with a job server, in a separate process that can be killed like a machine."""
 
 import json
 import os
@@ -16,13 +16,13 @@ SECONDS = 120
 
 
 class Rays:
-    """A head without CPUs, as in ray_cluster.yaml, and nodes for rollouts."""
+    """A head node without CPUs, as in ray_cluster.yaml, and rollout nodes."""
 
     def __init__(self, nodes: int = 2, cpus: int = 1, **environment: str):
-        self.folder = Path(tempfile.mkdtemp(prefix="wm-", dir="/tmp"))  # short: sockets lie below it
+        self.folder = Path(tempfile.mkdtemp(prefix="wm-", dir="/tmp"))  # short, since paths of sockets are limited
         programs = str(Path(sys.executable).parent)
         clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        # With PYTHONPATH, the nodes have the code in their image, so to speak.
+        # PYTHONPATH stands for code that is part of the image.
         usual = {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
         self.log = (self.folder / "log").open("w")
         self.process = subprocess.Popen(
@@ -35,14 +35,14 @@ class Rays:
         )
         assert self.process.stdout is not None
         line = ""
-        while not line.startswith("{"):  # Ray may greet first
+        while not line.startswith("{"):  # Ray may print messages first
             line = self.process.stdout.readline()
             assert line, (self.folder / "log").read_text()
-        said = json.loads(line)
-        self.address, self.jobs = said["address"], said["jobs"]
+        addresses = json.loads(line)
+        self.address, self.jobs = addresses["address"], addresses["jobs"]
 
     def end(self, word: str = "end") -> None:
-        """Shut it down, or `lose` it: nothing in it gets a chance to say goodbye."""
+        """Shut the cluster down, or with "lose" kill all processes of its nodes."""
         if self.process.poll() is None:
             assert self.process.stdin is not None
             self.process.stdin.write(word + "\n")
@@ -52,7 +52,7 @@ class Rays:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(self, path: str, token: str = "") -> int:
-        """The status with which the job server answers."""
+        """The HTTP status of a request to the job server."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             with urllib.request.urlopen(
@@ -64,7 +64,7 @@ class Rays:
 
 
 def at(number: int) -> dict[str, Any]:
-    """An address of its own on loopback. Not 127.0.0.1: Ray takes that for the address towards the network."""
+    """A separate loopback address for a node. Ray replaces 127.0.0.1 with the address of the network interface."""
     return {"node_ip_address": f"127.0.0.{number}"} if sys.platform == "linux" else {}
 
 
@@ -75,7 +75,7 @@ def main(folder: str, nodes: int, cpus: int) -> None:
     head: dict[str, Any] = {**at(2), "num_cpus": 0, "temp_dir": folder, "object_store_memory": 100 * 2**20}
     head |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": 0}
     cluster = Cluster(initialize_head=True, head_node_args=head | {"labels": {"wm.io/role": "head"}})
-    # As `ray start` does. Without it, jobs would join whichever Ray is found on this machine.
+    # As in `ray start`. Without it, jobs would connect to any Ray that runs on this machine.
     write_ray_address(cluster.address, folder)
     for number in range(nodes):
         memory, labels = 80 * 2**20, {"wm.io/role": "rollout"}

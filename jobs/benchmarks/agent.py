@@ -1,4 +1,4 @@
-"""The agent in the real game and in the dream, against batch 1 and against its matrix products alone."""
+"""The agent in the real game and in the dream, against batch 1 and against its matrix products only."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,7 +80,7 @@ def dreaming(seconds: float) -> list[Row]:
 
 
 def _dreaming(preset: str, seconds: float) -> list[Row]:
-    """With the paper's M and C of that game."""
+    """With the paper's M and C for that game."""
     config = PRESETS[preset]
     size, squash = config.vision.z, load(config.game).squash
     torch.manual_seed(1)
@@ -120,5 +120,5 @@ def _dreaming(preset: str, seconds: float) -> list[Row]:
         mine, theirs, most = rates([ours, plain, bound], 3 * seconds)
     return [
         Row(f"dream of {preset}, 64 candidates x 16 episodes, one core", mine, "steps/s", theirs),
-        Row(f"dream of {preset}, against its matrix products alone", mine, "steps/s", most),
+        Row(f"dream of {preset}, against its matrix products only", mine, "steps/s", most),
     ]

@@ -1,4 +1,4 @@
-"""Rollouts into shards and back, against a plain loop over gymnasium that writes npz."""
+"""Writing and reading rollouts, against a plain loop over gymnasium that writes npz files."""
 
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""What the dispatch itself costs: empty units through Ray, and CMA-ES beside it."""
+"""The cost of dispatching empty units through Ray, and of CMA-ES."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ WORKERS, UNITS, SIZE = 32, 1024, 867
 
 @dataclass(frozen=True)
 class Nothing:
-    """Work that does nothing; with no threads to set, its workers load no libraries either."""
+    """Work that does nothing; without threads to set, its workers import no libraries."""
 
     threads: int = 0
 
@@ -33,7 +33,7 @@ def dispatch(seconds: float) -> list[Row]:
     pool = RayPool(workers=WORKERS)
     try:
         with pool.crew(Nothing()) as crew:
-            while pool.stats.workers < WORKERS:  # all have started, none is still at it
+            while pool.stats.workers < WORKERS:  # until all have started
                 assert len(list(crew.map(range(UNITS)))) == UNITS
             start, rounds = time.perf_counter(), 0
             while time.perf_counter() - start < seconds:
@@ -55,5 +55,5 @@ def dispatch(seconds: float) -> list[Row]:
     return [
         Row(f"dispatch of empty units, {WORKERS} workers", UNITS / each, "units/s"),
         Row(f"CMA-ES, {SIZE} parameters, population 64", cma, "s/generation"),
-        Row(f"driver, a generation of {UNITS} units, CMA-ES included", each + cma, "s/generation"),
+        Row(f"driver, one generation of {UNITS} units, including CMA-ES", each + cma, "s/generation"),
     ]

@@ -1,4 +1,4 @@
-"""How things are measured: for some seconds each, ours and the plain way in turns, on one core where it says so."""
+"""Measuring rates: some seconds for each benchmark, alternating with its baseline, on one core where stated."""
 
 import contextlib
 import multiprocessing
@@ -17,7 +17,7 @@ class Row:
     what: str
     figure: float
     unit: str
-    plain: float | None = None  # the same figure for the plain way, measured in the same run
+    plain: float | None = None  # the baseline's figure, measured in the same run
 
     @property
     def ratio(self) -> float | None:
@@ -28,7 +28,7 @@ class Row:
 
 
 def rate(work: Callable[[], int], seconds: float, warm_up: bool = True) -> float:
-    """How many things a second `work` does; each call says how many it did."""
+    """Items per second; each call of `work` returns how many it processed."""
     if warm_up:
         work()
     start, done = time.perf_counter(), 0
@@ -40,7 +40,7 @@ def rate(work: Callable[[], int], seconds: float, warm_up: bool = True) -> float
 
 
 def rates(works: list[Callable[[], int]], seconds: float, turns: int = 3) -> list[float]:
-    """The rates of several ways to do a thing, measured in turns, so that a noisy neighbour hits all alike."""
+    """Median rates of several implementations, measured alternately so that noise affects all of them."""
     found: list[list[float]] = [[] for _ in works]
     for turn in range(turns):
         for work, values in zip(works, found, strict=True):
@@ -49,7 +49,7 @@ def rates(works: list[Callable[[], int]], seconds: float, turns: int = 3) -> lis
 
 
 def elsewhere(make: Callable[..., Callable[[], int]], *arguments: Any, seconds: float) -> float:
-    """The rate of what `make` makes in a process of its own, which has none of our settings."""
+    """The rate of the function that `make` returns, in a separate process without this project's settings."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_rate_of, make, arguments, seconds).result()
 

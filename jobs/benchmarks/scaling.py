@@ -1,7 +1,6 @@
-"""What a generation costs its driver on many workers: measured on as many as fit here, extrapolated beyond.
+"""The driver's cost of a generation on many workers: measured on as many as fit here, extrapolated beyond.
 
-The units are those of the paper's CarRacing, with nothing in them to do: 64 candidates in 16 episodes each, dealt out
-evenly, so that more workers get smaller units.
+The units are those of the paper's CarRacing without any work: 64 candidates with 16 episodes each, one unit per worker.
 """
 
 import pickle
@@ -17,15 +16,15 @@ from wm.evolution.cma_es import Evolution
 from wm.evolution.evaluation import GameUnit
 
 POPULATION, EPISODES, SIZE = 64, 16, 867
-MEASURED = (8, 32)  # workers; each has a process, but nothing to compute
+MEASURED = (8, 32)  # workers, each an idle process
 WANTED = (64, 256, 1024)
-STEPS, RATE = 1000, 400  # of an episode, and those that one CPU of a spot node does in a second, as docs/aws.md reckons
-SHARE = 0.1  # of a generation's time that the driver may take before it is what one waits for
+STEPS, RATE = 1000, 400  # per episode, and per second on one CPU of a spot node
+SHARE = 0.1  # of a generation's time, above which the driver counts as the bottleneck
 
 
 @dataclass(frozen=True)
 class Empty:
-    """Answers at once, as long as a real answer is."""
+    """Returns immediately, with results of realistic size."""
 
     threads: int = 0
 
@@ -34,7 +33,7 @@ class Empty:
 
 
 def units(workers: int) -> list[GameUnit]:
-    """A generation, one unit a worker."""
+    """A generation with one unit per worker."""
     thetas = np.zeros((POPULATION, SIZE))
     each = max(1, POPULATION * EPISODES // workers)
     made = []
@@ -77,7 +76,9 @@ def scaling(seconds: float) -> list[Row]:
     finally:
         if started:
             ray.shutdown()
-    rows = [Row(f"driver, a unit, {workers} workers", cost, "s") for workers, cost in zip(MEASURED, costs, strict=True)]
+    rows = [
+        Row(f"driver, one unit, {workers} workers", cost, "s") for workers, cost in zip(MEASURED, costs, strict=True)
+    ]
     slope = max(0.0, (costs[1] - costs[0]) / (MEASURED[1] - MEASURED[0]))
     begun = _cma()
     limit = 0
@@ -89,15 +90,15 @@ def scaling(seconds: float) -> list[Row]:
         if workers in WANTED:
             bytes_ = sum(len(pickle.dumps(one)) + len(pickle.dumps(Empty().build()(one))) for one in generation)
             rows += [
-                Row(f"driver, a generation on {workers} workers (extrapolated)", own, "s"),
-                Row(f"sent and received, a generation on {workers} workers", bytes_ / 1e6, "MB"),
-                Row(f"play, a generation on {workers} workers at {RATE} steps/s", whole, "s"),
+                Row(f"driver, one generation on {workers} workers (extrapolated)", own, "s"),
+                Row(f"sent and received, one generation on {workers} workers", bytes_ / 1e6, "MB"),
+                Row(f"rollouts, one generation on {workers} workers at {RATE} steps/s", whole, "s"),
             ]
-    return [*rows, Row(f"workers up to which the driver takes {SHARE:.0%} of a generation", limit, "workers")]
+    return [*rows, Row(f"workers at which the driver takes {SHARE:.0%} of a generation", limit, "workers")]
 
 
 def _cma() -> float:
-    """CMA-ES itself: the same for any number of workers."""
+    """CMA-ES itself, which does not depend on the number of workers."""
     evolution, times = Evolution(SIZE, POPULATION, 0.1, "full", seed=1), []
     for _ in range(4):
         start = time.process_time()

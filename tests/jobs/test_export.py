@@ -1,4 +1,4 @@
-"""Export an agent and score the file: the commands that a user types."""
+"""Exporting an agent, scoring the file and unpacking it, as processes."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ from wm.agents.trained import of_run
 from wm.runs.run import Run
 
 
-def test_the_file_scores_as_the_run_does(tiny: Run, tmp_path: Path) -> None:
+def test_an_exported_agent_scores_the_same_as_its_run(tiny: Run, tmp_path: Path) -> None:
     path = tmp_path / "agents" / "it.safetensors"
     exported = type_in("jobs.export", "--run", tiny.uri, "--to", path)
     assert exported.returncode == 0, exported.stderr
@@ -42,7 +42,7 @@ def test_the_file_scores_as_the_run_does(tiny: Run, tmp_path: Path) -> None:
     assert "already exists with other content" in again.stderr
 
 
-def test_a_wrong_agent_is_the_users_mistake(tmp_path: Path) -> None:
+def test_an_unknown_agent_is_a_user_error(tmp_path: Path) -> None:
     for words in (("--agent", "nobody"), ("--agent", tmp_path / "none.safetensors")):
         refused = type_in("jobs.score", *words)
         assert refused.returncode == 2
@@ -50,7 +50,7 @@ def test_a_wrong_agent_is_the_users_mistake(tmp_path: Path) -> None:
         assert "Traceback" not in refused.stderr
 
 
-def test_interrupted_it_says_again_whom_it_scores(tmp_path: Path, job: Callable[..., Job]) -> None:
+def test_the_command_to_resume_names_the_agent(tmp_path: Path, job: Callable[..., Job]) -> None:
     words = ("--agent", "car-racing", "--episodes", 1000, "--run", tmp_path / "run", "--local")
     stopped = job("score", *words)
     stopped.until(lambda: stopped.err.exists() and "0/1,000" in stopped.stderr)

@@ -1,4 +1,4 @@
-"""What all jobs share, as a user types them: exit codes, stdout and stderr, one-line errors, help."""
+"""All jobs, as processes: exit codes, stdout and stderr, one-line errors, help."""
 
 import json
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_progress_goes_to_stderr(tiny: Run) -> None:
     assert "left" in text
 
 
-def test_given_again_a_finished_pipeline_does_nothing(tiny: Run, job: Callable[..., Job]) -> None:
+def test_a_complete_pipeline_does_nothing_when_run_again(tiny: Run, job: Callable[..., Job]) -> None:
     before = tiny.storage.sizes()
     again = job("pipeline", "--run", tiny.uri, "--local")
     assert again.wait() == 0, again.stderr
@@ -52,14 +52,14 @@ def test_given_again_a_finished_pipeline_does_nothing(tiny: Run, job: Callable[.
     assert tiny.storage.sizes() == before
 
 
-def test_status_says_that_all_is_complete(tiny: Run, job: Callable[..., Job]) -> None:
+def test_the_status_of_a_complete_run(tiny: Run, job: Callable[..., Job]) -> None:
     status = job("status", "--run", tiny.uri)
     assert status.wait() == 0, status.stderr
     assert status.summary["next"] is None
     assert all(stage["complete"] for stage in status.summary["stages"].values())
 
 
-def test_typed_in_a_shell_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_a_user_error_in_a_shell_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     uri = tmp_path / "run"
     unknown = type_in("jobs.collect", "huge", "--run", uri)
     assert (unknown.returncode, unknown.stdout) == (2, "")
@@ -96,37 +96,39 @@ def test_typed_in_a_shell_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) 
         ),
     ],
 )
-def test_a_mistake_names_its_cure(words: str, message: str, tiny: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
+def test_user_errors_are_one_line_with_a_fix(
+    words: str, message: str, tiny: Run, tmp_path: Path, job: Callable[..., Job]
+) -> None:
     (tmp_path / "file").write_text("")
     names = {"RUN": tmp_path / "run", "NOWHERE": tmp_path / "nowhere", "FILE": tmp_path / "file", "TINY": tiny.uri}
     for name, path in names.items():
         words, message = words.replace(name, str(path)), message.replace(name, str(path))
     before = tiny.storage.sizes()
     name, *rest = words.split()
-    mistaken = job(name, *rest)
-    assert mistaken.wait() == 2
-    assert message in mistaken.stderr
-    assert mistaken.stderr.count("\n") == 1
-    assert "Traceback" not in mistaken.stderr
-    assert mistaken.stdout == ""
+    failed = job(name, *rest)
+    assert failed.wait() == 2
+    assert message in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert "Traceback" not in failed.stderr
+    assert failed.stdout == ""
     assert tiny.storage.sizes() == before
     assert name == "memory" or not (tmp_path / "run").exists()  # nothing was written
 
 
-def test_a_bucket_that_is_not_there(s3: Callable[[str], str], job: Callable[..., Job]) -> None:
-    mistaken = job("collect", "tiny", "--run", "s3://nobody-made-this/run")
-    assert mistaken.wait() == 2
-    assert mistaken.stderr == (
+def test_an_unknown_bucket_is_a_user_error(s3: Callable[[str], str], job: Callable[..., Job]) -> None:
+    failed = job("collect", "tiny", "--run", "s3://nobody-made-this/run")
+    assert failed.wait() == 2
+    assert failed.stderr == (
         "no bucket nobody-made-this: create it (`aws s3 mb s3://nobody-made-this`) or use another\n"
     )
 
 
-def test_what_fails_again_and_again_is_exit_code_1_and_what_is_complete_is_kept(
+def test_a_unit_that_keeps_failing_is_exit_code_1_and_completed_work_is_kept(
     tmp_path: Path, job: Callable[..., Job]
 ) -> None:
     uri = tmp_path / "run"
-    in_the_way = uri / "collect" / "000001.parquet"
-    in_the_way.mkdir(parents=True)  # so the second shard can't get its name
+    obstacle = uri / "collect" / "000001.parquet"
+    obstacle.mkdir(parents=True)  # a folder with the name of the second shard
     failed = job("collect", "tiny", "--run", uri, "--local", "--workers.retries", 2)
     assert failed.wait() == 1
     assert "failed: 1 failed 2 times" in failed.stderr
@@ -134,13 +136,13 @@ def test_what_fails_again_and_again_is_exit_code_1_and_what_is_complete_is_kept(
     assert failed.stderr.splitlines()[-1] == "Completed work is kept; run the same command to resume."
     assert failed.stdout == ""
     assert (uri / "collect" / "000000.json").exists()
-    in_the_way.rmdir()
+    obstacle.rmdir()
     again = job("collect", "--run", uri, "--local")
     assert again.wait() == 0, again.stderr
     assert "1 of 2 shards already exist" in again.stderr
 
 
-def test_of_two_jobs_that_start_one_run_one_wins(tmp_path: Path, job: Callable[..., Job]) -> None:
+def test_one_of_two_jobs_that_start_the_same_run_fails(tmp_path: Path, job: Callable[..., Job]) -> None:
     uri = tmp_path / "run"
     both = [job("collect", "tiny", "--run", uri, "--seed", seed, "--local") for seed in (3, 4)]
     codes = {seed: one.wait() for seed, one in zip((3, 4), both, strict=True)}
@@ -151,7 +153,7 @@ def test_of_two_jobs_that_start_one_run_one_wins(tmp_path: Path, job: Callable[.
     assert f"this run was frozen with --seed {winner}, not {7 - winner}" in loser.stderr
 
 
-def test_help_shows_the_jobs_own_flags_and_help_all_every_field(job: Callable[..., Job]) -> None:
+def test_help_shows_the_flags_of_the_job_and_help_all_every_field(job: Callable[..., Job]) -> None:
     shown = {words: job(*words) for words in (("evolve", "--help"), ("pipeline", "-h"), ("collect", "--help-all"))}
     text = {}
     for words, one in shown.items():
@@ -201,7 +203,7 @@ def test_rounds_and_polish_override_fields_of_other_sections() -> None:
     assert config.polish.overrides == PRESETS["tiny"].polish.overrides | {"evolve.cut": 50.0}
 
 
-def test_a_stages_own_flags_need_no_section(tmp_path: Path) -> None:
+def test_the_flags_of_a_stage_work_without_its_section(tmp_path: Path) -> None:
     uri = str(tmp_path / "run")
     preset, where, config = parse("collect", "", ["tiny", "--run", uri, "--episodes=8", "--seed", "5"], "collect")
     assert (preset, where.run, where.local) == ("tiny", uri, False)
@@ -212,7 +214,7 @@ def test_a_stages_own_flags_need_no_section(tmp_path: Path) -> None:
     assert (config.score.seed, config.seed, config.evolve.population) == (5, 1, 8)
 
 
-def test_a_runs_own_config_is_the_default(tiny: Run) -> None:
+def test_flags_default_to_the_config_of_the_run(tiny: Run) -> None:
     assert parse("evolve", "", ["--run", tiny.uri], "evolve")[2] == tiny.config
     derived = ["--run", tiny.uri + "-derived", "--base", tiny.uri, "--episodes", "5"]
     preset, _, config = parse("evolve", "", derived, "evolve")
@@ -221,7 +223,7 @@ def test_a_runs_own_config_is_the_default(tiny: Run) -> None:
         parse("evolve", "", ["demo", "--run", tiny.uri], "evolve")
 
 
-def test_rate_and_time_left_are_of_this_processs_own_work() -> None:
+def test_rates_and_remaining_times_count_only_the_work_of_this_process() -> None:
     text = describe(Progress("collect", 30, 50, "episodes", {"score": -21.25}), seconds=10, before=20)
     assert text == "30/50 episodes · 1 episodes/s · 0:20 left · score -21.25"
     assert describe(Progress("collect", 20, 50, "episodes"), seconds=0, before=20) == "20/50 episodes"
@@ -229,7 +231,7 @@ def test_rate_and_time_left_are_of_this_processs_own_work() -> None:
 
 
 @pytest.mark.parametrize("stage", ["vision", "memory", "evolve"])
-def test_tensorboard_reads_the_curves_of_a_copied_run(tiny: Run, stage: str) -> None:
+def test_tensorboard_reads_the_metrics_of_a_run(tiny: Run, stage: str) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     [file] = Path(tiny.uri, stage).rglob("events.out.tfevents.*")

@@ -1,4 +1,4 @@
-"""The whole pipeline on a cluster of several nodes, sent as a user sends it; the head is lost, another one goes on."""
+"""A pipeline submitted to a cluster of several nodes resumes on a new head node after the first one is lost."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 @pytest.fixture
 def start(s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Rays]]:
-    """Starts clusters that want the token, as this process has it."""
+    """Starts clusters that require a token, which this process has."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     made: list[Rays] = []
@@ -34,21 +34,21 @@ def start(s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Iterator
         each.end()
 
 
-def test_a_new_head_takes_up_what_the_lost_one_left(
+def test_a_new_head_node_resumes_the_job_of_a_lost_one(
     tiny: Run, start: Callable[[], Rays], s3: Callable[[str], str], job: Callable[..., Job]
 ) -> None:
     uri = s3("lost")
     storage = open_storage(uri)
     first = start()
-    # All these nodes share one folder for code that is sent, which no real ones do: they would take it from each other.
+    # Without uploading code: the nodes of this cluster share a folder for it, unlike real ones, and would interfere.
     sent = job("submit", "pipeline", "tiny", "--run", uri, "--address", first.jobs, "--no-code")
-    # In the middle of the evolution: a generation is there, the last one is not.
+    # During the evolution, after its first generation.
     sent.until(lambda: any("evolve/" in key and "step-0000000001" in key for key in storage.sizes()))
     [holder] = [json.loads(storage.get(key) or b"") for key in storage.sizes("lease")]
     first.end("lose")
-    if Path(f"/proc/{holder['pid']}").exists():  # the driver was on that machine, too
+    if Path(f"/proc/{holder['pid']}").exists():  # the driver ran on the same machine
         os.kill(holder["pid"], signal.SIGKILL)
-    assert not stage_statuses(open_existing(uri))[-1].complete
+    assert not stage_statuses(open_existing(uri))["score"].complete
     assert sent.wait() == 1
     assert "if the head is lost, so is the job, but the run is kept" in sent.stderr
 
@@ -62,7 +62,7 @@ def test_a_new_head_takes_up_what_the_lost_one_left(
     assert "goes on from generation" in again.stderr
 
     stages = again.summary["summary"]["stages"]
-    undisturbed = {station.stage: station.manifest for station in stage_statuses(tiny)}
+    undisturbed = {name: status.manifest for name, status in stage_statuses(tiny).items()}
     for stage, manifest in undisturbed.items():
         assert manifest is not None
         assert stages[stage]["digest"] == manifest.digest

@@ -1,4 +1,4 @@
-"""Plans, as a user types them."""
+"""`jobs.plan` as a process."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from processes import type_in
 
 
-def test_a_plan_for_a_cluster(tmp_path: Path) -> None:
+def test_the_plan_of_a_pipeline_on_a_cluster(tmp_path: Path) -> None:
     bench = tmp_path / "bench.json"
     bench.write_text(json.dumps({"job": "bench", "figures": [{"what": "training V, 2 threads", "figure": 100.0}]}))
     words = ("car-racing", "--cpus", 64, "--gpus", 1, "--price-cpu", 0.02, "--price-gpu", 1, "--vision.steps", 1000)
@@ -18,12 +18,12 @@ def test_a_plan_for_a_cluster(tmp_path: Path) -> None:
     assert "not measured" in made.stderr.replace("\n", " ")
 
 
-def test_a_plan_of_rounds() -> None:
+def test_the_plan_of_rounds() -> None:
     plan = json.loads(type_in("jobs.plan", "tiny", "--rounds", 2).stdout)
     assert [row["stage"] for row in plan["stages"]][-2:] == ["round 1 evolve", "round 1 score"]
 
 
-def test_what_makes_no_plan_is_said(tmp_path: Path) -> None:
+def test_user_errors(tmp_path: Path) -> None:
     for words in (
         ("nothing",),
         ("tiny", "--cpus", 0),

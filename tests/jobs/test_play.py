@@ -1,4 +1,4 @@
-"""`jobs.play`: one HTML file, of an agent or of a run."""
+"""`jobs.play`: one HTML file for an agent or a run."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ def test_the_page_of_an_agent(tmp_path: Path, job: Callable[..., Job]) -> None:
 
 
 def test_the_page_of_a_run_goes_into_the_run(cartpole: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
-    """Of somebody else's game, too: its actions have keys."""
+    """Also for a game that is not part of the project: its actions have keys."""
     uri = tmp_path / "run"
     shutil.copytree(cartpole.uri, uri)
     made = job("play", "--run", uri)
@@ -33,25 +33,25 @@ def test_the_page_of_a_run_goes_into_the_run(cartpole: Run, tmp_path: Path, job:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
-        (["--agent", "car-racing", "--to", "film.txt"], "--to film.txt: must end in .html"),
-        (["--agent", "car-racing", "--to", "no/such/page.html"], "folder no/such does not exist"),
+        (["--agent", "car-racing", "--to", "film.txt"], "--to must end in .html, got film.txt"),
+        (["--agent", "car-racing", "--to", "no/such/page.html"], "no folder no/such: create it"),
         (["--agent", "nobody"], "nobody"),
         ([], "required"),
     ],
 )
-def test_mistakes(job: Callable[..., Job], words: list[str], says: str) -> None:
+def test_user_errors(job: Callable[..., Job], words: list[str], message: str) -> None:
     made = job("play", *words)
     assert made.wait() == 2
-    assert says in made.stderr
+    assert message in made.stderr
     assert "Traceback" not in made.stderr
 
 
-def test_the_job_that_makes_what_is_missing_is_named(cartpole: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
+def test_without_a_memory_stage_the_error_names_its_job(cartpole: Run, tmp_path: Path, job: Callable[..., Job]) -> None:
     uri = tmp_path / "run"
     shutil.copytree(cartpole.uri, uri, ignore=shutil.ignore_patterns("memory"))
     made = job("play", "--run", uri)
     assert made.wait() == 2
-    assert f"python -m jobs.train_memory --run {uri}" in made.stderr
+    assert f"python -m jobs.memory --run {uri}" in made.stderr
     assert "Traceback" not in made.stderr

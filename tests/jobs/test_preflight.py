@@ -1,4 +1,4 @@
-"""Preflight against an account that has everything, and against ones that miss one thing each."""
+"""Preflight with an account that has all prerequisites, and with accounts that lack one."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from aws_account import FILE, REGION, STACK, Account, a_home, an_account, our_fi
 from cluster.aws.account import Account as Asked
 from jobs.preflight import main
 
-pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")  # moto says so of bucket policies
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")  # from moto, for bucket policies
 
 QUOTAS = {"L-1216C47A": 64, "L-34B43A08": 640, "L-DB2E81BA": 8}
 Edit = Callable[[dict[str, Any]], None]
@@ -20,7 +20,7 @@ Edit = Callable[[dict[str, Any]], None]
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[Account]:
-    """With our stack and images; moto has no quotas of EC2's, so they are put in its mouth."""
+    """An account with the stack and the images. moto has no EC2 quotas, so they are patched."""
     from moto.servicequotas.models import ServiceQuotasBackend
 
     with an_account() as account, pytest.MonkeyPatch.context() as patch:
@@ -47,11 +47,11 @@ def session(account: Account) -> Any:
 def ask(
     account: Account, session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, dict[str, Any], str]]:
-    """Exit code, summary and stderr of the job on our file, edited."""
+    """Exit code, summary and stderr of the job with an edited cluster config."""
     home = a_home(tmp_path / "home")
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("PYTHONPATH", str(FILE.parent))  # where the project is not installed
-    monkeypatch.setattr(Asked, "session", session)  # each takes half a second to read what AWS can do
+    monkeypatch.setenv("PYTHONPATH", str(FILE.parent))  # if the project is not installed
+    monkeypatch.setattr(Asked, "session", session)  # a new session takes half a second
 
     def run(edit: Edit | None = None) -> tuple[int, dict[str, Any], str]:
         path = our_file(tmp_path, account.metadata)
@@ -68,19 +68,19 @@ def ask(
 
 
 def nodes(config: dict[str, Any], **values: Any) -> None:
-    """Sets something in every node_config."""
+    """Set values in every node_config."""
     for kind in config["available_node_types"].values():
         kind["node_config"].update(values)
 
 
-def test_everything_is_there(ask: Callable[..., Any]) -> None:
+def test_an_account_with_all_prerequisites(ask: Callable[..., Any]) -> None:
     code, summary, err = ask()
     assert (code, summary["ready"], summary["failed"]) == (0, True, {}), err
     assert "640 of 4800 vCPUs" in summary["ok"]["quotas"]
     assert len(summary["ok"]) == len(err.splitlines())
 
 
-# Each group in one go, since every check is made whatever the others come to: check -> (edit, word of the cure)
+# Groups of failures that are tested together, since all checks run: check -> (edit, word in the message)
 FAILURES: list[dict[str, tuple[Edit, str]]] = [
     {"file": (lambda c: c.update(max_wokers=3), "max_wokers")},
     {"file": (lambda c: c["available_node_types"]["head"].update(resources="many"), "many")},
@@ -124,16 +124,16 @@ FAILURES: list[dict[str, tuple[Edit, str]]] = [
 
 
 @pytest.mark.parametrize("group", FAILURES, ids=lambda group: "-".join(group))
-def test_each_failure_is_one_line_with_its_cure(ask: Callable[..., Any], group: dict[str, tuple[Edit, str]]) -> None:
+def test_each_failure_is_one_line_with_its_fix(ask: Callable[..., Any], group: dict[str, tuple[Edit, str]]) -> None:
     code, summary, err = ask(lambda config: [edit(config) for edit, _ in group.values()])
     assert (code, summary["ready"]) == (2, False)
     assert set(summary["failed"]) == set(group)
-    assert [check for check, (_, cure) in group.items() if cure not in summary["failed"][check]] == []
+    assert [check for check, (_, word) in group.items() if word not in summary["failed"][check]] == []
     lines = [line for line in err.splitlines() if line.startswith("FAIL")]
-    assert lines == [f"FAIL  {check}: {said}" for check, said in summary["failed"].items()]
+    assert lines == [f"FAIL  {check}: {message}" for check, message in summary["failed"].items()]
 
 
-def test_the_file_as_it_comes_is_not_ready(
+def test_the_unedited_cluster_config_is_not_ready(
     account: Account, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(FILE.parent))
@@ -143,7 +143,7 @@ def test_the_file_as_it_comes_is_not_ready(
 
 
 @pytest.mark.parametrize(
-    ("name", "check", "spoil", "cure"),
+    ("name", "check", "spoil", "word"),
     [
         (".ssh/world-models.pem", "key_file", lambda path: path.unlink(), "create-key-pair"),
         (".ssh/world-models.pem", "key_file", lambda path: path.chmod(0o644), "chmod 600"),
@@ -153,13 +153,13 @@ def test_the_file_as_it_comes_is_not_ready(
         (".ray/auth_token", "token", lambda path: path.write_text(""), "generate"),
     ],
 )
-def test_secrets_are_there_and_only_yours(
-    ask: Callable[..., Any], tmp_path: Path, name: str, check: str, spoil: Callable[[Path], None], cure: str
+def test_secrets_must_exist_and_be_private(
+    ask: Callable[..., Any], tmp_path: Path, name: str, check: str, spoil: Callable[[Path], None], word: str
 ) -> None:
     spoil(tmp_path / "home" / name)
     code, summary, _ = ask()
     assert (code, list(summary["failed"])) == (2, [check])
-    assert cure in summary["failed"][check]
+    assert word in summary["failed"][check]
 
 
 def test_a_quota_below_one_node_fails_and_names_the_request(
@@ -201,7 +201,7 @@ def test_a_bucket_that_overwrites_fails(ask: Callable[..., Any], monkeypatch: py
     assert "If-None-Match" in summary["failed"]["bucket"]
 
 
-def test_without_credentials_aws_is_not_asked_further(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_aws_is_not_called_again(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -228,7 +228,7 @@ def test_nothing_is_left_in_the_bucket(account: Account, ask: Callable[..., Any]
         ("provider: {type: gcp}", "AWS"),
     ],
 )
-def test_another_file_is_a_mistake(
+def test_other_files_are_user_errors(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], content: str | None, word: str
 ) -> None:
     path = tmp_path / "other.yaml"

@@ -1,4 +1,4 @@
-"""The report of a run: finished, half finished, hostile; one file that needs nothing else."""
+"""The report of a complete run, of an unfinished one, and of one with hostile names."""
 
 import json
 import re
@@ -13,23 +13,24 @@ from processes import Job
 from jobs.display import show_cost
 from wm.experiments.sweep import Trial, TrialResult
 from wm.formatting import format_duration
-from wm.report import score_section as results
-from wm.report.provenance import changed
+from wm.report import score_section
+from wm.report.provenance import changed_flags
 from wm.report.run_page import run_report
 from wm.report.temperature import data, rows_of
 from wm.runs.run import Run, open_existing
 from wm.runs.status import stage_statuses
 
-PARTS = ("In the game", "Beside others", "Score against generation", "Score against steps", "Reconstructions")
-PARTS += ("What single numbers stand for", "Dreams at several temperatures", "M&#x27;s loss", "Where the time went")
+PARTS = ("In the game", "Play in the dream", "Comparison with other agents", "Score against generation")
+PARTS += ("Score against steps", "Reconstructions", "Dimensions of z", "Dreams at several temperatures")
+PARTS += ("M&#x27;s loss", "Cost", "Reproduction")
 
 
 @pytest.fixture(autouse=True)
 def short_films(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "FILM_STEPS", 10)  # in this process alone: a job makes whole ones
+    monkeypatch.setattr(score_section, "FILM_STEPS", 10)  # only in this process, not in jobs
 
 
-def test_a_report_holds_everything_in_one_small_file(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
+def test_a_report_is_one_small_file_with_all_parts(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
     uri = copy()
     made = job("report", "--run", uri)
     assert made.wait() == 0, made.stderr
@@ -48,27 +49,27 @@ def test_a_report_holds_everything_in_one_small_file(copy: Callable[..., Path], 
 
 
 @pytest.mark.parametrize(
-    ("without", "says"),
+    ("without", "command"),
     [
         (("score",), "jobs.score"),
         (("score", "evolve"), "jobs.evolve"),
-        (("score", "evolve", "memory"), "jobs.train_memory"),
-        (("score", "evolve", "memory", "latents", "vision"), "jobs.train_vision"),
+        (("score", "evolve", "memory"), "jobs.memory"),
+        (("score", "evolve", "memory", "latents", "vision"), "jobs.vision"),
         (("score", "evolve", "memory", "latents", "vision", "collect"), "jobs.collect"),
     ],
 )
-def test_of_a_half_finished_run_what_is_missing_is_said_with_its_command(
-    copy: Callable[..., Path], without: tuple[str, ...], says: str
+def test_the_report_of_an_unfinished_run_names_the_commands_for_missing_parts(
+    copy: Callable[..., Path], without: tuple[str, ...], command: str
 ) -> None:
     uri = copy(*without)
     shown = run_report(open_existing(str(uri)))
-    assert f"python -m {says} --run {uri}" in shown
+    assert f"python -m {command} --run {uri}" in shown
     lines = re.findall(r'<p class="missing">(.*?)</p>', shown)
     assert lines
-    assert all(line.endswith(".") or "goes on" in line for line in lines)
+    assert all(line.endswith(".") for line in lines)
 
 
-def test_an_evolution_under_way_is_shown_with_its_best_so_far(copy: Callable[..., Path]) -> None:
+def test_the_report_of_an_unfinished_evolution_shows_the_best_validation(copy: Callable[..., Path]) -> None:
     uri = copy("score")
     for manifest in (uri / "evolve").rglob("manifest-*"):
         manifest.unlink()
@@ -78,7 +79,7 @@ def test_an_evolution_under_way_is_shown_with_its_best_so_far(copy: Callable[...
     assert "Score against generation" in shown
 
 
-def test_lost_rollouts_cost_the_pictures_that_need_them_and_nothing_else(copy: Callable[..., Path]) -> None:
+def test_without_rollouts_only_the_pictures_that_need_them_are_missing(copy: Callable[..., Path]) -> None:
     uri = copy()
     for shard in (uri / "collect").glob("*.parquet"):
         shard.unlink()
@@ -88,11 +89,11 @@ def test_lost_rollouts_cost_the_pictures_that_need_them_and_nothing_else(copy: C
     assert f"jobs.collect --run {uri}" in shown
 
 
-def test_a_sweep_of_temperatures_is_shown_with_the_gap(cartpole: Run, tmp_path: Path) -> None:
+def test_a_sweep_over_temperatures_is_shown_with_its_gaps(cartpole: Run, tmp_path: Path) -> None:
     uri = Path(shutil.copytree(cartpole.uri, tmp_path / "swept"))
     alone = run_report(open_existing(str(uri)))
-    assert "Whether the end comes when M expects it" in alone
-    assert "Evolved in dreams" not in alone  # nobody has published any of this game
+    assert "Calibration of the predicted end" in alone
+    assert "Evolution in dreams" not in alone  # no published scores for this game
     outcomes = [
         TrialResult(Trial(tau, seed), str(uri), 2, 9.0, (90.0 - tau, 5.0, 8), (20.0 + 10 * seed, 4.0, 8))
         for tau in (0.1, 1.0)
@@ -101,10 +102,10 @@ def test_a_sweep_of_temperatures_is_shown_with_the_gap(cartpole: Run, tmp_path: 
     (uri / "sweep").mkdir()
     (uri / "sweep/table.json").write_text(json.dumps(data(rows_of(outcomes), "gym:CartPole-v1")))
     shown = run_report(open_existing(str(uri)))
-    assert "Evolved in dreams" in shown
+    assert "Evolution in dreams" in shown
     assert "35 ± " in shown  # the mean of both seeds
-    assert "+55" in shown  # what the dream promised too much at tau 0.1
-    assert "16 of 2 evolutions" in shown
+    assert "+55" in shown  # the gap at tau 0.1
+    assert "16 episodes from 2 evolutions" in shown
 
 
 def test_names_and_values_are_escaped(copy: Callable[..., Path]) -> None:
@@ -122,7 +123,7 @@ def test_names_and_values_are_escaped(copy: Callable[..., Path]) -> None:
     assert "alert(3)&lt;/script&gt;" in shown
 
 
-def test_mistakes(tmp_path: Path, copy: Callable[..., Path], job: Callable[..., Job]) -> None:
+def test_errors(tmp_path: Path, copy: Callable[..., Path], job: Callable[..., Job]) -> None:
     nowhere = job("report", "--run", tmp_path / "nowhere")
     assert nowhere.wait() == 2
     assert nowhere.stderr.startswith("no run in ")
@@ -135,8 +136,8 @@ def test_mistakes(tmp_path: Path, copy: Callable[..., Path], job: Callable[..., 
     assert unknown.stderr.count("\n") == 1
 
 
-def test_flags_that_differ_from_the_preset_are_named(tiny: Run) -> None:
-    assert changed("tiny", tiny.config) == []
+def test_flags_that_differ_from_the_preset(tiny: Run) -> None:
+    assert changed_flags("tiny", tiny.config) == []
     config = replace(
         tiny.config,
         seed=7,
@@ -144,15 +145,15 @@ def test_flags_that_differ_from_the_preset_are_named(tiny: Run) -> None:
         evolve=replace(tiny.config.evolve, generations=9),
     )
     words = ["--seed", "7", "--memory.no-reward", "--memory.done", "--evolve.generations", "9"]
-    assert changed("tiny", config) == words
+    assert changed_flags("tiny", config) == words
 
 
 def test_durations() -> None:
-    assert [format_duration(x) for x in (4.2, 278, 11130, 400_000)] == ["4 s", "4:38 min", "3:05 h", "4.6 days"]
+    assert [format_duration(x) for x in (4.2, 278, 11130, 400_000)] == ["0:04", "4:38", "3:05:30", "4.6 days"]
 
 
-def test_at_its_end_a_job_says_what_each_stage_took(tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    show_cost([station.manifest for station in stage_statuses(tiny) if station.manifest], tiny.uri)
+def test_show_cost_prints_a_row_for_each_stage(tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    show_cost([status.manifest for status in stage_statuses(tiny).values() if status.manifest], tiny.uri)
     head, *rows, last = capsys.readouterr().err.splitlines()
     assert head.split() == ["stage", "time", "steps", "CPU", "hours", "GPU", "hours"]
     assert [row.split()[0] for row in rows] == ["collect", "vision", "latents", "memory", "evolve", "score"]

@@ -1,4 +1,4 @@
-"""A report in a real browser, as on a phone and on a desk, in light and in dark."""
+"""A report in a browser, at the widths of a phone and a desktop, in light and dark."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from browser import CHROMIUM, Browser, browser
 from wm.report.run_page import run_report
 from wm.runs.run import Run
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
 
 PICTURES = """Promise.all([...document.images].map(image => image.decode().then(() => image.naturalWidth)))"""
 
@@ -29,7 +29,9 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_shows_as_it_should(chromium: Browser, report: Path, tmp_path: Path, width: int, scheme: str) -> None:
+def test_the_report_renders_without_errors(
+    chromium: Browser, report: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
     chromium.open(report, width, 844, scheme, mobile=width < 600)
     widths = chromium.evaluate(PICTURES)
     assert len(widths) > 50
@@ -44,8 +46,8 @@ def test_it_shows_as_it_should(chromium: Browser, report: Path, tmp_path: Path, 
     assert (tmp_path / "page.png").stat().st_size > 20_000
 
 
-def test_the_test_would_notice(chromium: Browser, tmp_path: Path) -> None:
-    """A page with all that must not be: a broken picture, an error, something too wide."""
+def test_defects_are_detected(chromium: Browser, tmp_path: Path) -> None:
+    """A page with a broken picture, a script error and content that is too wide."""
     page = tmp_path / "bad.html"
     page.write_text(
         "<img src='data:image/png;base64,AAAA'><p style='width:900px'>x</p><script>console.error('oh')</script>"

@@ -1,4 +1,4 @@
-"""Sending jobs to a cluster that wants a token: what a user types, what is kept in the run, and coming back to it."""
+"""Submitting jobs to a cluster that requires a token, following them and resuming them."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ from rays import Rays
 
 from cluster import submission
 from jobs.runner import stage_job
-from jobs.submit import SECTIONS, _whole
+from jobs.submit import SECTIONS, _absolute
 from wm.errors import UserError
 from wm.runs.run import open_existing
 from wm.runs.storage import open_storage
@@ -38,7 +38,7 @@ def with_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
 
 
-def test_the_job_server_answers_nobody_without_the_token(rays: Rays) -> None:
+def test_the_job_server_requires_the_token(rays: Rays) -> None:
     for path in ("/api/jobs/", "/api/version", "/nodes?view=summary"):
         assert rays.ask(path) == 401
         assert rays.ask(path, WRONG) == 403
@@ -46,7 +46,7 @@ def test_the_job_server_answers_nobody_without_the_token(rays: Rays) -> None:
 
 
 @pytest.mark.slow
-def test_a_stage_is_sent_and_watched_to_its_end(
+def test_a_submitted_stage_is_followed_to_its_end(
     rays: Rays, with_token: None, s3: Callable[[str], str], job: Callable[..., Job]
 ) -> None:
     uri = s3("sent")
@@ -55,9 +55,9 @@ def test_a_stage_is_sent_and_watched_to_its_end(
     name = uri.rpartition("/")[2]
     assert f"submitted as {name}-collect-1" in sent.stderr
     assert "1/1 shards" in sent.stderr  # the job's own log
-    said = sent.summary
-    assert (said["job"], said["submission"], said["status"]) == ("submit", f"{name}-collect-1", "SUCCEEDED")
-    assert said["summary"]["stages"]["collect"]["extent"] == 2
+    summary = sent.summary
+    assert (summary["job"], summary["submission"], summary["status"]) == ("submit", f"{name}-collect-1", "SUCCEEDED")
+    assert summary["summary"]["stages"]["collect"]["extent"] == 2
     assert open_existing(uri).stage("collect").complete(2)
     record = json.loads(open_storage(uri).get("submissions/0001.json") or b"")
     assert (record["stage"], record["words"]) == ("collect", ["tiny", "--run", uri, "--episodes", "2"])
@@ -68,20 +68,20 @@ def test_a_stage_is_sent_and_watched_to_its_end(
 
 
 @pytest.mark.slow
-def test_who_stops_watching_leaves_the_job_alone_and_may_come_back(
+def test_a_job_keeps_running_when_it_is_no_longer_followed(
     rays: Rays, with_token: None, s3: Callable[[str], str], job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = s3("left")
     words = ("collect", "tiny", "--run", uri, "--episodes", 2000, "--address", rays.jobs)
     sent = job("submit", *words)
-    sent.until(lambda: sent.err.exists() and "shards · " in sent.stderr)  # it works
+    sent.until(lambda: sent.err.exists() and "shards · " in sent.stderr)  # it is running
     sent.send(signal.SIGINT)
     assert sent.wait() == 130
     id = f"{uri.rpartition('/')[2]}-collect-1"
     assert f"{id} keeps running" in sent.stderr
     assert f"python -m jobs.submit --resume --run {uri}" in sent.stderr
 
-    second = job("submit", *words)  # while the first is at it
+    second = job("submit", *words)  # while the first one is running
     assert second.wait() == 2, second.stderr
     assert "is in use by process" in second.stderr
     open_storage(uri).delete("submissions/0002.json")
@@ -92,11 +92,11 @@ def test_who_stops_watching_leaves_the_job_alone_and_may_come_back(
     ray = [str(Path(sys.executable).with_name("ray")), "job", "stop", "--address", rays.jobs, id]
     subprocess.run(ray, check=True, capture_output=True, timeout=100)
     assert back.wait() == 130, back.stderr
-    assert "interrupted; what is complete is kept" in back.stderr
+    assert "interrupted; completed work is kept" in back.stderr
     assert back.summary["status"] == "STOPPED"
 
 
-def test_without_the_right_token_nothing_is_sent(
+def test_without_the_right_token_nothing_is_submitted(
     rays: Rays, s3: Callable[[str], str], job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = s3("refused")
@@ -112,7 +112,7 @@ def test_without_the_right_token_nothing_is_sent(
 
 
 @pytest.mark.slow
-def test_rays_own_command_does_as_well(rays: Rays, with_token: None, s3: Callable[[str], str]) -> None:
+def test_ray_job_submit_works_too(rays: Rays, with_token: None, s3: Callable[[str], str]) -> None:
     uri = s3("plain")
     words = [Path(sys.executable).with_name("ray"), "job", "submit", "--address", rays.jobs, "--working-dir", ROOT]
     words += ["--submission-id", "plain-1", "--", "python", "-m", "jobs.collect", "tiny", "--run", uri]
@@ -123,7 +123,7 @@ def test_rays_own_command_does_as_well(rays: Rays, with_token: None, s3: Callabl
 
 @pytest.fixture
 def open_server() -> Iterator[str]:
-    """A job server that answers anybody."""
+    """A job server without authentication."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -140,9 +140,7 @@ def open_server() -> Iterator[str]:
     server.shutdown()
 
 
-def test_a_cluster_beyond_loopback_that_obeys_anybody_is_refused(
-    open_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_remote_clusters_without_authentication_are_refused(open_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert submission._open_to_anybody(open_server)
     for host, near in (("127.0.0.1", True), ("localhost", True), ("::1", True), ("10.0.0.7", False), ("head", False)):
         assert submission._loopback(host) is near
@@ -165,24 +163,24 @@ def test_a_cluster_beyond_loopback_that_obeys_anybody_is_refused(
         ),
         ("collect tiny --run RUN --address http://127.0.0.1:9", "no job server at http://127.0.0.1:9"),
         ("--resume --run RUN", "no job was submitted for RUN yet"),
-        ("--run RUN", "which stage?"),
+        ("--run RUN", "no stage: name one of pipeline, collect"),
     ],
 )
-def test_a_mistake_names_its_cure(words: str, message: str, tmp_path: Path, job: Callable[..., Job]) -> None:
+def test_user_errors(words: str, message: str, tmp_path: Path, job: Callable[..., Job]) -> None:
     uri = str(tmp_path / "run")
-    mistaken = job("submit", *words.replace("RUN", uri).split())
-    assert mistaken.wait() == 2
-    assert message.replace("RUN", uri) in mistaken.stderr
-    assert "Traceback" not in mistaken.stderr
+    failed = job("submit", *words.replace("RUN", uri).split())
+    assert failed.wait() == 2
+    assert message.replace("RUN", uri) in failed.stderr
+    assert "Traceback" not in failed.stderr
     assert not Path(uri).exists()
 
 
-def test_a_relative_folder_is_sent_by_its_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _whole("runs/a", "--run") == f"{tmp_path}/runs/a"
-    assert _whole("--base=runs/a", "tiny") == f"--base={tmp_path}/runs/a"
-    assert _whole("s3://bucket/a", "--run") == "s3://bucket/a"
-    assert _whole("runs/a", "--evolve.init") == "runs/a"
+    assert _absolute("runs/a", "--run") == f"{tmp_path}/runs/a"
+    assert _absolute("--base=runs/a", "tiny") == f"--base={tmp_path}/runs/a"
+    assert _absolute("s3://bucket/a", "--run") == "s3://bucket/a"
+    assert _absolute("runs/a", "--evolve.init") == "runs/a"
 
 
 def test_every_stage_can_be_submitted() -> None:
@@ -194,7 +192,7 @@ def test_every_stage_can_be_submitted() -> None:
 
 
 class Client:
-    """A job server that loses its way to us now and then."""
+    """A job server whose connections break."""
 
     def __init__(self, chunks: list[list[str]], statuses: list[Any]):
         self.chunks, self.statuses = chunks, statuses
@@ -219,15 +217,15 @@ class Client:
         return "one\ntwo\nthree\nfour\n"
 
 
-def test_a_log_that_breaks_off_is_taken_up_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_log_continues_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "POLL_SECONDS", 0.01)
     client: Any = Client([["one\n", "tw"], ["one\ntwo\nth"]], ["RUNNING", ConnectionError("away"), "SUCCEEDED"])
-    said: list[str] = []
-    assert submission.follow(client, "id", said.append).status == "SUCCEEDED"
-    assert "".join(said) == "one\ntwo\nthree\nfour\n"
+    parts: list[str] = []
+    assert submission.follow(client, "id", parts.append).status == "SUCCEEDED"
+    assert "".join(parts) == "one\ntwo\nthree\nfour\n"
 
 
-def test_a_head_that_is_gone_is_said_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_head_node_is_reported_with_the_command_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     from wm.errors import Failure
 
     monkeypatch.setattr(submission, "POLL_SECONDS", 0.01)

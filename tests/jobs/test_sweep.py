@@ -1,4 +1,4 @@
-"""A sweep as typed: it survives SIGKILL, repeats nothing that is finished, and ends in the paper's table."""
+"""`jobs.sweep` as a process: it survives SIGKILL, repeats no finished trial and writes the paper's table."""
 
 import json
 import shutil
@@ -20,13 +20,13 @@ def files(folder: Path) -> dict[Path, tuple[int, int]]:
 
 @pytest.fixture
 def base(cartpole: Run, tmp_path: Path) -> Path:
-    """A copy of the run, to be swept."""
+    """A copy of the run for the sweep."""
     return Path(shutil.copytree(cartpole.uri, tmp_path / "base"))
 
 
 @pytest.mark.slow
-def test_killed_mid_way_it_goes_on_and_repeats_nothing(cartpole: Run, base: Path, job: Callable[..., Job]) -> None:
-    """And with Tune, two trials at a time, they come to the same as here, one after the other."""
+def test_a_killed_sweep_resumes_without_repeating_trials(cartpole: Run, base: Path, job: Callable[..., Job]) -> None:
+    """Tune, with two trials at a time, gives the same results as trials run one after the other."""
     words = ("sweep", "--run", base, "--tau", 0.5, 1.15, "--seeds", 2)
     scored = "sweep/tau-*/score/*/manifest-*.json"
     job(*words, "--workers.count", 1).kill_when(lambda: len(list(base.glob(scored))) >= 1)
@@ -54,19 +54,17 @@ def test_killed_mid_way_it_goes_on_and_repeats_nothing(cartpole: Run, base: Path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--tau 0 --run RUN", "--tau 0.0 has to be above 0"),
-        ("--seeds 0 --run RUN", "--seeds 0 leaves nothing to do: say 1 or more"),
-        ("--cpus-each 0 --run RUN", "--cpus-each 0: say 1 or more"),
+        ("--tau 0 --run RUN", "--tau must be above 0, got 0.0"),
+        ("--seeds 0 --run RUN", "--seeds must be 1 or more, got 0"),
+        ("--cpus-each 0 --run RUN", "--cpus-each must be 1 or more, got 0"),
         (
             "--run RUN --memory.steps 9",
-            "no complete memory in RUN, only 6 of 9: run `python -m jobs.train_memory --run RUN`, with",
+            "memory is not complete in RUN (6 of 9): run `python -m jobs.memory --run RUN`, or lower --memory.steps",
         ),
         ("--run NOWHERE", "no run in NOWHERE: start one with"),
     ],
 )
-def test_a_mistake_is_one_line(
-    cartpole: Run, tmp_path: Path, job: Callable[..., Job], words: str, message: str
-) -> None:
+def test_user_errors(cartpole: Run, tmp_path: Path, job: Callable[..., Job], words: str, message: str) -> None:
     names = {"RUN": cartpole.uri, "NOWHERE": str(tmp_path / "nowhere")}
     for name, uri in names.items():
         words, message = words.replace(name, uri), message.replace(name, uri)

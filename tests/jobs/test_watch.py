@@ -26,7 +26,7 @@ def pictures(path: Path) -> list[np.ndarray]:
     return list(animation.frames)
 
 
-def test_an_episode_of_the_game_goes_into_the_run(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
+def test_the_film_of_an_episode_is_written_into_the_run(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
     uri = copy()
     made = job("watch", "--run", uri, "--seed", 3, "--steps", 12)
     assert made.wait() == 0, made.stderr
@@ -40,7 +40,9 @@ def test_an_episode_of_the_game_goes_into_the_run(copy: Callable[..., Path], job
 
 
 @pytest.mark.parametrize("suffix", ["webp", "gif"])
-def test_a_dream_goes_where_it_is_told_to(tiny: Run, tmp_path: Path, job: Callable[..., Job], suffix: str) -> None:
+def test_the_film_of_a_dream_is_written_to_a_file(
+    tiny: Run, tmp_path: Path, job: Callable[..., Job], suffix: str
+) -> None:
     path = tmp_path / f"dream.{suffix}"
     made = job("watch", "--run", tiny.uri, "--in", "dream", "--steps", 8, "--tau", 0.5, "--every", 1, "--to", path)
     assert made.wait() == 0, made.stderr
@@ -56,7 +58,7 @@ def test_dream_and_game_side_by_side(tiny: Run, tmp_path: Path, job: Callable[..
     assert shown[0].shape[1] == 480 + 6 + 480
 
 
-def test_the_film_that_ends_first_waits_with_its_last_picture() -> None:
+def test_the_shorter_of_two_films_repeats_its_last_picture() -> None:
     short = [np.full((4, 8, 3), value, np.uint8) for value in (10, 20)]
     long = [np.full((6, 8, 3), value, np.uint8) for value in (1, 2, 3)]
     both = list(beside(short, long))
@@ -65,32 +67,32 @@ def test_the_film_that_ends_first_waits_with_its_last_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
-        (["--seed", "-1"], "--seed -1 is no test episode"),
-        (["--every", "0"], "--every has to be 1"),
-        (["--in", "dream", "--tau", "0"], "--tau 0.0 has to be above 0"),
-        (["--tau", "1"], "say --in dream"),
-        (["--to", "film.avi"], "let --to end in .mp4, .webp, .gif"),
+        (["--seed", "-1"], "--seed must be in [0, 536870911], got -1"),
+        (["--every", "0"], "--every 1 or more"),
+        (["--in", "dream", "--tau", "0"], "--tau must be above 0, got 0.0"),
+        (["--tau", "1"], "add --in dream or --in both"),
+        (["--to", "film.avi"], "--to must end in .mp4, .webp, .gif, got film.avi"),
         (["--to", "no/such/folder/film.gif"], "no folder no/such/folder"),
         (["--in", "sleep"], "invalid choice"),
     ],
 )
-def test_mistakes(tiny: Run, job: Callable[..., Job], words: list[str], says: str) -> None:
+def test_user_errors(tiny: Run, job: Callable[..., Job], words: list[str], message: str) -> None:
     made = job("watch", "--run", tiny.uri, *words)
     assert made.wait() == 2
-    assert says in made.stderr
+    assert message in made.stderr
     assert "Traceback" not in made.stderr
 
 
-def test_without_an_agent_the_missing_job_is_named(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
+def test_without_an_agent_the_error_names_the_missing_job(copy: Callable[..., Path], job: Callable[..., Job]) -> None:
     uri = copy("score", "evolve")
     made = job("watch", "--run", uri)
     assert made.wait() == 2
     assert f"python -m jobs.evolve --run {uri}" in made.stderr
 
 
-def test_the_dream_beside_the_game_begins_with_what_is_seen_there(tiny: Run) -> None:
+def test_the_dream_next_to_the_game_starts_from_the_frame_of_the_game(tiny: Run) -> None:
     scenes = list(real(best_so_far(tiny), seed=0, steps=8, awake=4))
     names = [[name for name, _ in scene.views] for scene in scenes]
     assert names[0] == ["the game", "V sees"]
@@ -102,8 +104,8 @@ def test_the_dream_beside_the_game_begins_with_what_is_seen_there(tiny: Run) -> 
     assert views["the game"].shape == (400, 600, 3)  # the game's own picture
 
 
-def test_what_is_watched_is_what_is_scored(tiny: Run) -> None:
-    """The same agent on the same track: watching it changes nothing."""
+def test_the_film_shows_the_scored_episode(tiny: Run) -> None:
+    """Recording a film does not change the episode."""
     from wm.envs.rollout import play
 
     agent = best_so_far(tiny)
@@ -114,13 +116,13 @@ def test_what_is_watched_is_what_is_scored(tiny: Run) -> None:
     assert [round(scene.score, 6) for scene in scenes] == [round(sum(played[:at]), 6) for at in range(20)]
 
 
-def test_the_same_dream_again(tiny: Run) -> None:
+def test_a_seed_gives_the_same_dream_each_time(tiny: Run) -> None:
     agent = best_so_far(tiny)
     one, again, other = (list(dreamt(agent, seed, 5)) for seed in (1, 1, 2))
     assert np.array_equal(one[4].views[0][1], again[4].views[0][1])
     assert not np.array_equal(one[4].views[0][1], other[4].views[0][1])
 
 
-def test_an_unknown_kind_of_film_is_refused() -> None:
+def test_unknown_film_formats_are_rejected() -> None:
     with pytest.raises(UserError, match="webp"):
         encoded([np.zeros((8, 8, 3), np.uint8)], "avi", 25)

@@ -1,9 +1,12 @@
-"""Reports: one HTML file that holds all it shows, for a browser on a desk or a phone, without a network.
+"""Reports as single HTML files for desktop and phone browsers; they need no server and no network.
 
-page       markup that escapes by itself, the page around it, tables and figures
-charts     lines, bars and histograms as inline SVG
-published  what others have reached in a game
-findings   what a run holds so far, finished or not
-rounds     rounds of the agent's own data, where a run has such
-contents   the report of one run, from parts in results, models and making
+page                 HTML elements, tables and figures, with escaping
+charts, frames       curves, bars and histograms as inline SVG; grids of frames
+run_page             the report of one run, from these sections:
+    score_section, model_section, rounds_section, temperature_section, provenance
+run_view             the state of a run, which may be incomplete
+learning_curve       validation scores over steps of the game, including earlier runs
+published            published scores for each game
+temperature          the tables and the plot of a sweep over temperatures
+compare_page         several runs next to each other, from the numbers of compare_data
 """

@@ -1,6 +1,6 @@
-"""Charts as inline SVG: they follow the page's colours in light and dark, and every point says its numbers on hover.
+"""Charts as inline SVG, in the page's colours for light and dark mode, with the values of a point as its tooltip.
 
-A chart is drawn 420 units wide, so that its letters can be read on a phone and are not huge on a desk.
+A chart is 420 units wide, which keeps its text readable on a phone and not too large on a desktop.
 """
 
 import math
@@ -14,14 +14,14 @@ from wm.report.page import Html, tag
 from wm.visuals.drawing import ticks
 
 WIDTH, HEIGHT = 420, 260
-LINE = 62  # letters beside each other in that width
+LINE = 62  # characters that fit into the width
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 40  # margins
 Colour = Literal["one", "two", "three", "four", "other"]
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y), with an error bar each or a band around the line."""
+    """Points (x, y), optionally with error bars or a band."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -32,11 +32,11 @@ class Series:
     dashed: bool = False
     dots: bool = False
     shape: Literal["dot", "diamond"] = "dot"
-    quiet: bool = False  # thin and pale: the context, not the message
+    quiet: bool = False  # thin and pale, for context
 
 
 class _Axes:
-    """From numbers to places in the picture."""
+    """Maps values to coordinates in the SVG."""
 
     def __init__(self, series: Sequence[Series], log_x: bool, low: float | None, high: float | None):
         self.log_x = log_x
@@ -95,7 +95,7 @@ def lines(
     high: float | None = None,
     level: tuple[float, str] | None = None,
 ) -> Html:
-    """Curves over one x; what is not a finite number is left out. `level` is a line across with its name."""
+    """Curves over x without their non-finite points. `level` is the value and the name of a horizontal line."""
     series = [one for one in (_finite(one, log_x) for one in series) if one.points]
     if not series:
         return tag("p", "No numbers yet.", class_="missing")
@@ -138,13 +138,13 @@ def _curve(one: Series, axes: _Axes, x_label: str) -> list[Html]:
             ends = _f(x1=cx, x2=cx, y1=axes.y(value - error), y2=axes.y(value + error))
             parts.append(tag("line", **ends, stroke=colour, stroke_width=1.5, stroke_opacity=0.6))
         if one.dots or len(places) == 1:
-            said = f"{one.name}: {value:,.4g}{f' ± {error:,.2g}' if error else ''} at {x:,.6g} {x_label}"
-            parts.append(_dot(cx, cy, colour, one.shape, said))
+            tooltip = f"{one.name}: {value:,.4g}{f' ± {error:,.2g}' if error else ''} at {x:,.6g} {x_label}"
+            parts.append(_dot(cx, cy, colour, one.shape, tooltip))
     return parts
 
 
 def legend(series: Sequence[Series]) -> Html | None:
-    """What is what; a single curve is named by its caption."""
+    """The names of the curves; None for a single curve, which the caption names."""
     if len(series) < 2:
         return None
     entries = []
@@ -167,14 +167,14 @@ def legend(series: Sequence[Series]) -> Html | None:
 class Bar:
     name: str
     value: float
-    says: str
-    spread: float | None = None  # a thin whisker
-    error: float | None = None  # a thick one
+    text: str
+    spread: float | None = None  # thin whisker
+    error: float | None = None  # thick whisker
     strong: bool = False
 
 
 def bars(rows: Sequence[Bar], about: str) -> Html:
-    """Horizontal bars from 0, each below its name and number."""
+    """Horizontal bars from 0, with the name and the value above each."""
     reach = [(row.value, max(row.spread or 0, row.error or 0)) for row in rows]
     edges = [0.0, *(value + sign * whisker for value, whisker in reach for sign in (-1, 1))]
     low, high = min(edges), max(edges)
@@ -187,10 +187,10 @@ def bars(rows: Sequence[Bar], about: str) -> Html:
         top = index * row_height
         colour = "var(--one)" if row.strong else "var(--other)"
         weight = "650" if row.strong else None
-        room = LINE - len(row.says)
+        room = LINE - len(row.text)
         name = row.name if len(row.name) <= room else f"{row.name[: room - 1]}…"
         parts.append(_text(name, 0, top + 12, "start", class_="ink", font_weight=weight))
-        parts.append(_text(row.says, WIDTH, top + 12, "end", class_="ink", font_weight=weight))
+        parts.append(_text(row.text, WIDTH, top + 12, "end", class_="ink", font_weight=weight))
         left, right = sorted((x(0), x(row.value)))
         parts.append(tag("rect", y=top + 18, height=9, rx=2, fill=colour, **_f(x=left, width=max(1, right - left))))
         for size, width in ((row.spread, 1), (row.error, 3)):
@@ -201,7 +201,7 @@ def bars(rows: Sequence[Bar], about: str) -> Html:
 
 
 def histogram(values: Sequence[float], x_label: str, mean: float | None = None) -> Html:
-    """How often which value: bins of a round width, some twelve of them."""
+    """Counts of values in about twelve bins with a round width."""
     data = np.array([value for value in values if math.isfinite(value)])
     if not len(data):
         return tag("p", "No numbers yet.", class_="missing")
@@ -217,8 +217,8 @@ def histogram(values: Sequence[float], x_label: str, mean: float | None = None) 
         if count:
             x0, x1 = axes.x(left) + 1, axes.x(right) - 1
             box = _f(x=x0, width=max(1, x1 - x0), y=axes.y(count), height=axes.y(0) - axes.y(count))
-            said = tag("title", f"{count} from {left:,.6g} to {right:,.6g}")
-            parts.append(tag("rect", said, **box, fill="var(--one)", fill_opacity=0.75))
+            tooltip = tag("title", f"{count} from {left:,.6g} to {right:,.6g}")
+            parts.append(tag("rect", tooltip, **box, fill="var(--one)", fill_opacity=0.75))
     if mean is not None:
         x = axes.x(mean)
         parts.append(tag("line", **_f(x1=x, x2=x), y1=TOP, y2=HEIGHT - BOTTOM, stroke="var(--ink)", stroke_width=1.5))
@@ -239,8 +239,8 @@ def _svg(parts: Sequence[Any], height: float, about: str) -> Html:
     return tag("svg", parts, viewBox=f"0 0 {WIDTH} {height:g}", role="img", aria_label=about)
 
 
-def _dot(x: float, y: float, colour: str, shape: str, said: str | None = None) -> Html:
-    title = tag("title", said) if said else None
+def _dot(x: float, y: float, colour: str, shape: str, tooltip: str | None = None) -> Html:
+    title = tag("title", tooltip) if tooltip else None
     edge = {"stroke": "var(--paper)", "stroke_width": 1.5}
     if shape == "diamond":
         d = f"M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z"

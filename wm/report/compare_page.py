@@ -1,35 +1,36 @@
-"""The page that shows runs side by side."""
+"""The page that compares runs."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from wm.errors import UserError
 from wm.report.charts import Bar, Colour, Series, bars, lines
 from wm.report.compare_data import Group
-from wm.report.model_section import tile
-from wm.report.page import Html, columns, figure, missing, page, section, strip, table, tag
-from wm.visuals.pictures import Strips, examples
+from wm.report.frames import frame_grid
+from wm.report.page import Html, columns, figure, missing, page, section, table, tag
+from wm.visuals.pictures import Cell, FrameGrid, Row, examples, filmstrip
 
 COLOURS: tuple[Colour, ...] = ("one", "two", "three", "four", "other")
-TAU = 1.0  # of the dreams that are shown
-MEASURES = {  # name: (what it is, digits, what is better)
+TAU = 1.0  # of the dreams
+MEASURES = {  # name: (description, digits, which value is best)
     "score": ("score in the unmodified game", 0, "more"),
-    "score_se": ("its standard error", 0, ""),
+    "score_se": ("standard error of the score", 0, ""),
     "seeds": ("seeds of the evolution", 0, ""),
-    "sharpness": ("sharpness of reconstructions (gradient energy, share of the frames')", 3, "1"),
+    "sharpness": ("sharpness of reconstructions (gradient energy relative to the frames)", 3, "1"),
     "sharpness_of_samples": ("sharpness of samples from the prior", 3, "1"),
     "ssim": ("structural similarity of reconstructions", 3, "more"),
-    "mse": ("squared error of a pixel", 5, "less"),
-    "mse_car": ("the same on the car", 5, "less"),
-    "mse_road_edge": ("the same on the edge of the road", 5, "less"),
-    "kl": ("what z tells, nats", 1, ""),
-    "active_units": ("active numbers of z", 0, ""),
-    "probe_speed": ("speed, guessed linearly from z (R squared)", 2, "more"),
-    "probe_offset": ("place across the road, the same", 2, "more"),
-    "probe_curvature": ("curvature of the road ahead, the same", 2, "more"),
-    "nll": ("M's NLL of the next z, z scaled to unit variance, nats a dimension", 3, "less"),
-    "nll_last_latent": ("the same of expecting no change", 3, ""),
-    "reward_correlation": ("correlation of expected and real reward", 2, "more"),
+    "mse": ("squared error per pixel", 5, "less"),
+    "mse_car": ("squared error per pixel, car", 5, "less"),
+    "mse_road_edge": ("squared error per pixel, edge of the road", 5, "less"),
+    "kl": ("KL divergence of z from its prior, nats", 1, ""),
+    "active_units": ("active dimensions of z", 0, ""),
+    "probe_speed": ("linear probe from z: speed, R squared", 2, "more"),
+    "probe_offset": ("linear probe from z: position across the road, R squared", 2, "more"),
+    "probe_curvature": ("linear probe from z: curvature of the road ahead, R squared", 2, "more"),
+    "nll": ("M's NLL of the next z, z scaled to unit variance, nats per dimension", 3, "less"),
+    "nll_last_latent": ("NLL of the previous z as the prediction, same units", 3, ""),
+    "reward_correlation": ("correlation of predicted and real reward", 2, "more"),
     "vision_steps": ("updates of V", 0, ""),
 }
 
@@ -38,49 +39,53 @@ def comparison(groups: Sequence[Group], numbers: Sequence[dict[str, float]]) -> 
     """The whole page."""
     count = sum(len(group.runs) for group in groups)
     return page(
-        "Runs side by side · World Models",
-        tag("h1", f"World Models: {count} runs side by side"),
-        tag("p", "All trained on the same rollouts and measured on the same held-out frames.", class_="sub"),
-        section("The runs", None, _runs(groups)),
+        "Comparison of runs · World Models",
+        tag("h1", f"World Models: comparison of {count} runs"),
+        tag("p", "All runs use the same rollouts and are measured on the same held-out frames.", class_="sub"),
+        section("Runs", None, _runs(groups)),
         section(
-            "In numbers",
-            "Errors of scores are standard errors over the seeds of the evolution; of a single seed, over episodes."
-            " The best of each line, where there is a best, is marked.",
+            "Metrics",
+            "Scores have standard errors over the seeds of the evolution, or over episodes if there is a single seed."
+            " The best value of each line is bold; a sharpness of 1 is best.",
             _numbers(groups, numbers),
         ),
-        section("How C learned", None, columns(_curves(groups), _scores(groups, numbers))),
-        section("V: what it sees", "Held-out frames, chosen by the first one's errors.", *_reconstructions(groups)),
-        section("V: what it makes of nothing", "z drawn from the prior, the same for all.", *_samples(groups)),
-        section("M: what it dreams", None, *map(_dreams, groups)),
+        section("Training of C", None, columns(_curves(groups), _scores(groups, numbers))),
+        section(
+            "V: reconstructions",
+            "Held-out frames, selected by the errors of the first run.",
+            *map(frame_grid, _reconstructions(groups)),
+        ),
+        section("V: samples from the prior", None, frame_grid(_samples(groups), "wrap")),
+        section("M: dreams", None, *map(_dreams, groups)),
     )
 
 
 def _runs(groups: Sequence[Group]) -> Html:
-    rows = [(group.name, ", ".join(found.run.uri for found in group.runs)) for group in groups]
-    return table(("what sets it apart", "runs"), rows)
+    rows = [(group.name, ", ".join(view.run.uri for view in group.runs)) for group in groups]
+    return table(("differing flags", "runs"), rows)
 
 
 def _numbers(groups: Sequence[Group], numbers: Sequence[dict[str, float]]) -> Html:
     rows = []
-    for name, (says, digits, better) in MEASURES.items():
-        values = [one.get(name, math.nan) for one in numbers]
+    for name, (description, digits, better) in MEASURES.items():
+        values = [measured.get(name, math.nan) for measured in numbers]
         if any(map(math.isfinite, values)):
             best = _best(values, better)
-            cells = [_cell(value, digits, at == best) for at, value in enumerate(values)]
-            rows.append((says, *cells))
+            cells = [_cell(value, digits, index == best) for index, value in enumerate(values)]
+            rows.append((description, *cells))
     heads = ("", *(group.name for group in groups))
     return table(heads, rows, numbers=range(1, len(heads)))
 
 
 def _cell(value: float, digits: int, best: bool) -> Html | str:
-    shown = f"{value:,.{digits}f}" if math.isfinite(value) else "-"
-    return tag("strong", shown) if best else shown
+    text = f"{value:,.{digits}f}" if math.isfinite(value) else "-"
+    return tag("strong", text) if best else text
 
 
 def _best(values: Sequence[float], better: str) -> int | None:
-    far = {"more": lambda v: -v, "less": lambda v: v, "1": lambda v: abs(v - 1)}.get(better)
-    finite = [at for at, value in enumerate(values) if math.isfinite(value)]
-    return min(finite, key=lambda at: far(values[at])) if far and len(finite) > 1 else None
+    loss = {"more": lambda v: -v, "less": lambda v: v, "1": lambda v: abs(v - 1)}.get(better)
+    finite = [index for index, value in enumerate(values) if math.isfinite(value)]
+    return min(finite, key=lambda index: loss(values[index])) if loss and len(finite) > 1 else None
 
 
 def _curves(groups: Sequence[Group]) -> Html:
@@ -97,8 +102,9 @@ def _curves(groups: Sequence[Group]) -> Html:
             )
         )
     if not any(one.points for one in series):
-        return missing("no run here has validated a controller yet: `python -m jobs.evolve` does")
-    return figure("Validation of the mean.", "with its error", lines(series, "generation", "score"))
+        return missing("none of these runs has validated a controller yet: run `python -m jobs.evolve`")
+    note = "Score of the search distribution's mean on the validation episodes, with standard errors; higher is better."
+    return figure("Validation of the mean.", note, lines(series, "generation", "score"))
 
 
 def _scores(groups: Sequence[Group], numbers: Sequence[dict[str, float]]) -> Html | None:
@@ -107,33 +113,34 @@ def _scores(groups: Sequence[Group], numbers: Sequence[dict[str, float]]) -> Htm
         for group, one in zip(groups, numbers, strict=True)
         if "score" in one
     ]
-    return figure("Score.", "in the unmodified game, with its error", bars(rows, "scores")) if rows else None
+    note = "Mean score in the unmodified game, with standard errors; higher is better."
+    return figure("Score.", note, bars(rows, "scores")) if rows else None
 
 
-def _reconstructions(groups: Sequence[Group]) -> list[Html]:
-    shown = []
-    for name, chosen in examples(groups[0].first.seen):
-        rows = [strip([(tile(groups[0].first.seen.frames[i], "a frame"), None) for i in chosen.tolist()], "the frames")]
+def _reconstructions(groups: Sequence[Group]) -> list[FrameGrid]:
+    first = groups[0].first.encoded_frames
+    grids = []
+    for label, chosen in examples(first):
+        rows = [Row("frames", tuple(Cell((first.frames[i].numpy(),)) for i in chosen))]
         for group in groups:
-            seen = group.first.seen
-            cells = [(tile(seen.decoded[i], "as V sees it"), f"{seen.error[i]:.0f}") for i in chosen.tolist()]
-            rows.append(strip(cells, group.name))
-        shown.append(figure(f"{name}.", "below each its squared error, summed over the frame", *rows))
-    return shown
+            encoded = group.first.encoded_frames
+            cells = (Cell((encoded.decoded[i].numpy(),), f"{encoded.error[i]:.0f}") for i in chosen)
+            rows.append(Row(group.name, tuple(cells)))
+        note = "Below each reconstruction: its squared error summed over the frame; lower is better."
+        grids.append(FrameGrid(label, note, tuple(rows)))
+    return grids
 
 
-def _samples(groups: Sequence[Group]) -> list[Html]:
-    return [strip([(tile(x, "a sample"), None) for x in group.samples], group.name, "wrap") for group in groups]
+def _samples(groups: Sequence[Group]) -> FrameGrid:
+    rows = (Row(group.name, tuple(Cell((x,)) for x in group.samples.numpy())) for group in groups)
+    note = "Decoded z drawn from the prior, the same z for all runs. Good samples look like frames of the game."
+    return FrameGrid("Samples", note, tuple(rows))
 
 
 def _dreams(group: Group) -> Html:
-    found = group.first
+    view = group.first
     try:
-        shown = Strips(found.memory, found.vision, found.held, (TAU,))
-    except UserError as mistake:
-        return missing(f"{group.name}: {mistake}")
-    rows = []
-    for label, frames in zip(shown.labels, shown.frames, strict=True):
-        cells = [(tile(frame, f"{label}, {head}"), head) for frame, head in zip(frames, shown.heads, strict=True)]
-        rows.append(strip(cells, label, "thin"))
-    return figure(group.name, shown.about, *rows)
+        dreams = filmstrip(view.memory, view.vision, view.held_out_sequences, (TAU,))
+    except UserError as error:
+        return missing(f"{group.name}: {error}")
+    return frame_grid(replace(dreams, title=group.name), "thin")

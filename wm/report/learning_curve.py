@@ -1,4 +1,4 @@
-"""What C came to in how many steps of the game: those of rollouts, and of the runs that it goes on from, included."""
+"""Validation scores over steps of the game, including the steps of rollouts and of earlier runs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from wm.runs.status import stage_statuses
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The distribution's mean on the validation episodes."""
+    """The validation of the search distribution's mean."""
 
     steps: int
     score: float
@@ -20,22 +20,22 @@ class CurvePoint:
 
 
 def curve(run: Run) -> list[CurvePoint]:
-    """Of all runs whose C learned in the real game and became this one's, in their order."""
-    found: list[CurvePoint] = []
+    """The points of this run and of earlier runs whose C was its starting point, if they evolved in the real game."""
+    points: list[CurvePoint] = []
     for one, lent in lineage(run):
         if lent or one.config.evolve.where == "dream":
             continue
         evolve = stage_statuses(one)["evolve"]
         before = env_steps(one) - int(evolve.manifest.metrics.get("env_steps", 0) if evolve.manifest else 0)
         rows = [row for row in evolve.rows(one) if "validation" in row]
-        found += [CurvePoint(before + row["env_steps"], row["validation"], row["validation_se"]) for row in rows]
+        points += [CurvePoint(before + row["env_steps"], row["validation"], row["validation_se"]) for row in rows]
         if evolve.manifest and (card := carried_card(evolve.manifest)):
-            found += _told(card)
-    return found
+            points += _points_of_card(card)
+    return points
 
 
-def _told(card: dict[str, Any]) -> Iterator[CurvePoint]:
-    """What an agent's file tells of the runs that it came of: the best validation of each, after all its steps."""
+def _points_of_card(card: dict[str, Any]) -> Iterator[CurvePoint]:
+    """One point for each evolution in an agent file: the best validation, placed at the end of the evolution."""
     steps = 0
     for made in all_made(card):
         metrics = made["metrics"]

@@ -1,6 +1,7 @@
-"""A page of HTML that holds all it shows. Text is escaped unless it is markup of our own making.
+"""HTML building blocks for self-contained pages. Text is escaped unless it is of type Html.
 
-No script, no link to anywhere: the page forbids them to itself, so even a name that were markup could do nothing.
+Pages have no scripts and no links. Their content security policy forbids both, so a hostile name in a run has no
+effect even if it got through the escaping.
 """
 
 import base64
@@ -16,25 +17,25 @@ EMPTY = {"img", "meta", "source", "line", "rect", "circle", "path", "polyline", 
 
 
 class Html(str):
-    """Markup. Every other string is text and gets escaped where it enters the page."""
+    """Markup. `tag` and `joined` escape every other string."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
-    """An element: `class_` stands for class, other underscores for hyphens; None leaves an attribute out."""
-    given = "".join(
+    """An element. `class_` sets class, other underscores become hyphens, and attributes that are None are left out."""
+    written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in EMPTY and not children:
-        return Html(f"<{name}{given}>" if name in ("img", "meta", "source") else f"<{name}{given}/>")
-    return Html(f"<{name}{given}>{joined(children)}</{name}>")
+        return Html(f"<{name}{written}>" if name in ("img", "meta", "source") else f"<{name}{written}/>")
+    return Html(f"<{name}{written}>{joined(children)}</{name}>")
 
 
 def joined(children: Iterable[Any]) -> Html:
-    """Markup as it is, text escaped, sequences one after the other, None nothing."""
+    """Concatenate markup and text, which is escaped; sequences are flattened and None is skipped."""
     parts: list[str] = []
     for child in children:
         if isinstance(child, Html):
@@ -46,8 +47,8 @@ def joined(children: Iterable[Any]) -> Html:
     return Html("".join(parts))
 
 
-def said(text: str) -> Html:
-    """Text in which `this` is code."""
+def with_code(text: str) -> Html:
+    """Text with parts in `backticks` as code."""
     parts = re.split(r"`([^`]*)`", text)
     return joined(tag("code", part) if index % 2 else part for index, part in enumerate(parts))
 
@@ -70,7 +71,7 @@ def section(title: str, lead: Any, *content: Any) -> Html:
 
 
 def columns(*content: Any) -> Html:
-    """Side by side where there is room."""
+    """Parts next to each other where there is room."""
     return tag("div", *content, class_="columns")
 
 
@@ -80,12 +81,12 @@ def figure(title: Any, note: Any, *content: Any) -> Html:
 
 
 def missing(text: str) -> Html:
-    """One line that says what is not there and what makes it."""
-    return tag("p", said(text[:1].upper() + text[1:] + "."), class_="missing")
+    """A note in place of a part that can't be shown, with the command that produces it in `backticks`."""
+    return tag("p", with_code(text[:1].upper() + text[1:] + "."), class_="missing")
 
 
 def table(heads: Sequence[Any], rows: Iterable[Sequence[Any]], numbers: Iterable[int] = (), strong: int = -1) -> Html:
-    """`numbers` are the columns to align right, `strong` the row that matters."""
+    """A table with the columns `numbers` aligned right and the row `strong` in bold."""
     right = set(numbers)
 
     def cells(kind: str, row: Sequence[Any]) -> list[Html]:
@@ -97,7 +98,7 @@ def table(heads: Sequence[Any], rows: Iterable[Sequence[Any]], numbers: Iterable
 
 
 def facts(pairs: Iterable[tuple[Any, Any]]) -> Html:
-    """A few numbers with what they are."""
+    """Names with their values."""
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs], class_="facts")
 
 
@@ -106,7 +107,7 @@ def commands(lines: Iterable[str]) -> Html:
 
 
 def folded(title: str, *content: Any) -> Html:
-    """Shown when asked for."""
+    """Content that opens on a click."""
     return tag("details", tag("summary", title), *content)
 
 
@@ -114,14 +115,5 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def image(data: bytes, kind: str, about: str, width: int, height: int, **attributes: Any) -> Html:
-    return tag("img", src=data_uri(data, kind), alt=about, width=width, height=height, **attributes)
-
-
-def strip(cells: Sequence[tuple[Any, Any]], label: Any = None, kind: str = "row") -> Html:
-    """Small pictures, each with a few words below it: in a `row`, a `thin` one that shows every second on a phone,
-    or in as many rows as they take (`wrap`)."""
-    shown = [tag("div", picture, tag("small", words) if words else None) for picture, words in cells]
-    style = f"--count:{len(cells)};--few:{(len(cells) + 1) // 2}"
-    row = tag("div", shown, class_="strip" if kind == "row" else f"strip {kind}", style=style)
-    return tag("div", tag("div", label, class_="label") if label else None, row, class_="labelled")
+def image(data: bytes, kind: str, description: str, width: int, height: int, **attributes: Any) -> Html:
+    return tag("img", src=data_uri(data, kind), alt=description, width=width, height=height, **attributes)

@@ -1,4 +1,4 @@
-"""How a run was made: where the time went, what it was made with, and the commands that make it again."""
+"""The cost of a run, and the commands, versions and config that reproduce it."""
 
 import shlex
 from typing import Any
@@ -12,11 +12,11 @@ from wm.runs.cost import cost_of
 from wm.runs.provenance import circumstances
 
 
-def time(found: RunView) -> Html:
-    """A row a stage, with its share of all that was spent."""
-    made = [cost_of(stage.manifest) for stage in found.stages.values() if stage.manifest is not None]
+def cost(view: RunView) -> Html:
+    """A row for each stage, with its share of the total time."""
+    made = [cost_of(stage.manifest) for stage in view.stages.values() if stage.manifest is not None]
     if not made:
-        found.need("collect")
+        view.need("collect")
     total, rows = sum(one.seconds for one in made) or 1.0, []
     gpus = sum(one.gpu_hours for one in made)
     for one in made:
@@ -31,29 +31,29 @@ def time(found: RunView) -> Html:
             )
         )
     cpu = sum(one.cpu_hours for one in made)
-    rows.append(("all", format_duration(total), "", _hours(cpu), *([_hours(gpus)] if gpus else [])))
-    heads = ("stage", "time", "steps", "CPU h", *(["GPU h"] if gpus else []))
-    shown = table(heads, rows, range(1, len(heads)), strong=len(rows) - 1)
+    rows.append(("total", format_duration(total), "", _hours(cpu), *([_hours(gpus)] if gpus else [])))
+    heads = ("stage", "time", "steps", "CPU hours", *(["GPU hours"] if gpus else []))
+    costs = table(heads, rows, range(1, len(heads)), strong=len(rows) - 1)
     note = (
-        "The time is that of the job which completed the stage, the hours are those of the CPUs and GPUs that were held"
-        " for it."
+        "Time: wall-clock time of the job that completed the stage. Hours: time multiplied by the reserved CPUs and"
+        " GPUs."
     )
-    absent = [stage for stage in found.stages.values() if not stage.complete]
     lines = [
-        missing(f"{one.name} is not complete: `python -m jobs.{one.name} --run {_uri(found)}` goes on")
-        for one in absent
+        missing(f"stage {stage.name} is not complete: continue with `python -m jobs.{stage.name} --run {_uri(view)}`")
+        for stage in view.stages.values()
+        if not stage.complete
     ]
-    return joined([shown, tag("p", tag("small", note)), lines])
+    return joined([costs, tag("p", tag("small", note)), lines])
 
 
-def again(found: RunView) -> Html:
-    """Commands, versions, the config."""
-    config, run = found.config, found.run
+def reproduction(view: RunView) -> Html:
+    """Commands, versions and the config."""
+    config, run = view.config, view.run
     words = ["python", "-m", "jobs.pipeline", run.preset, "--run", run.uri]
     if run.base is not None:
         words += ["--base", run.base.uri]
-    lines = [shlex.join(words + changed(run.preset, config)), f"python -m jobs.report --run {_uri(found)}"]
-    made = [stage.manifest.made for stage in found.stages.values() if stage.manifest is not None]
+    lines = [shlex.join(words + changed_flags(run.preset, config)), f"python -m jobs.report --run {_uri(view)}"]
+    made = [stage.manifest.made for stage in view.stages.values() if stage.manifest is not None]
     with_what = made[-1] if made else circumstances()
     versions = {"this project": with_what.get("code", "?"), "python": with_what.get("python", "?")}
     versions |= with_what.get("versions", {})
@@ -62,29 +62,27 @@ def again(found: RunView) -> Html:
     fields = [(tag("code", f"--{name}"), str(value)) for name, value in of_kind(config, "bits", "extent").items()]
     digests = [
         (stage.name, f"{stage.manifest.extent:,}", tag("code", stage.manifest.digest[:16]))
-        for stage in found.stages.values()
+        for stage in view.stages.values()
         if stage.manifest is not None
     ]
     return joined(
         [
             tag(
                 "p",
-                "The same commands with the same versions on the same kind of processor give the same numbers,"
-                " bit for bit, however many workers there are.",
+                "These commands give bit-identical results with the same versions on the same kind of processor, for"
+                " any number of workers.",
                 class_="lead",
             ),
             commands(lines),
             facts(pairs),
-            folded("Every field of the config", table(("field", "value"), fields)),
-            folded("Digests of what was made", table(("stage", "extent", "digest"), digests, (1,)))
-            if digests
-            else None,
+            folded("Config", table(("field", "value"), fields)),
+            folded("Digests of the results", table(("stage", "extent", "digest"), digests, (1,))) if digests else None,
         ]
     )
 
 
-def changed(preset: str, config: Any) -> list[str]:
-    """The flags by which a config differs from its preset."""
+def changed_flags(preset: str, config: Any) -> list[str]:
+    """The flags whose values differ from the preset."""
     if preset not in PRESETS:
         return []
     before, words = of_kind(PRESETS[preset], "bits", "extent"), []
@@ -103,5 +101,5 @@ def _hours(hours: float) -> str:
     return f"{hours:.2g}"
 
 
-def _uri(found: RunView) -> str:
-    return shlex.quote(found.run.uri)
+def _uri(view: RunView) -> str:
+    return shlex.quote(view.run.uri)

@@ -1,11 +1,11 @@
-"""What has been published for a game, to read a run's score beside. A game that is not here is reported without."""
+"""Published scores for each game, for comparison with a run's. Reports of other games leave them out."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Result:
-    """A score with what stands behind its +- where it was published: the deviation between episodes."""
+    """A published score, with the standard deviation of episodes."""
 
     agent: str
     score: float
@@ -19,7 +19,7 @@ class Published:
     curve: tuple[tuple[float, float], ...] = ()  # (environment steps, score)
     curve_about: str = ""
     taus: tuple[tuple[float, Result, Result], ...] = ()  # (tau, score in the dream, in the real game)
-    solved: float | None = None  # what the game's makers call solved
+    solved: float | None = None  # score at which the game counts as solved
 
 
 PAPER = "Ha & Schmidhuber (2018)"
@@ -33,18 +33,18 @@ PUBLISHED: dict[str, Published] = {
             Result("Paper: V only, C sees z", 632, 251),
             Result("A3C, discrete", 652, 10),
             Result("Paper: z, one hidden layer", 788, 141),
-            Result("Best on the leaderboard then", 838, 11),
+            Result("Leaderboard best, 2018", 838, 11),
             Result("Paper: the world model, z and h", 906, 21),
         ),
         curve=((2.6e7, 823), (5.1e7, 867), (4.7e8, 891), (1.7e9, 900.5)),
-        curve_about="the authors' run, 1,024 episodes a point",
+        curve_about="the authors' run, 1,024 episodes per point",
         solved=900,
     ),
     "doom": Published(
         source=f"{PAPER}, table 2: 100 episodes each",
         results=(
             Result("Random policy", 210, 108),
-            Result("Best on the leaderboard then", 820, 58),
+            Result("Leaderboard best, 2018", 820, 58),
             Result("Paper: evolved in the dream, tau 1.15", 1092, 556),
         ),
         taus=tuple(

@@ -1,4 +1,4 @@
-"""Rounds of the agent's own data, side by side: how it drives, what it dreams of, what M foresees, what was visited."""
+"""The rounds of a run: scores in the game and in dreams, M's prediction error, and the coverage of the rollouts."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -6,25 +6,28 @@ from typing import Any
 
 from wm.experiments.rounds import PREPARING, best_of, polished_of, rounds_of, row_of
 from wm.report.charts import Series, lines
-from wm.report.page import Html, columns, commands, figure, joined, missing, section, table
-from wm.report.provenance import changed
+from wm.report.page import Html, columns, commands, figure, missing, section, table
+from wm.report.provenance import changed_flags
 from wm.runs.run import Run
 from wm.runs.status import stage_statuses
 
 Row = dict[str, Any]
-COVERED = {  # what is known of a round's rollouts, where the game tells it
-    "track_share": ("of a track", "{:.0%}"),
+COVERAGE = {  # metrics of a round's rollouts, if the game provides them: (table head, format)
+    "track_share": ("track covered", "{:.0%}"),
     "tiles": ("tiles", "{:,}"),
     "speed": ("speed", "{:.0f}"),
-    "speed_entropy": ("speeds, bits", "{:.2f}"),
-    "cells": ("cells of z", "{:,}"),
-    "cells_entropy": ("cells, bits", "{:.2f}"),
+    "speed_entropy": ("speed entropy, bits", "{:.2f}"),
+    "cells": ("z cells", "{:,}"),
+    "cells_entropy": ("z entropy, bits", "{:.2f}"),
 }
-POLISHED = " The last point is a round's C, polished: with V and M as they are it goes on along what it steers by."
+POLISHED = (
+    " The last point is the polished C of a round: its evolution continues along the principal components of C's"
+    " inputs, with the same V and M."
+)
 
 
 class Rounds:
-    """The rounds of a run so far; none where it was made in one go."""
+    """The rounds of a run so far; empty if the run has none."""
 
     def __init__(self, run: Run):
         rounds = rounds_of(run)
@@ -40,26 +43,25 @@ class Rounds:
     def state(self) -> str:
         done = f"{sum(not row.get('polished') for row in self.rows)} of {self.run.config.rounds.count} rounds complete"
         if not self.rows:
-            return f"{done}; all but their comparison is of the first"
-        return f"{done}; all but their comparison is of round {_name(self.rows[best_of(self.rows)])}, the best so far"
+            return f"{done}; the rest of the page shows the first"
+        return f"{done}; the rest of the page shows round {_name(self.rows[best_of(self.rows)])}, the best so far"
 
 
 def _name(row: Row) -> str:
     return f"{row['round']}{', polished' if row.get('polished') else ''}"
 
 
-def shown(rounds: Rounds) -> Html:
-    """The section of a report."""
+def rounds_section(rounds: Rounds) -> Html:
     rows, run = rounds.rows, rounds.run
     plain = [row for row in rows if not row.get("polished")]
-    words = ["python", "-m", "jobs.iterate", run.preset, "--run", run.uri, *changed(run.preset, run.config)]
+    words = ["python", "-m", "jobs.iterate", run.preset, "--run", run.uri, *changed_flags(run.preset, run.config)]
     return section(
         "Round by round",
-        "In each round the agent of the one before drives, with some noise; V and M learn from all rollouts so far, and"
-        " C goes on in what has come of them." + (POLISHED if len(plain) < len(rows) else ""),
-        columns(_scores(rows), _foreseen(plain), _covered(plain), _spent(rows)) if rows else None,
+        "In each round the previous round's agent collects rollouts with exploration noise, V and M are trained on all"
+        " rollouts so far, and the evolution of C continues with them." + (POLISHED if len(plain) < len(rows) else ""),
+        columns(_scores(rows), _prediction_error(plain), _coverage(plain), _steps(rows)) if rows else None,
         _table(rows) if rows else None,
-        _under_way(rounds),
+        _unfinished(rounds),
         commands([shlex.join(words)]),
     )
 
@@ -67,77 +69,80 @@ def shown(rounds: Rounds) -> Html:
 def _scores(rows: Sequence[Row]) -> Html:
     series = [
         _series(rows, "real game", "one", lambda row: (row["validation"], row["validation_se"])),
-        _series(
-            rows, "its own dream", "two", lambda row: row.get("dream") and (row["dream"]["mean"], row["dream"]["se"])
-        ),
-        _series(rows, "who collected", "other", lambda row: None if row.get("polished") else (row["driven"], 0.0)),
+        _series(rows, "dream", "two", lambda row: _pair(row.get("dream"))),
+        _series(rows, "collecting agent", "other", lambda row: None if row.get("polished") else (row["driven"], 0.0)),
     ]
     note = (
-        "validation, with its standard error; the dream's distance from it is what M flatters; who collected had noise"
+        "Validation in the real game and score in dreams, with standard errors; higher is better. A dream score far"
+        " above the validation means that C exploits errors of M. The collecting agent acts with exploration noise."
     )
     return figure("Score.", note, lines(series, "round", "score"))
 
 
-def _foreseen(rows: Sequence[Row]) -> Html:
-    """Driving of the first round and of the newest, as each round's M foresees it; and as the first round's does."""
+def _prediction_error(rows: Sequence[Row]) -> Html:
+    """NLL of each round's M on rollouts of the first and of its own round, and of the first M on the latter."""
 
     def of(name: Callable[[Row], str]) -> Callable[[Row], tuple[float, float] | None]:
-        def found(row: Row) -> tuple[float, float] | None:
-            return _pair(row["nll"].get(name(row)))
-
-        return found
+        return lambda row: _pair(row["nll"].get(name(row)))
 
     series = [
-        _series(rows, "the first round's driving", "three", of(lambda row: "round-000")),
-        _series(rows, "the round's own", "one", of(lambda row: f"round-{row['round']:03}")),
-        _series(rows, "the same, to the first M", "other", lambda row: _pair(row.get("nll_before"))),
+        _series(rows, "rollouts of the first round", "three", of(lambda row: "round-000")),
+        _series(rows, "rollouts of this round", "one", of(lambda row: f"round-{row['round']:03}")),
+        _series(rows, "rollouts of this round, first M", "other", lambda row: _pair(row.get("nll_before"))),
     ]
-    note = "NLL a dimension of held-out episodes, z scaled to unit variance; where the first curve rises, M forgets"
+    note = (
+        "M's negative log-likelihood per dimension on held-out episodes, with z scaled to unit variance; lower is"
+        " better. If the curve of the first round's rollouts rises, M forgets them."
+    )
     return figure("What M foresees.", note, lines(series, "round", "NLL"))
 
 
-def _pair(found: dict[str, float] | None) -> tuple[float, float] | None:
-    return (found["mean"], found["se"]) if found else None
+def _pair(mean: dict[str, float] | None) -> tuple[float, float] | None:
+    return (mean["mean"], mean["se"]) if mean else None
 
 
-def _covered(rows: Sequence[Row]) -> Html:
+def _coverage(rows: Sequence[Row]) -> Html:
     def of(name: str) -> Callable[[Row], tuple[float, float] | None]:
         return lambda row: (row["coverage"][name], 0.0) if name in row.get("coverage", {}) else None
 
     series = [
-        _series(rows, "cells of z", "one", of("cells_entropy")),
-        _series(rows, "speeds", "two", of("speed_entropy")),
+        _series(rows, "z", "one", of("cells_entropy")),
+        _series(rows, "speed", "two", of("speed_entropy")),
     ]
     note = (
-        "bits of entropy: one more stands for twice as many that are as even; the first round's V looks at all rounds"
+        "Entropy of the rollouts over cells of z and over speeds; higher means more varied rollouts, and one bit more"
+        " stands for twice as many equally frequent cells. All rounds are encoded by the first round's V."
     )
     return figure("What was visited.", note, lines(series, "round", "bits"))
 
 
-def _spent(rows: Sequence[Row]) -> Html:
+def _steps(rows: Sequence[Row]) -> Html:
     points = [(row["env_steps"], row["validation"]) for row in rows]
     errors = [row["validation_se"] for row in rows]
-    note = "all steps of the real game so far, rollouts and evolution together"
+    note = (
+        "Validation with standard errors over all steps of the real game so far, in rollouts and evolution; further up"
+        " and to the left is better."
+    )
     return figure(
         "Score against steps.", note, lines([Series("validation", points, errors=errors, dots=True)], "steps", "score")
     )
 
 
 def _series(rows: Sequence[Row], name: str, colour: Any, of: Callable[[Row], tuple[float, float] | None]) -> Series:
-    found = [(at, *pair) for at, row in enumerate(rows) if (pair := of(row))]
-    points = [(at, value) for at, value, _ in found]
-    return Series(name, points, colour, errors=[error for *_, error in found], dots=True)
+    values = [(index, *pair) for index, row in enumerate(rows) if (pair := of(row))]
+    points = [(index, value) for index, value, _ in values]
+    return Series(name, points, colour, errors=[error for *_, error in values], dots=True)
 
 
 def _table(rows: Sequence[Row]) -> Html:
-    there = [name for name in COVERED if any(name in row.get("coverage", {}) for row in rows)]
-    heads = ["round", "steps", "validation", "dream", "gap", "NLL, own", "by the first M", "NLL, first"]
-    heads += [COVERED[name][0] for name in there]
-    return table(heads, [_cells(row, there) for row in rows], range(1, len(heads)), strong=best_of(rows))
+    names = [name for name in COVERAGE if any(name in row.get("coverage", {}) for row in rows)]
+    heads = ["round", "steps", "validation", "dream", "gap", "NLL, this round", "same, first M", "NLL, first round"]
+    heads += [COVERAGE[name][0] for name in names]
+    return table(heads, [_cells(row, names) for row in rows], range(1, len(heads)), strong=best_of(rows))
 
 
-def _cells(row: Row, there: Sequence[str]) -> list[str]:
-    dream, covered = row.get("dream"), row.get("coverage", {})
+def _cells(row: Row, names: Sequence[str]) -> list[str]:
+    dream, coverage = row.get("dream"), row.get("coverage", {})
     nll = [row["nll"].get(f"round-{row['round']:03}"), row.get("nll_before"), row["nll"].get("round-000")]
     return [
         _name(row),
@@ -146,12 +151,12 @@ def _cells(row: Row, there: Sequence[str]) -> list[str]:
         f"{dream['mean']:,.0f} ± {dream['se']:,.0f}" if dream else "-",
         f"{dream['mean'] - row['validation']:+,.0f}" if dream else "-",
         *(f"{one['mean']:.3f}" if one else "-" for one in nll),
-        *(COVERED[name][1].format(covered[name]) if name in covered else "-" for name in there),
+        *(COVERAGE[name][1].format(coverage[name]) if name in coverage else "-" for name in names),
     ]
 
 
-def _under_way(rounds: Rounds) -> Html | None:
-    """What has no row yet, and how far it is."""
+def _unfinished(rounds: Rounds) -> Html | None:
+    """The progress of the first round that is not complete."""
     part = next((part for part in rounds.parts if part not in rounds.complete), None)
     if part is None:
         return None
@@ -159,4 +164,4 @@ def _under_way(rounds: Rounds) -> Html | None:
     done = sum(statuses[name].complete for name in PREPARING)
     name = part.uri.rpartition("/")[2]
     command = f"python -m jobs.iterate --run {shlex.quote(rounds.run.uri)}"
-    return joined([missing(f"of {name} {done} of {len(PREPARING)} stages are complete: `{command}` goes on")])
+    return missing(f"of {name} {done} of {len(PREPARING)} stages are complete: continue with `{command}`")

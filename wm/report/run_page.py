@@ -1,4 +1,4 @@
-"""The report of one run: each part from what is there, or one line with the command that makes it."""
+"""The report of one run. A part that can't be shown is replaced by one line with the command that produces it."""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 from wm.errors import UserError
 from wm.report import model_section, provenance, score_section
 from wm.report.page import Html, columns, missing, page, section, tag
-from wm.report.rounds_section import Rounds, shown
+from wm.report.rounds_section import Rounds, rounds_section
 from wm.report.run_view import RunView
 from wm.report.temperature_section import temperatures
 from wm.runs.run import Run
@@ -18,58 +18,59 @@ Part = Callable[[RunView], Any]
 
 
 def run_report(run: Run) -> str:
-    """The whole page; where a run has rounds, they come first, then what there is to say of the best one."""
+    """The whole page. If the run has rounds, their comparison comes first and the rest is about the best round."""
     rounds = Rounds(run)
-    found = RunView(rounds.best if rounds.parts else run)
+    view = RunView(rounds.best if rounds.parts else run)
     name = run.uri.rstrip("/").rpartition("/")[2]
-    done = sum(stage.complete for stage in found.stages.values())
-    state = "complete" if done == len(found.stages) else f"{done} of {len(found.stages)} stages complete"
+    done = sum(stage.complete for stage in view.stages.values())
+    state = "complete" if done == len(view.stages) else f"{done} of {len(view.stages)} stages complete"
     if rounds.parts:
         state = rounds.state
     return page(
         f"{name} · World Models",
-        tag("h1", f"{name}: World Models plays {found.config.game}"),
-        tag("p", f"Preset {run.preset}, seed {found.config.seed}; {state}.", class_="sub"),
+        tag("h1", f"{name}: World Models plays {view.config.game}"),
+        tag("p", f"Preset {run.preset}, seed {view.config.seed}; {state}.", class_="sub"),
         tag(
             "div",
-            _part(score_section.headline, found),
-            _part(score_section.film, found),
-            _part(score_section.beside_others, found),
+            _part(score_section.headline, view),
+            tag("div", _part(score_section.film, view), _part(score_section.playable_dream, view)),
+            _part(score_section.comparison, view),
             class_="top",
         ),
-        shown(rounds) if rounds.parts else None,
+        rounds_section(rounds) if rounds.parts else None,
         section(
-            "How it learned",
-            "C is evolved; every few generations the mean of the search distribution is validated on whole"
-            " episodes that evolution does not see, and the best-validated mean is the one that is scored.",
-            columns(_part(score_section.by_generation, found), _part(score_section.by_steps, found)),
-            columns(_part(score_section.episodes, found), _part(score_section.step_size, found)),
-            _part(temperatures, found),
+            "Training of C",
+            "CMA-ES evolves C. Every few generations the mean of the search distribution is validated on whole episodes"
+            " that the evolution does not use; the mean with the best validation is scored.",
+            columns(_part(score_section.by_generation, view), _part(score_section.by_steps, view)),
+            columns(_part(score_section.episodes, view), _part(score_section.step_size, view)),
+            _part(temperatures, view),
         ),
         section(
-            "V: what it sees",
-            "The variational autoencoder reduces a frame to a few numbers, z, and back. Frames from held-out episodes.",
-            _part(model_section.reconstructions, found),
-            _part(model_section.traversal, found),
-            _part(model_section.vision_curves, found),
+            "V: reconstructions",
+            "The variational autoencoder encodes a frame as a small vector z and decodes it again. All frames come from"
+            " held-out episodes.",
+            _part(model_section.reconstructions, view),
+            _part(model_section.traversal, view),
+            _part(model_section.vision_curves, view),
         ),
         section(
-            "M: what it expects",
-            "The recurrent mixture-density network predicts the next z from z, the action and its memory."
-            " Sampled from its own predictions, it dreams; the temperature tau says how wildly.",
-            _part(model_section.filmstrips, found),
-            columns(_part(model_section.memory_curves, found), _part(model_section.memory_numbers, found)),
-            _part(model_section.calibration, found),
+            "M: predictions and dreams",
+            "The recurrent mixture-density network predicts the next z from z, the action and its hidden state. In a"
+            " dream it receives samples of its own predictions; a higher temperature tau makes them more random.",
+            _part(model_section.filmstrips, view),
+            columns(_part(model_section.memory_curves, view), _part(model_section.memory_baselines, view)),
+            _part(model_section.calibration, view),
         ),
-        section("Where the time went", None, _part(provenance.time, found)),
-        section("How to make it again", None, _part(provenance.again, found)),
+        section("Cost", None, _part(provenance.cost, view)),
+        section("Reproduction", None, _part(provenance.reproduction, view)),
     )
 
 
-def _part(part: Part, found: RunView) -> Html:
-    """What is missing or damaged is said in one line, and the rest of the report stands."""
+def _part(part: Part, view: RunView) -> Html:
+    """The part, or one line if its data are missing or damaged."""
     try:
-        return part(found)
-    except UserError as mistake:
-        log.info("report: %s", mistake)
-        return missing(str(mistake))
+        return part(view)
+    except UserError as error:
+        log.info("report: %s", error)
+        return missing(str(error))

@@ -1,4 +1,4 @@
-"""What a run holds so far, for whoever reports it. What is not there raises the Mistake that says what makes it."""
+"""The state of a run for its report. A missing part raises a UserError that names the job which produces it."""
 
 from functools import cached_property
 from typing import Any
@@ -20,14 +20,14 @@ from wm.runs.status import StageStatus, stage_statuses
 from wm.training.learner import split
 from wm.training.sequences import Sequences
 from wm.training.vision import spread
-from wm.visuals.pictures import Seen
+from wm.visuals.pictures import EncodedFrames
 
-FRAMES, EPISODES = 192, 16  # held-out frames that V is shown, from so many episodes
-SEQUENCES, STEPS = 4, 400  # held-out sequences that M is shown, and their length
+FRAMES, EPISODES = 192, 16  # held-out frames for V, and the number of episodes that they come from
+SEQUENCES, STEPS = 4, 400  # held-out sequences for M, and their maximum length
 
 
 class RunView:
-    """A run, looked at once: a job that goes on meanwhile doesn't mix two states of it."""
+    """A run at one moment: stages are read once, so a job that is still running does not mix two states."""
 
     def __init__(self, run: Run):
         self.run, self.config = run, run.config.check()
@@ -44,11 +44,11 @@ class RunView:
         return self.stages[stage].need(self.run)
 
     def rows(self, stage: str) -> list[dict[str, Any]]:
-        """The curves of a stage; before there are any, the Mistake that says how to get them."""
+        """The curves of a stage; raises a UserError if there are none."""
         rows = self.stages[stage].rows(self.run)
         if not rows:
             self.need(stage)
-            raise UserError(f"the curves of {stage} are not in {self.run.uri} any more")
+            raise UserError(f"{self.run.uri} no longer contains the curves of the {stage} stage")
         return rows
 
     @cached_property
@@ -56,15 +56,15 @@ class RunView:
         return best_so_far(self.run)
 
     @cached_property
-    def seen(self) -> Seen:
-        """Held-out frames, and what V makes of them."""
+    def encoded_frames(self) -> EncodedFrames:
+        """Held-out frames with their reconstructions."""
         self.need("vision")
         data = rollouts_of(self.need("collect"))
         episodes = _held_out(data, self.config.vision.held_out, EPISODES)
-        return Seen(self.vision, torch.from_numpy(spread(data, np.array(episodes), FRAMES)))
+        return EncodedFrames(self.vision, torch.from_numpy(spread(data, np.array(episodes), FRAMES)))
 
     @cached_property
-    def held(self) -> Sequences:
+    def held_out_sequences(self) -> Sequences:
         """Held-out sequences of latents, padded to one length."""
         self.need("memory")
         data = latents_of(self.need("latents"))
@@ -95,7 +95,7 @@ class RunView:
 
 
 def _held_out(data: DataSet, one_in: int, count: int) -> list[int]:
-    """Some of the episodes that no training has seen, evenly chosen."""
+    """Evenly spaced episodes of the held-out part."""
     test = split(len(data.lengths), one_in)[1]
     return [int(test[index]) for index in np.linspace(0, len(test) - 1, min(count, len(test))).astype(int)]
 

@@ -1,147 +1,172 @@
-"""What came of a run: the score beside those of others, the film, the curves of evolution."""
+"""The score, the film of the agent, a still of the playable dream, and the curves of the evolution."""
+
+import shlex
 
 import numpy as np
 
 from wm.agents.card import env_steps
 from wm.config.schema import Evolve
 from wm.errors import UserError
+from wm.play.still import still
 from wm.report.charts import Bar, Series, bars, histogram, lines
 from wm.report.learning_curve import curve
-from wm.report.page import Html, data_uri, facts, figure, image, joined, tag
+from wm.report.page import Html, data_uri, facts, figure, image, joined, tag, with_code
 from wm.report.run_view import RunView
 from wm.seeds import test_episode
 from wm.visuals.drawing import png
 from wm.visuals.film import encoded, films
 from wm.visuals.replay import AWAKE, real
 
-FILM_STEPS, EVERY, PER_SECOND = 340, 2, 25  # of the game: its own speed is 50 a second
+FILM_STEPS, EVERY, PER_SECOND = 340, 2, 25  # steps of the game and frames per second: the game has 50 steps per second
+STILL = (1200, 640)  # pixels
 
 
-def headline(found: RunView) -> Html:
-    """The score in one number, or what stands for it until there is one."""
-    made, evolved = found.manifest("score"), found.manifest("evolve")
-    if made is not None:
-        metrics = made.metrics
+def headline(view: RunView) -> Html:
+    """The score, or the best validation while there is no score."""
+    manifest, evolved = view.manifest("score"), view.manifest("evolve")
+    if manifest is not None:
+        metrics = manifest.metrics
         number, error = metrics["score"], metrics["se"]
-        means = (
-            f"mean ± standard error of {made.extent:,} whole episodes of the unmodified game, which neither training"
-            " nor selection has seen"
+        note = (
+            f"Mean ± standard error of {manifest.extent:,} whole episodes of the unmodified game. Neither training nor"
+            " selection uses these episodes."
         )
     else:
-        rows = [row for row in found.rows("evolve") if "validation" in row]
+        rows = [row for row in view.rows("evolve") if "validation" in row]
         if not rows:
-            return joined([found.need("score")])  # raises: no number yet
+            return joined([view.need("score")])  # raises: no number yet
         best = max(rows, key=lambda row: row["validation"])
         number, error = best["validation"], best["validation_se"]
-        means = f"validation so far, generation {int(best['generation']):,}; not a score: C was chosen by it"
+        note = (
+            f"Best validation so far, at generation {int(best['generation']):,}. It is not the score: C is selected by"
+            " its validation, so the number is biased upwards."
+        )
     numbers = tag("p", f"{number:,.0f}", tag("small", f" ± {error:,.0f}"), class_="hero")
-    return tag("div", numbers, tag("p", means, class_="lead"), facts(_numbers(found, evolved is not None)))
+    return tag("div", numbers, tag("p", note, class_="lead"), facts(_numbers(view, evolved is not None)))
 
 
-def _numbers(found: RunView, evolved: bool) -> list[tuple[str, str]]:
+def _numbers(view: RunView, evolved: bool) -> list[tuple[str, str]]:
     pairs = []
-    if (made := found.manifest("score")) is not None:
-        scores = sorted(episode["score"] for episode in made.content["episodes"])
+    if (manifest := view.manifest("score")) is not None:
+        scores = sorted(episode["score"] for episode in manifest.content["episodes"])
         pairs.append(("worst, median, best", f"{scores[0]:,.0f}, {float(np.median(scores)):,.0f}, {scores[-1]:,.0f}"))
-        pairs.append(("between episodes (deviation)", f"± {made.metrics['std']:,.0f}"))
-    if (made := found.manifest("collect")) is not None and made.metrics["frames"]:
-        pairs.append(("random frames seen", f"{made.metrics['frames']:,}"))
-    if evolved and (made := found.manifest("evolve")) is not None:
-        kind = "dream" if found.config.evolve.where == "dream" else "game"
-        pairs.append((f"{kind} steps of evolution", f"{made.metrics['env_steps']:,}"))
-        pairs.append(("generations", f"{made.extent:,}"))
-    if (published := found.published) and published.solved:
-        pairs.append(("the game counts as solved at", f"{published.solved:,.0f}"))
+        pairs.append(("standard deviation of episodes", f"± {manifest.metrics['std']:,.0f}"))
+    if (manifest := view.manifest("collect")) is not None and manifest.metrics["frames"]:
+        pairs.append(("random frames seen", f"{manifest.metrics['frames']:,}"))
+    if evolved and (manifest := view.manifest("evolve")) is not None:
+        kind = "dream" if view.config.evolve.where == "dream" else "game"
+        pairs.append((f"{kind} steps of evolution", f"{manifest.metrics['env_steps']:,}"))
+        pairs.append(("generations", f"{manifest.extent:,}"))
+    if (published := view.published) and published.solved:
+        pairs.append(("solved at", f"{published.solved:,.0f}"))
     return pairs
 
 
-def film(found: RunView) -> Html:
-    """The agent in the game, what V sees, what M expects, and what it dreams from the same start."""
-    agent, number = found.agent, found.config.score.seed
+def film(view: RunView) -> Html:
+    """The agent in the game, V's reconstruction, M's prediction, and M's dream from the same start."""
+    agent, number = view.agent, view.config.score.seed
     pictures = list(films(real(agent, test_episode(number), AWAKE + FILM_STEPS, EVERY), 3 if agent.memory else 1))
     pictures = pictures[AWAKE // EVERY :] if len(pictures) > AWAKE // EVERY + 1 else pictures
-    about = f"The agent plays test episode {number}; beside the game what V sees"
-    note = f"test episode {number} of the unmodified game. "
+    description = f"The agent plays test episode {number}, with V's reconstruction"
+    note = f"Test episode {number} of the unmodified game. "
     if agent.memory is not None:
-        about += ", what M expects and what M dreams"
+        description += ", M's prediction and M's dream"
         note += (
-            "Below it: the frame as V keeps it; what M expected to see, one step ahead; and M's dream, which begins"
-            f" here with what the agent remembers and then goes its own way at tau {found.config.evolve.tau:g}, with C"
-            " acting in it."
+            "Below it: V's reconstruction of the frame; M's prediction one step ahead; and M's dream from the same"
+            f" start at tau {view.config.evolve.tau:g}, in which C acts. With a good V and M the first two look like"
+            " the game and the dream remains plausible."
         )
-    return figure("In the game.", note, _animated(pictures, about))
+    return figure("In the game.", note, _animated(pictures, description))
 
 
-def _animated(pictures: list[np.ndarray], about: str) -> Html:
-    """The film, or its middle picture for readers who want nothing to move."""
+def playable_dream(view: RunView) -> Html | None:
+    """A still of the page to play in the dream; None without M or V's decoder."""
+    agent = view.agent
+    if agent.memory is None or not agent.decodes:
+        return None
+    note = with_code(
+        "The page to play inside the agent's dream: steer it yourself, or watch C, in a browser. Make it with"
+        f" `python -m jobs.play --run {shlex.quote(view.run.uri)}`."
+    )
+    picture = image(still(agent), "png", "A frame of the dream, with the action and z as bars", *STILL, class_="film")
+    return figure("Play in the dream.", note, picture)
+
+
+def _animated(pictures: list[np.ndarray], description: str) -> Html:
+    """The film, or its middle picture for browsers set to reduced motion."""
     height, width = pictures[0].shape[:2]
-    moving = image(encoded(pictures, "webp", PER_SECOND), "webp", about, width, height, class_="film")
-    still = tag(
+    moving = image(encoded(pictures, "webp", PER_SECOND), "webp", description, width, height, class_="film")
+    unmoving = tag(
         "source", media="(prefers-reduced-motion: reduce)", srcset=data_uri(png(pictures[len(pictures) // 2]), "png")
     )
-    return tag("picture", still, moving)
+    return tag("picture", unmoving, moving)
 
 
-def beside_others(found: RunView) -> Html:
-    """Bars, the best last: this run, the random policy, and what is published."""
-    rows, notes = [], []
-    if (made := found.manifest("collect")) is not None and made.metrics["frames"]:
-        metrics, section = made.metrics, found.config.collect
-        name = "This run's random policy" if not section.agent else "The agent that collected"
-        says = f"{metrics['score']:,.0f} ± {metrics['score_std']:,.0f}"
-        rows.append(Bar(name, metrics["score"], says, metrics["score_std"]))
-        notes.append(
-            f"{name}: the {made.extent:,} episodes of this run's own rollouts, cut after {section.steps:,} steps."
-        )
-    if found.published is not None:
-        for result in found.published.results:
+def comparison(view: RunView) -> Html:
+    """Bars by ascending score: this run, the policy that collected its rollouts, and published results."""
+    rows, notes = [], ["Mean scores; higher is better."]
+    if (manifest := view.manifest("collect")) is not None and manifest.metrics["frames"]:
+        metrics, section = manifest.metrics, view.config.collect
+        name = "Random policy of this run" if not section.agent else "Agent that collected the rollouts"
+        text = f"{metrics['score']:,.0f} ± {metrics['score_std']:,.0f}"
+        rows.append(Bar(name, metrics["score"], text, metrics["score_std"]))
+        notes.append(f"{name}: {manifest.extent:,} episodes of this run's rollouts, cut after {section.steps:,} steps.")
+    if view.published is not None:
+        for result in view.published.results:
             spread = f" ± {result.spread:,.0f}" if result.spread is not None else ""
             rows.append(Bar(result.agent, result.score, f"{result.score:,.0f}{spread}", result.spread))
-        notes.append(f"Others: {found.published.source}; their ± is the deviation between episodes.")
-    made = found.manifest("score")
-    if made is not None:
-        metrics = made.metrics
-        says = f"{metrics['score']:,.0f} ± {metrics['se']:,.0f} (standard error)"
-        rows.append(Bar("This run", metrics["score"], says, metrics["std"], metrics["se"], strong=True))
-        notes.append("Whiskers: thin the deviation between episodes, thick the standard error of this run's mean.")
+        notes.append(f"Other results: {view.published.source}; ± is the standard deviation of episodes.")
+    manifest = view.manifest("score")
+    if manifest is not None:
+        metrics = manifest.metrics
+        text = f"{metrics['score']:,.0f} ± {metrics['se']:,.0f} (standard error)"
+        rows.append(Bar("This run", metrics["score"], text, metrics["std"], metrics["se"], strong=True))
+        notes.append("Thin whiskers: standard deviation of episodes. Thick whisker: standard error of this run's mean.")
     if not rows:
-        found.need("score")
+        view.need("score")
     rows.sort(key=lambda row: row.value)
-    return figure("Beside others.", " ".join(notes), bars(rows, "Scores of this run, the random policy and others"))
+    chart = bars(rows, "Scores of this run and of other agents")
+    return figure("Comparison with other agents.", " ".join(notes), chart)
 
 
-def episodes(found: RunView) -> Html:
-    made = found.need("score")
-    scores = [episode["score"] for episode in made.content["episodes"]]
-    mean, note = made.metrics["score"], f"all {len(scores):,} test episodes"
+def episodes(view: RunView) -> Html:
+    manifest = view.need("score")
+    scores = [episode["score"] for episode in manifest.content["episodes"]]
+    mean, note = manifest.metrics["score"], f"All {len(scores):,} test episodes."
     if mean > 0:
-        note += f"; {sum(score < mean / 2 for score in scores):,} of them below half of the mean"
-    return figure("Episode by episode.", note, histogram(scores, "score of an episode", mean))
+        below = sum(score < mean / 2 for score in scores)
+        note += f" {below:,} of them score less than half of the mean; a reliable agent has none."
+    return figure("Scores of episodes.", note, histogram(scores, "score of an episode", mean))
 
 
 def _start(section: Evolve) -> str:
     if not section.init:
-        return f"started with {section.sigma0:g}"
-    return f"started with {section.init_sigma:g}" if section.init_sigma else "started where another run's was"
+        return f"from {section.sigma0:g}"
+    return f"from {section.init_sigma:g}" if section.init_sigma else "from the last one of another run"
 
 
-def step_size(found: RunView) -> Html:
-    """How far around its mean CMA-ES looks."""
-    rows = found.rows("evolve")
-    section = found.config.evolve
-    note = f"sigma; {_start(section)}, {section.covariance} covariance"
-    return figure(
-        "How far CMA-ES looks.", note, lines([Series("sigma", _xy(rows, "generation", "sigma"))], "generation", "sigma")
+def step_size(view: RunView) -> Html:
+    """CMA-ES's sigma."""
+    rows = view.rows("evolve")
+    section = view.config.evolve
+    note = (
+        f"Sigma of CMA-ES, {_start(section)}, with {section.covariance} covariance. It falls as the search converges; a"
+        " constant or rising sigma means that more generations can help."
     )
+    chart = lines([Series("sigma", _xy(rows, "generation", "sigma"))], "generation", "sigma")
+    return figure("Step size.", note, chart)
 
 
-def by_generation(found: RunView) -> Html:
-    rows, section = found.rows("evolve"), found.config.evolve
-    note = f"validation with its standard error; population: {section.population} candidates"
+def by_generation(view: RunView) -> Html:
+    rows, section = view.rows("evolve"), view.config.evolve
+    note = (
+        "Validation of the distribution's mean, with standard errors, and the scores of"
+        f" {section.population} candidates; higher is better."
+    )
     if section.where == "dream":
-        note += ", scored in the dream"
+        note += " The candidates are scored in the dream."
     elif section.patience:
-        note += f", whose episodes end after {section.patience} steps without reward, before they cost more"
+        note += f" An episode of a candidate ends after {section.patience} steps without reward."
     return figure(
         "Score against generation.",
         note,
@@ -153,37 +178,40 @@ def by_generation(found: RunView) -> Html:
             ],
             "generation",
             "score",
-            level=_solved(found),
+            level=_solved(view),
         ),
     )
 
 
-def by_steps(found: RunView) -> Html:
-    """On one axis with what has been published, which may be a thousand times further out."""
-    if found.config.evolve.where == "dream":
-        label, series = "steps of the dream", [_validated(found.rows("evolve"), "env_steps")]
-        note = "logarithmic; validation with its standard error"
+def by_steps(view: RunView) -> Html:
+    """On a logarithmic axis, as published curves may need a thousand times as many steps."""
+    if view.config.evolve.where == "dream":
+        label, series = "steps of the dream", [_validated(view.rows("evolve"), "env_steps")]
+        note = "Validation with standard errors, on a logarithmic axis; further up and to the left is better."
     else:
-        label, series = "steps of the game", _by_game_steps(found)
-        note = "logarithmic; all steps that the agent took, rollouts included; validation with its standard error"
-    published = found.published
+        label, series = "steps of the game", _by_game_steps(view)
+        note = (
+            "Validation with standard errors over all steps of the game, rollouts included, on a logarithmic axis;"
+            " further up and to the left is better."
+        )
+    published = view.published
     if published is not None and published.curve:
         series.append(Series("published", published.curve, "other", dashed=True, dots=True))
-        note += f"; published: {published.curve_about}"
-    return figure("Score against steps.", note, lines(series, label, "score", log_x=True, level=_solved(found)))
+        note += f" Published: {published.curve_about}."
+    return figure("Score against steps.", note, lines(series, label, "score", log_x=True, level=_solved(view)))
 
 
-def _by_game_steps(found: RunView) -> list[Series]:
-    points = curve(found.run)
+def _by_game_steps(view: RunView) -> list[Series]:
+    points = curve(view.run)
     if not points:
-        _validated(found.rows("evolve"), "env_steps")  # raises: what is missing
+        _validated(view.rows("evolve"), "env_steps")  # raises: what is missing
     errors = [point.error for point in points]
     series = [Series("validation", [(point.steps, point.score) for point in points], "one", errors=errors, dots=True)]
-    made = found.manifest("score")
-    if made is not None and found.manifest("evolve") is not None:
-        point = (env_steps(found.run), float(made.metrics["score"]))
+    manifest = view.manifest("score")
+    if manifest is not None and view.manifest("evolve") is not None:
+        point = (env_steps(view.run), float(manifest.metrics["score"]))
         series.append(
-            Series("score", [point], "two", errors=[made.metrics["se"]], dots=True, line=False, shape="diamond")
+            Series("score", [point], "two", errors=[manifest.metrics["se"]], dots=True, line=False, shape="diamond")
         )
     return series
 
@@ -191,7 +219,7 @@ def _by_game_steps(found: RunView) -> list[Series]:
 def _validated(rows: list[dict], x: str) -> Series:
     kept = [row for row in rows if "validation" in row]
     if not kept:
-        raise UserError("evolution has not come to its first validation yet: let it go on")
+        raise UserError("no validation yet: let `python -m jobs.evolve` run until its first validation")
     errors = [row["validation_se"] for row in kept]
     return Series("validation", _xy(kept, x, "validation"), "one", errors=errors, dots=len(kept) <= 60)
 
@@ -204,6 +232,6 @@ def _band(rows: list[dict]) -> list[tuple[float, float]]:
     return [(row["worst"], row["best"]) for row in rows]
 
 
-def _solved(found: RunView) -> tuple[float, str] | None:
-    published = found.published
+def _solved(view: RunView) -> tuple[float, str] | None:
+    published = view.published
     return (published.solved, f"solved: {published.solved:,.0f}") if published and published.solved else None

@@ -1,4 +1,4 @@
-"""The paper's table of temperatures (section 4), as a sweep has measured it: Markdown, CSV, JSON and a plot."""
+"""The results of a sweep in the form of the paper's table of temperatures (section 4): Markdown, CSV, JSON, a plot."""
 
 import csv
 import io
@@ -20,12 +20,12 @@ SCORES = ("dream", "real")
 
 @dataclass(frozen=True)
 class Sample:
-    """Episodes of all seeds together."""
+    """Scores of the episodes of all seeds."""
 
     mean: float
     std: float  # between episodes, as in the paper
     episodes: int
-    seeds: tuple[float, ...]  # the mean of each seed's own
+    seeds: tuple[float, ...]  # mean of each seed
 
     @property
     def std_of_seeds(self) -> float:
@@ -40,16 +40,16 @@ class Row:
     tau: float
     dream: Sample
     real: Sample
-    validation: float  # mean over seeds, of the real game's validation episodes
+    validation: float  # mean over seeds of the validation in the real game
 
     @property
     def gap(self) -> float:
-        """What the dream promised too much."""
+        """The score in the dream minus the score in the real game."""
         return self.dream.mean - self.real.mean
 
 
 def rows_of(outcomes: Sequence[TrialResult]) -> list[Row]:
-    """One for each tau, in their order."""
+    """One row for each tau, in ascending order."""
     rows = []
     for tau in sorted({outcome.trial.tau for outcome in outcomes}):
         these = sorted((one for one in outcomes if one.trial.tau == tau), key=lambda one: one.trial.seed)
@@ -59,7 +59,7 @@ def rows_of(outcomes: Sequence[TrialResult]) -> list[Row]:
 
 
 def _pooled(parts: Sequence[tuple[float, float, int]]) -> Sample:
-    """Mean and deviation of all episodes, from those of each seed."""
+    """Mean and standard deviation of all episodes, computed from those of each seed."""
     means, stds, counts = np.array(parts, dtype=float).T
     total = counts.sum()
     mean = float((counts * means).sum() / total)
@@ -68,7 +68,7 @@ def _pooled(parts: Sequence[tuple[float, float, int]]) -> Sample:
 
 
 def paper_of(game: str) -> dict[float, dict[str, tuple[float, float]]]:
-    """tau -> score -> (mean, std), where somebody has published it for this game."""
+    """tau -> score -> (mean, std), as published for this game."""
     published = PUBLISHED.get(game)
     taus = published.taus if published else ()
     return {
@@ -98,13 +98,14 @@ def markdown(rows: Sequence[Row], game: str) -> str:
         table.append(cells)
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
     return (
-        f"{text}\n\nMean ± standard deviation between episodes; *gap*: how much more the dream promised; *between"
-        " seeds*: deviation of the seeds' means, dream / real. Bold: the tau that the validation episodes choose.\n"
+        f"{text}\n\nMean ± standard deviation of episodes; *gap*: score in the dream minus score in the real game;"
+        " *between seeds*: standard deviation of the seeds' means, dream / real. Bold: the tau with the best"
+        " validation.\n"
     )
 
 
 def comma_separated(outcomes: Sequence[TrialResult]) -> str:
-    """A line a trial."""
+    """One line for each trial."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = [f"{score}_{what}" for score in SCORES for what in ("score", "std", "episodes")]
@@ -116,7 +117,7 @@ def comma_separated(outcomes: Sequence[TrialResult]) -> str:
 
 
 def data(rows: Sequence[Row], game: str) -> dict[str, Any]:
-    """The same for programs: a report, say."""
+    """The same results for JSON; reports read them."""
     paper = paper_of(game)
     return {
         "game": game,
@@ -137,7 +138,7 @@ def data(rows: Sequence[Row], game: str) -> dict[str, Any]:
 
 
 def curves(table: dict[str, Any]) -> list[Series]:
-    """Both scores over tau with the standard error of each mean, and the paper's beside them; of what `data` gives."""
+    """Curves of both scores over tau with standard errors, and of the paper's; `table` comes from `data`."""
     rows, series = table["rows"], []
     for name, colour in (("dream", "two"), ("real", "one")):
         points = [(row["tau"], row[name]["mean"]) for row in rows]
@@ -153,7 +154,7 @@ def plot(rows: Sequence[Row], game: str) -> str:
     """The curves as an SVG file."""
     series = curves(data(rows, game))
     chart = str(lines(series, "temperature tau", "score", low=0.0))
-    begin = chart.rindex("<svg")  # the picture comes after the legend's little ones
+    begin = chart.rindex("<svg")  # the last one: the legend has small ones
     words = [
         tag("text", one.name, x=60 + 180 * (index // 2), y=-28 + 16 * (index % 2), style=f"fill: var(--{one.colour})")
         for index, one in enumerate(series)

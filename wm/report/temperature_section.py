@@ -1,4 +1,4 @@
-"""What temperature does: the agents of a sweep, in the dream that each grew up in and in the real game."""
+"""Scores over the temperature: agents of a sweep, in the dreams that they evolved in and in the real game."""
 
 import json
 from typing import Any
@@ -10,48 +10,48 @@ from wm.report.run_view import RunView
 from wm.report.temperature import curves, paper_of
 
 HEADS = ("tau", "in the dream", "in the game", "gap", "paper: dream", "paper: game")
-GAP = "The gap is what the dream promised too much: in a cold dream C learns to cheat."
+GAP = "The gap is the dream score minus the game score; near 0 is best, a large gap means that C exploits errors of M."
 
 
-def temperatures(found: RunView) -> Html | None:
-    """The sweep's table and curves, or this run alone; where others have published theirs, beside them."""
-    game = found.config.game
+def temperatures(view: RunView) -> Html | None:
+    """The table and curves of a sweep, or this run alone, with the published scores if there are any."""
+    game = view.config.game
     paper = paper_of(game)
-    swept = json.loads(found.run.storage.get(f"{FOLDER}/table.json") or b"null")
-    shown = swept or {"game": game, "rows": _own(found)}
-    if not shown["rows"] or not (swept or paper):
+    swept = json.loads(view.run.storage.get(f"{FOLDER}/table.json") or b"null")
+    scores = swept or {"game": game, "rows": _own(view)}
+    if not scores["rows"] or not (swept or paper):
         return None
-    own = {row["tau"]: row for row in shown["rows"]}
+    own = {row["tau"]: row for row in scores["rows"]}
     rows = []
     for tau in sorted(own.keys() | paper.keys()):
         row, theirs = own.get(tau), paper.get(tau)
-        cells = [_said(row[name]["mean"], row[name]["std"]) if row else "" for name in ("dream", "real")]
+        cells = [_score(row[name]["mean"], row[name]["std"]) if row else "" for name in ("dream", "real")]
         cells.append(f"{row['gap']:+,.0f}" if row else "")
         rows.append(
-            (f"{tau:g}", *cells, *((_said(*theirs[name]) for name in ("dream", "real")) if theirs else ("", "")))
+            (f"{tau:g}", *cells, *((_score(*theirs[name]) for name in ("dream", "real")) if theirs else ("", "")))
         )
     heads = HEADS if paper else HEADS[:4]
-    seeds = max(len(row["real"]["seeds"]) for row in shown["rows"])
-    episodes = max(row["real"]["episodes"] for row in shown["rows"])
+    seeds = max(len(row["real"]["seeds"]) for row in scores["rows"])
+    episodes = max(row["real"]["episodes"] for row in scores["rows"])
     note = (
-        f"{GAP} ± is the deviation between episodes, {episodes:,} of {seeds} evolution{'s' if seeds > 1 else ''} of C"
+        f"{GAP} ± is the standard deviation of {episodes:,} episodes from {seeds} evolution{'s' if seeds > 1 else ''}."
     )
-    curve = lines(curves(shown), "temperature tau", "score", low=0.0) if len(own) > 1 else None
+    curve = lines(curves(scores), "temperature tau", "score", low=0.0) if len(own) > 1 else None
     numbers = table(heads, [row[: len(heads)] for row in rows], range(1, len(heads)))
-    return figure("Evolved in dreams of several temperatures.", note, columns(curve, numbers) if curve else numbers)
+    return figure("Evolution in dreams at several temperatures.", note, columns(curve, numbers) if curve else numbers)
 
 
-def _own(found: RunView) -> list[dict[str, Any]]:
-    """This run as a sweep of one."""
-    made = found.manifest("score")
-    if made is None or found.config.evolve.where != "dream" or "dream_score" not in made.metrics:
+def _own(view: RunView) -> list[dict[str, Any]]:
+    """This run as a sweep with a single trial."""
+    made = view.manifest("score")
+    if made is None or view.config.evolve.where != "dream" or "dream_score" not in made.metrics:
         return []
     of = made.metrics
     dream = {"mean": of["dream_score"], "std": of["dream_std"], "episodes": of["dream_episodes"], "seeds": [0]}
     real = {"mean": of["score"], "std": of["std"], "episodes": of["episodes"], "seeds": [0]}
-    return [{"tau": found.config.evolve.tau, "dream": dream, "real": real, "gap": dream["mean"] - real["mean"]}]
+    return [{"tau": view.config.evolve.tau, "dream": dream, "real": real, "gap": dream["mean"] - real["mean"]}]
 
 
-def _said(mean: float, std: float) -> Html:
-    """In two lines where one is too long."""
+def _score(mean: float, std: float) -> Html:
+    """May break into two lines in a narrow table."""
     return tag("span", f"{mean:,.0f} ±\u00a0{std:,.0f}", class_="wraps")

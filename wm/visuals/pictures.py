@@ -1,11 +1,13 @@
 """Pictures of V's reconstructions and M's predictions.
 
-`vision_pictures` and `memory_pictures` write PNG files to a storage; other functions return a picture. Samples come
-from a generator with a fixed seed, so the same model and data give the same picture.
+`reconstructions`, `traversal` and `filmstrip` describe a picture as a FrameGrid, which `render` draws for a run's
+folder and `wm.report.frames` lays out as HTML. `vision_pictures` and `memory_pictures` write PNG files to a storage.
+Samples come from a generator with a fixed seed, so the same model and data give the same picture.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -16,20 +18,44 @@ from wm.models.vision import Vision, draw, encode_in_batches, kl_divergence
 from wm.runs.storage import Storage
 from wm.training.diagnostics import correlation
 from wm.training.sequences import Sequences
-from wm.visuals.drawing import BLUE, GREY, Curve, enlarged, framed, grid, legend, panel, png, stacked, title
+from wm.visuals.drawing import BLUE, GAP, GREY, Curve, enlarged, framed, grid, legend, panel, png, sheet, stacked, title
 
 TAUS = (0.1, 0.5, 1.0, 1.3)
 WARM_UP = 20  # real steps before M's dreams start
 REAL, EXPECTED = Curve(np.empty(0), GREY, 2), Curve(np.empty(0), BLUE, 1, np.empty(0))
-LEFT = 120  # minimal width of labels, to align stacked grids
+LEFT = 160  # pixels for labels, to align stacked grids
 ALIKE = 0.04  # mean squared difference below which two frames count as similar
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One frame, or several from top to bottom."""
+
+    frames: tuple[np.ndarray, ...]  # (64, 64, 3) each, uint8 or in [0, 1]
+    caption: str = ""
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """Labelled rows of frames. The text is ASCII, as OpenCV's font has nothing else."""
+
+    title: str
+    note: str  # one line
+    rows: tuple[Row, ...]
 
 
 def vision_pictures(vision: Vision, frames: Tensor, storage: Storage, folder: str) -> list[str]:
     """Write reconstructions and a traversal of z from held-out frames (B, 64, 64, 3); returns their keys."""
-    seen = Seen(vision, frames)
-    pictures = {"reconstructions": reconstructions(seen), "traversal": traversal(vision, seen)}
-    return _put(storage, folder, pictures)
+    encoded = EncodedFrames(vision, frames)
+    pictures = {"reconstructions": render(reconstructions(encoded)), "traversal": render(traversal(vision, encoded))}
+    return _write(storage, folder, pictures)
 
 
 def memory_pictures(
@@ -41,11 +67,27 @@ def memory_pictures(
     taus: Sequence[float] = TAUS,
 ) -> list[str]:
     """Write dreams and one-step predictions from held-out sequences; returns their keys."""
-    pictures = {"filmstrip": filmstrip(memory, vision, held, taus), "predictions": predictions(memory, held)}
-    return _put(storage, folder, pictures)
+    dreams = filmstrip(memory, vision, held, taus)
+    return _write(storage, folder, {"filmstrip": render(dreams), "predictions": predictions(memory, held)})
 
 
-class Seen:
+def render(picture: FrameGrid) -> np.ndarray:
+    """Draw the grid with labels on the left and captions above; equal captions of adjacent rows appear once."""
+    parts = [title(picture.title, picture.note)]
+    for captions, rows in groupby(picture.rows, lambda row: [cell.caption for cell in row.cells]):
+        labels, cells = zip(*((row.label, [_drawn(cell) for cell in row.cells]) for row in rows), strict=True)
+        parts.append(grid(cells, labels, captions, left=LEFT))
+    return stacked(parts)
+
+
+def _drawn(cell: Cell) -> np.ndarray:
+    frames = [enlarged(frame) for frame in cell.frames]
+    gap = sheet(GAP, frames[0].shape[1])
+    picture = np.concatenate([part for frame in frames for part in (frame, gap)][:-1])
+    return framed(picture) if cell.marked else picture
+
+
+class EncodedFrames:
     """Frames with their latents and reconstructions."""
 
     def __init__(self, vision: Vision, frames: Tensor):
@@ -58,87 +100,76 @@ class Seen:
         self.easiest = self.error.argsort(stable=True)  # (B,), indices by ascending error
 
 
-def examples(seen: Seen, count: int = 8) -> list[tuple[str, Tensor]]:
-    """Frames to show, as indices (count,): a selection over the whole range of errors, and the largest errors."""
-    number = len(seen.frames)
-    evenly = seen.easiest[(torch.linspace(0.05, 0.95, min(count, number)) * (number - 1)).round().long()]
-    return [("From easy to hard", evenly), ("The hardest", _dissimilar(seen.frames, seen.easiest.flip(0), count))]
+def examples(encoded: EncodedFrames, count: int = 8) -> list[tuple[str, list[int]]]:
+    """Indices of frames to show: a selection over the whole range of errors, and the largest errors."""
+    number = len(encoded.frames)
+    evenly = encoded.easiest[(torch.linspace(0.05, 0.95, min(count, number)) * (number - 1)).round().long()]
+    hardest = _dissimilar(encoded.frames, encoded.easiest.flip(0), count)
+    return [("From easy to hard", evenly.tolist()), ("Largest errors", hardest)]
 
 
-def reconstructions(seen: Seen, columns: int = 8) -> np.ndarray:
+def reconstructions(encoded: EncodedFrames, columns: int = 8) -> FrameGrid:
     """Frames with their reconstructions below."""
-    parts = [title("V: held-out frames and reconstructions", "error: squared error, summed over the frame")]
-    for name, chosen in examples(seen, columns):
-        rows = [[enlarged(x.numpy()) for x in source[chosen]] for source in (seen.frames, seen.decoded)]
-        errors = [f"error {error:.1f}" for error in seen.error[chosen].tolist()]
-        parts += [title(name), grid(rows, ["frame", "V"], errors)]
-    return stacked(parts)
+    pairs = list(zip(encoded.frames.numpy(), encoded.decoded.numpy(), strict=True))
+    errors = [f"error {error:.1f}" for error in encoded.error.tolist()]
+    rows = [
+        Row(label, tuple(Cell(pairs[i], errors[i]) for i in chosen)) for label, chosen in examples(encoded, columns)
+    ]
+    note = "Held-out frames above their reconstructions by V, with the squared error of the frame; lower is better."
+    return FrameGrid("Reconstructions", note, tuple(rows))
 
 
-class Traversed:
-    """What the dimensions of z encode: one at a time is varied around a typical frame."""
-
-    def __init__(self, vision: Vision, seen: Seen, rows: int = 8):
-        self.values, self.typical = torch.arange(-3.0, 4.0), int(seen.easiest[len(seen.easiest) // 2])
-        self.activity = kl_divergence(seen.mu, seen.logvar).mean(dim=0)  # (Z,)
-        self.active = self.activity.argsort(descending=True, stable=True)[:rows]
-        mu = seen.mu[self.typical]  # (Z,)
-        z = mu.repeat(len(self.active), len(self.values), 1)  # (rows, values, Z)
-        z[torch.arange(len(self.active)), :, self.active] = self.values
-        self.frames = decoded(vision, z)  # (rows, values, 64, 64, 3)
-        self.nearest = (self.values - mu[self.active, None]).abs().argmin(dim=1)  # (rows,), to the frame's own value
-
-
-def traversal(vision: Vision, seen: Seen, rows: int = 8) -> np.ndarray:
+def traversal(vision: Vision, encoded: EncodedFrames, rows: int = 8) -> FrameGrid:
     """A typical frame, and below it the effect of each of the most active dimensions of z."""
-    found = Traversed(vision, seen, rows)
-    cells = [[enlarged(frame.numpy()) for frame in row] for row in found.frames]
-    for row, column in zip(cells, found.nearest.tolist(), strict=True):
-        row[column] = framed(row[column])
-    pair = [enlarged(x[found.typical].numpy()) for x in (seen.frames, seen.decoded)]
-    labels = [f"z{i}, KL {found.activity[i]:.1f}" for i in found.active.tolist()]
-    return stacked(
-        [
-            title(
-                "V: one dimension of z varied at a time",
-                "sorted by mean KL in nats; framed: nearest to this frame's own value",
-            ),
-            grid([pair], ["a typical frame"], ["frame", "V"], left=LEFT),
-            grid(cells, labels, [f"{value:+g}" if value else "0" for value in found.values.tolist()], left=LEFT),
-        ]
+    values, typical = torch.arange(-3.0, 4.0), int(encoded.easiest[len(encoded.easiest) // 2])
+    activity = kl_divergence(encoded.mu, encoded.logvar).mean(dim=0)  # (Z,)
+    active = activity.argsort(descending=True, stable=True)[:rows]
+    mu = encoded.mu[typical]  # (Z,)
+    z = mu.repeat(len(active), len(values), 1)  # (rows, values, Z)
+    z[torch.arange(len(active)), :, active] = values
+    nearest = (values - mu[active, None]).abs().argmin(dim=1).tolist()  # (rows,), to the frame's own value
+    captions = [f"{value:+g}" if value else "0" for value in values.tolist()]
+    frame, reconstruction = encoded.frames[typical].numpy(), encoded.decoded[typical].numpy()
+    found = [Row("typical frame", (Cell((frame,), "frame"), Cell((reconstruction,), "V")))]
+    for i, frames, marked in zip(active.tolist(), decoded(vision, z).numpy(), nearest, strict=True):
+        cells = [Cell((x,), caption) for x, caption in zip(frames, captions, strict=True)]
+        cells[marked] = replace(cells[marked], marked=True)
+        found.append(Row(f"z{i}, KL {activity[i]:.1f} nats", tuple(cells)))
+    note = (
+        "Each row varies one dimension of z around a typical frame, the dimension with the largest mean KL first."
+        " Framed: nearest to the frame's own z."
     )
+    return FrameGrid("Dimensions of z", note, tuple(found))
 
 
-class Strips:
-    """A real sequence as V decodes it, and M's dreams from the same start with the same actions."""
-
-    def __init__(
-        self,
-        memory: MDNRNN,
-        vision: Vision,
-        held: Sequences,
-        taus: Sequence[float] = TAUS,
-        columns: int = 9,
-        every: int = 8,
-    ):
-        row, begin, end = _most_eventful(held, WARM_UP + 1 + (columns - 1) * every)
-        mu, logvar, a = (x[row, begin:end].cpu() for x in (held.mu, held.logvar, held.a))  # (T, Z), (T, A)
-        warm = min(WARM_UP, (len(mu) - 1) // 2)
-        every = min(every, max(1, (len(mu) - 1 - warm) // (columns - 1)))
-        z = draw(mu, logvar, torch.randn(mu.shape, generator=_generator()))
-        dreams = dream_along(memory, z, a, warm, taus)  # (R, T - warm, Z)
-        strips = torch.cat((mu[None, warm:], dreams))[:, ::every][:, :columns]  # (1 + R, columns, Z)
-        self.frames = decoded(vision, strips)  # (1 + R, columns, 64, 64, 3)
-        self.heads = ["start", *(f"+{n * every} steps" for n in range(1, self.frames.shape[1]))]
-        self.labels = ["real, as V sees it", *(f"dream, tau {tau:g}" for tau in taus)]
-        self.about = f"M sees {warm} real steps before the start, and only the real actions afterwards"
-
-
-def filmstrip(memory: MDNRNN, vision: Vision, held: Sequences, taus: Sequence[float] = TAUS) -> np.ndarray:
-    """The real sequence above the dreams, by ascending temperature."""
-    found = Strips(memory, vision, held, taus)
-    cells = [[enlarged(frame.numpy()) for frame in strip] for strip in found.frames]
-    return stacked([title("M: the real sequence and dreams", found.about), grid(cells, found.labels, found.heads)])
+def filmstrip(
+    memory: MDNRNN,
+    vision: Vision,
+    held: Sequences,
+    taus: Sequence[float] = TAUS,
+    columns: int = 9,
+    every: int = 8,
+) -> FrameGrid:
+    """A real sequence as V decodes it, and below it M's dreams from the same start with the same actions."""
+    row, begin, end = _most_eventful(held, WARM_UP + 1 + (columns - 1) * every)
+    mu, logvar, a = (x[row, begin:end].cpu() for x in (held.mu, held.logvar, held.a))  # (T, Z), (T, A)
+    warm = min(WARM_UP, (len(mu) - 1) // 2)
+    every = min(every, max(1, (len(mu) - 1 - warm) // (columns - 1)))
+    z = draw(mu, logvar, torch.randn(mu.shape, generator=_generator()))
+    dreams = dream_along(memory, z, a, warm, taus)  # (R, T - warm, Z)
+    strips = torch.cat((mu[None, warm:], dreams))[:, ::every][:, :columns]  # (1 + R, columns, Z)
+    frames = decoded(vision, strips).numpy()  # (1 + R, columns, 64, 64, 3)
+    captions = ["start", *(f"+{n * every} steps" for n in range(1, frames.shape[1]))]
+    labels = ["real, decoded by V", *(f"dream, tau {tau:g}" for tau in taus)]
+    rows = (
+        Row(label, tuple(Cell((x,), caption) for x, caption in zip(strip, captions, strict=True)))
+        for label, strip in zip(labels, frames, strict=True)
+    )
+    note = (
+        f"M sees {warm} real steps before the start and only the real actions after it."
+        " A good dream stays similar to the real sequence."
+    )
+    return FrameGrid("Dreams at several temperatures", note, tuple(rows))
 
 
 def predictions(memory: MDNRNN, held: Sequences, dimensions: int = 5, steps: int = 200) -> np.ndarray:
@@ -156,15 +187,15 @@ def predictions(memory: MDNRNN, held: Sequences, dimensions: int = 5, steps: int
     for i in activity.argsort(descending=True, stable=True)[:dimensions].tolist():
         real, guess = mu[after, i], mean[before, i]
         previous = z[before, i]  # the last z that M saw
-        note = f"squared error {_error(guess, real)}; of no change {_error(previous, real)}"
+        note = f"squared error {_error(guess, real)}; if z did not change {_error(previous, real)}"
         panels.append(_compared(f"z{i}", note, begin, real, guess, 2 * sigma[before, i]))
     if expected.reward is not None:
         note = f"correlation {correlation(expected.reward[after], reward[after]):.2f}"
         panels.append(_compared("reward", note, begin, reward[after], expected.reward[after]))
     if expected.done is not None:
         panels.append(_compared("done", "probability", begin, done[after], expected.done[after].sigmoid()))
-    heading = title("M: one step ahead", "a held-out sequence; each step is predicted from those before it")
-    names = legend([("real", REAL), ("M's prediction with 2 sigma on either side", EXPECTED)])
+    heading = title("One-step predictions", "A held-out sequence. M predicts each step from the steps before it.")
+    names = legend([("real", REAL), ("M's prediction +- 2 sigma", EXPECTED)])
     return stacked([heading, names, *panels])
 
 
@@ -202,7 +233,7 @@ def decoded(vision: Vision, z: Tensor) -> Tensor:
     return torch.cat(parts).unflatten(0, z.shape[:-1])
 
 
-def _dissimilar(frames: Tensor, order: Tensor, count: int) -> Tensor:
+def _dissimilar(frames: Tensor, order: Tensor, count: int) -> list[int]:
     """The first frames in this order, skipping similar ones as long as there are enough others."""
     chosen: list[int] = []
     alike: list[int] = []
@@ -211,7 +242,7 @@ def _dissimilar(frames: Tensor, order: Tensor, count: int) -> Tensor:
         (alike if near.any() else chosen).append(index)
         if len(chosen) == count:
             break
-    return torch.tensor((chosen + alike)[:count])
+    return (chosen + alike)[:count]
 
 
 def _most_eventful(held: Sequences, steps: int) -> tuple[int, int, int]:
@@ -257,7 +288,7 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _put(storage: Storage, folder: str, pictures: dict[str, np.ndarray]) -> list[str]:
+def _write(storage: Storage, folder: str, pictures: dict[str, np.ndarray]) -> list[str]:
     keys = {f"{folder}/{name}.png": picture for name, picture in pictures.items()}
     for key, picture in keys.items():
         storage.put(key, png(picture))

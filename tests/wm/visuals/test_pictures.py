@@ -10,7 +10,16 @@ from wm.models.vision import VAE
 from wm.runs.storage import Folder
 from wm.training.sequences import Sequences
 from wm.visuals.drawing import Curve, panel, ticks
-from wm.visuals.pictures import _most_eventful, dream_along, memory_pictures, vision_pictures
+from wm.visuals.pictures import (
+    EncodedFrames,
+    _most_eventful,
+    dream_along,
+    filmstrip,
+    memory_pictures,
+    reconstructions,
+    traversal,
+    vision_pictures,
+)
 
 torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
@@ -64,6 +73,42 @@ def test_pictures_of_v(vision, tmp_path):
     assert reconstructions.shape[0] > 4 * 128
     assert traversal.shape[1] > 7 * 128  # -3 to 3
     assert traversal.shape[0] > (1 + Z) * 128  # the frame, then each dimension of z
+
+
+def test_reconstructions_show_frames_above_what_v_decodes(vision):
+    encoded = EncodedFrames(vision, frames(40))
+    easy, hard = reconstructions(encoded).rows
+    assert [len(row.cells) for row in (easy, hard)] == [8, 8]
+    for cell in (*easy.cells, *hard.cells):
+        frame, decoded = cell.frames
+        [index] = [i for i, x in enumerate(encoded.frames.numpy()) if np.array_equal(x, frame)]
+        assert np.array_equal(decoded, encoded.decoded[index].numpy())
+        assert cell.caption == f"error {encoded.error[index]:.1f}"
+    errors = [float(cell.caption.split()[1]) for cell in easy.cells]
+    assert errors == sorted(errors)
+
+
+def test_a_traversal_marks_the_value_nearest_to_the_frame_s_own(vision):
+    encoded = EncodedFrames(vision, frames(40))
+    first, *rows = traversal(vision, encoded).rows
+    assert [cell.caption for cell in first.cells] == ["frame", "V"]
+    frame = first.cells[0].frames[0]
+    [typical] = [i for i, x in enumerate(encoded.frames.numpy()) if np.array_equal(x, frame)]
+    assert len(rows) == Z
+    for row in rows:
+        assert [cell.caption for cell in row.cells] == ["-3", "-2", "-1", "0", "+1", "+2", "+3"]
+        [marked] = [cell for cell in row.cells if cell.marked]
+        own = float(encoded.mu[typical, int(row.label.split(",")[0].removeprefix("z"))])
+        assert float(marked.caption) == max(-3, min(3, round(own)))
+
+
+def test_a_filmstrip_has_a_row_for_each_temperature(vision):
+    picture = filmstrip(a_memory(), vision, sequences(120, 60, steps=120), (0.1, 1.3))
+    assert [row.label for row in picture.rows] == ["real, decoded by V", "dream, tau 0.1", "dream, tau 1.3"]
+    assert [cell.caption for cell in picture.rows[1].cells] == ["start", *(f"+{8 * n} steps" for n in range(1, 9))]
+    starts = [row.cells[0].frames[0] for row in picture.rows]
+    assert np.array_equal(starts[1], starts[2])  # all dreams start from the same z
+    assert not np.array_equal(picture.rows[1].cells[8].frames[0], picture.rows[2].cells[8].frames[0])
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
