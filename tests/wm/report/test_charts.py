@@ -20,7 +20,7 @@ def parsed(chart):
     return ElementTree.fromstring(chart)
 
 
-def test_lines_lie_within_the_picture():
+def test_lines_lie_within_the_chart():
     one = Series("mine", [(1, 10.0), (2, 30.0), (3, 20.0)], errors=[1, 2, 3], dots=True)
     other = Series("theirs", [(1, 5.0), (3, 50.0)], "other", band=[(0, 9), (40, 60)])
     chart = lines([one, other], "step", "score", level=(25, "good"))
@@ -40,7 +40,7 @@ def test_a_logarithmic_axis_spreads_decades_evenly():
     assert "10M" in chart
 
 
-def test_what_is_counted_has_no_halves():
+def test_an_axis_of_whole_numbers_has_no_fractions():
     marks = [
         {node.text for node in parsed(lines([Series("s", points, dots=True)], "x", "")).iter("text")}
         for points in ([(0, 1.0), (1, 1.5), (2, 1.2)], [(0, 1.0), (0.5, 1.5), (2, 1.2)])
@@ -50,7 +50,7 @@ def test_what_is_counted_has_no_halves():
     assert {"0.4", "1.6"} < marks[1]
 
 
-def test_what_is_no_number_is_left_out():
+def test_non_finite_points_are_left_out():
     points = [(0, 1.0), (1, math.nan), (2, math.inf), (3, 2.0)]
     chart = lines([Series("s", points, errors=[math.nan, 1, 1, 1], dots=True)], "x", "y")
     parsed(chart)
@@ -59,11 +59,11 @@ def test_what_is_no_number_is_left_out():
 
 
 @pytest.mark.parametrize("points", [[], [(1, 5.0)], [(1, 5.0), (1, 5.0)], [(0, 0.0), (1, 0.0)]])
-def test_few_points_will_do(points):
+def test_few_points_are_enough(points):
     parsed(lines([Series("s", points, dots=True)], "x", "y"))
 
 
-def test_bars_begin_at_zero_and_names_are_escaped():
+def test_bars_start_at_zero_and_names_are_escaped():
     chart = bars([Bar("<i>", -10.0, "-10", 5), Bar("b", 100.0, "100", 20, 3, strong=True)], "about")
     boxes = list(parsed(chart).iter("rect"))
     left, right = ((float(b.get("x")), float(b.get("x")) + float(b.get("width"))) for b in boxes)
@@ -78,15 +78,15 @@ def test_a_long_name_leaves_room_for_its_number():
     assert len(name) + len(number) <= 62
 
 
-def test_a_histogram_counts_everything_once():
+def test_a_histogram_counts_each_value_once():
     values = [1.0, 2.0, 2.5, 9.9, 10.0, math.nan]
-    said = [node.find("title").text for node in parsed(histogram(values, "score", 5.0)).iter("rect")]
-    assert sum(int(text.split()[0]) for text in said) == 5
+    tooltips = [node.find("title").text for node in parsed(histogram(values, "score", 5.0)).iter("rect")]
+    assert sum(int(text.split()[0]) for text in tooltips) == 5
     parsed(histogram([3.0], "score"))
     assert "No numbers" in histogram([], "score")
 
 
-def test_axes_say_numbers_briefly():
+def test_axes_have_short_numbers():
     assert [short(x) for x in (0, 0.25, 150, 9000, 2e4, 1.5e6, 1e9)] == [
         "0",
         "0.25",

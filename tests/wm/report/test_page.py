@@ -5,7 +5,7 @@ from wm.report.page import Html, joined, missing, page, table, tag
 HOSTILE = "<script>alert('a')</script>\"&"
 
 
-def test_text_is_escaped_wherever_it_enters():
+def test_text_is_escaped_everywhere():
     for shown in (
         tag("p", HOSTILE),
         tag("p", [HOSTILE, (HOSTILE,)]),
@@ -21,13 +21,13 @@ def test_text_is_escaped_wherever_it_enters():
         assert shown.count("&lt;script&gt;") >= 1
 
 
-def test_markup_stays_and_nothing_is_left_out_but_none():
+def test_markup_is_unchanged_and_none_is_left_out():
     assert tag("p", Html("<b>x</b>"), None, 0) == "<p><b>x</b>0</p>"
     assert tag("line", x1=3, class_="a", stroke_width=None) == '<line x1="3" class="a"/>'
     assert missing("no V: run `jobs.x`") == '<p class="missing">No V: run <code>jobs.x</code>.</p>'
 
 
-def test_a_page_asks_nothing_of_a_network_and_runs_nothing():
+def test_a_page_has_no_links_and_no_scripts():
     shown = page("title", tag("p", "text"))
     assert shown.startswith("<!doctype html>")
     assert "default-src 'none'" in shown.replace("&#x27;", "'")

@@ -1,4 +1,4 @@
-"""The table of temperatures: episodes of all seeds together, beside the paper's numbers."""
+"""The table of a sweep over temperatures, with the scores of the paper."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ OUTCOMES = [
 ]
 
 
-def test_a_row_is_of_all_episodes_of_all_seeds() -> None:
+def test_a_row_pools_the_episodes_of_all_seeds() -> None:
     rows = rows_of(OUTCOMES)
     assert [row.tau for row in rows] == [0.1, 1.15]
     for row in rows:
@@ -36,7 +36,7 @@ def test_a_row_is_of_all_episodes_of_all_seeds() -> None:
         assert row.gap == pytest.approx(row.dream.mean - row.real.mean)
 
 
-def test_markdown_has_the_paper_s_numbers_beside_ours() -> None:
+def test_markdown_includes_the_scores_of_the_paper() -> None:
     lines = markdown(rows_of(OUTCOMES), "doom").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:4]]
     assert cells[0][-2:] == ["paper: dream", "paper: real"]
@@ -54,19 +54,19 @@ def test_one_seed_has_no_deviation_between_seeds() -> None:
     assert "| - | 1 x 12 |" in markdown([row], "doom")
 
 
-def test_csv_has_a_line_a_trial() -> None:
+def test_csv_has_one_line_for_each_trial() -> None:
     read = list(csv.DictReader(io.StringIO(comma_separated(OUTCOMES))))
     assert [(float(row["tau"]), int(row["seed"])) for row in read] == [(0.1, 1), (0.1, 2), (1.15, 1), (1.15, 2)]
     assert float(read[0]["real_score"]) == OUTCOMES[0].real[0]
     assert read[0]["run"] == OUTCOMES[0].uri
 
 
-def test_the_plot_is_a_picture_that_stands_alone() -> None:
+def test_the_plot_is_a_self_contained_svg() -> None:
     root = ElementTree.fromstring(plot(rows_of(OUTCOMES), "doom"))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    said = " ".join(root.itertext())
+    text = " ".join(root.itertext())
     for words in ("in the dream", "in the real game", "paper: real game", "temperature tau"):
-        assert words in said
+        assert words in text
     assert data(rows_of(OUTCOMES), "doom")["rows"][0]["paper"] == paper_of("doom")[0.1]
 
 
