@@ -18,7 +18,7 @@ from wm.runs.run import Run
 GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("cli", "dream", "carracing", "fine-tuning"))]
 TEXT = "\n".join(guide.read_text() for guide in GUIDES)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = re.findall(r"python -m jobs\.(\w+)((?:[^`|\n\\]|\\\||\\\n)*)", TEXT)
+COMMANDS = re.findall(r"python -m jobs\.([a-z_]+)((?:[^`|\n\\]|\\\||\\\n)*)", TEXT)
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: re.findall(r"\w+", code)[1])

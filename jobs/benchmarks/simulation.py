@@ -1,6 +1,6 @@
-"""The share of a large cluster's time that is work: workers that sleep as long as their episodes would take.
+"""The utilisation of a large cluster, simulated by workers that sleep as long as their episodes would take.
 
-Sleeping needs no CPU, so that one machine can hold as many workers as a cluster, with the real driver, CMA-ES and Ray.
+Sleeping needs no CPU, so one machine can run as many workers as a cluster, with the real driver, CMA-ES and Ray.
 """
 
 import time
@@ -22,7 +22,7 @@ GENERATIONS = 4
 
 @dataclass(frozen=True)
 class Sleep:
-    """Takes the seconds that the unit says, without any computation."""
+    """Sleeps for the seconds in the unit."""
 
     threads: int = 0
 

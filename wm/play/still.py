@@ -10,7 +10,7 @@ from wm.play.model import world_of
 from wm.visuals.drawing import png
 
 WIDTH, HEIGHT, EDGE, ROUND = 1200, 640, 40, 22  # pixels
-PAPER, TRACK, BLUE = (18, 20, 23), (46, 51, 58), (118, 169, 255)  # of the page in the dark, as in wm.report.style
+PAPER, TRACK, BLUE = (18, 20, 23), (46, 51, 58), (118, 169, 255)  # of the page in the dark, as in wm.visuals.style
 COLUMNS, REACH = 4, 3.0  # of the numbers of z, and the largest that is shown
 SHIFT = 4  # OpenCV draws in sixteenths of a pixel
 

@@ -61,7 +61,7 @@ def memory_curves(view: RunView) -> Html:
     level = None
     if manifest is not None and "nll_gaussian" in manifest.metrics:
         level = (manifest.metrics["nll_gaussian"], "one Gaussian")
-        note += " The dotted line is the baseline of one Gaussian for each dimension."
+        note += " The dotted line, if in range, is the baseline of one Gaussian for each dimension."
     return figure("M's loss.", note, lines(series, "updates", "nats per dimension", level=level))
 
 

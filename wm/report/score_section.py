@@ -132,7 +132,7 @@ def comparison(view: RunView) -> Html:
 def episodes(view: RunView) -> Html:
     manifest = view.need("score")
     scores = [episode["score"] for episode in manifest.content["episodes"]]
-    mean, note = manifest.metrics["score"], f"All {len(scores):,} test episodes."
+    mean, note = manifest.metrics["score"], f"Scores of all {len(scores):,} test episodes."
     if mean > 0:
         below = sum(score < mean / 2 for score in scores)
         note += f" {below:,} of them score less than half of the mean; a reliable agent has none."

@@ -58,7 +58,8 @@ def test_a_run_keeps_the_bits_of_its_memory_where_there_is_room() -> None:
     assert agent.memory is not None
     memory = copy.deepcopy(agent.memory)
     memory.heads.weight.data += 1e-5
-    spec, data = exported(dataclasses.replace(agent, memory=memory))
+    models = dataclasses.replace(agent.models, memory=memory)
+    spec, data = exported(dataclasses.replace(agent, models=models))
     about = spec["tensors"]["memory.heads"]
     assert about["kind"] == "single"
     numbers = np.frombuffer(data, np.float32, about["length"] // 4, about["offset"])
@@ -112,11 +113,14 @@ def test_a_game_without_known_keys_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("lacks", "says"),
-    [({"memory": None}, "no M"), ({"starts": None}, "jobs.encode"), ({"decodes": False}, "decoder")],
+    [({"memory": None}, "no M"), ({"starts": None}, "jobs.latents"), ({"decodes": False}, "decoder")],
 )
 def test_what_is_missing_is_named(lacks: dict[str, object], says: str) -> None:
+    agent = load_agent("doom")
+    if "memory" in lacks:
+        lacks = {"models": dataclasses.replace(agent.models, **lacks)}
     with pytest.raises(UserError, match=says):
-        play_page(dataclasses.replace(load_agent("doom"), **lacks))
+        play_page(dataclasses.replace(agent, **lacks))
 
 
 def test_a_still_of_the_page(agent: Trained) -> None:
