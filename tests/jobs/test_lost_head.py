@@ -59,7 +59,7 @@ def test_a_new_head_node_resumes_the_job_of_a_lost_one(
     assert f"{name}-pipeline-1 was lost with its head node: submitting it again" in again.stderr
     assert again.summary["submission"] == f"{name}-pipeline-2"
     assert f"taking over the run from process {holder['pid']}" in again.stderr
-    assert "goes on from generation" in again.stderr
+    assert "evolve resumes from generation" in again.stderr
 
     stages = again.summary["summary"]["stages"]
     undisturbed = {name: status.manifest for name, status in stage_statuses(tiny).items()}
