@@ -19,7 +19,7 @@ from wm.errors import UserError
 from wm.pool import Progress, set_threads
 from wm.runs.run import open_existing
 from wm.runs.storage import open_storage
-from wm.visuals.film import SUFFIXES, beside, encoded, films
+from wm.visuals.film import SUFFIXES, encoded, films, side_by_side
 from wm.visuals.replay import Scene, dreamt, real
 
 PER_SECOND = 25  # pictures; showing every second step, a game with 50 steps per second plays at normal speed
@@ -43,7 +43,7 @@ def watch(agent: Trained, where: str, seed: int, steps: int, every: int, tau: fl
         if where == "real":
             pictures = game(3 if agent.memory else 1)
         else:
-            pictures = dream() if where == "dream" else beside(dream(), game(0))
+            pictures = dream() if where == "dream" else side_by_side(dream(), game(0))
         return encoded(pictures, suffix, PER_SECOND)
 
 

@@ -11,7 +11,7 @@ from processes import Job
 from wm.agents.trained import best_so_far
 from wm.errors import UserError
 from wm.runs.run import Run
-from wm.visuals.film import beside, encoded
+from wm.visuals.film import encoded, side_by_side
 from wm.visuals.replay import dreamt, real
 
 
@@ -61,7 +61,7 @@ def test_dream_and_game_side_by_side(tiny: Run, tmp_path: Path, job: Callable[..
 def test_the_shorter_of_two_films_repeats_its_last_picture() -> None:
     short = [np.full((4, 8, 3), value, np.uint8) for value in (10, 20)]
     long = [np.full((6, 8, 3), value, np.uint8) for value in (1, 2, 3)]
-    both = list(beside(short, long))
+    both = list(side_by_side(short, long))
     assert [(int(one[0, 0, 0]), int(one[0, -1, 0])) for one in both] == [(10, 1), (20, 2), (20, 3)]
     assert {one.shape for one in both} == {(6, 8 + 6 + 8, 3)}
 

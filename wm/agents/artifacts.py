@@ -29,11 +29,15 @@ def load_theta(manifest: Manifest) -> np.ndarray:
     return unpack(manifest.read(manifest.content["theta"]))[0]["theta"].numpy()
 
 
+def model_manifests(run: Run) -> dict[str, Manifest]:
+    """The V that a run's C works with and, if it needs one, the M, by stage."""
+    return {name: run.need(name) for name in ("vision", "memory") if name == "vision" or run.config.uses_memory}
+
+
 def load_models(run: Run) -> tuple[Models, dict[str, str]]:
-    """The models that a run's C works with, and their digests by stage; no M if C does not need one."""
-    config, vision_manifest = run.config, run.need("vision")
-    vision, memory, digests = load_vision(vision_manifest), None, {"vision": vision_manifest.digest}
-    if config.uses_memory:
-        manifest = run.need("memory")
-        memory, digests["memory"] = load_memory(manifest, vision.z), manifest.digest
-    return Models(vision, memory, controller_of(config), config.controller.latent), digests
+    """The models that a run's C works with, and their digests by stage."""
+    config, manifests = run.config, model_manifests(run)
+    vision = load_vision(manifests["vision"])
+    memory = load_memory(manifests["memory"], vision.z) if "memory" in manifests else None
+    models = Models(vision, memory, controller_of(config), config.controller.latent)
+    return models, {name: manifest.digest for name, manifest in manifests.items()}

@@ -22,7 +22,7 @@ from wm.models.vision import Vision
 from wm.runs.checkpoints import unpack
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run
-from wm.runs.status import stage_statuses
+from wm.runs.status import StageStatus, stage_statuses
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,11 @@ def best_so_far(run: Run) -> Trained:
     if (latents := stages["latents"].manifest) is not None:
         starts = first_frames(latents)
     models = Models(vision, memory, controller_of(config), config.controller.latent)
-    theta, digest = _best_theta(run)
+    theta, digest = _best_theta(run, stages["evolve"])
     return Trained(config, models, theta, starts, {}, "evolve", digest, has_decoder(manifest))
 
 
-def _best_theta(run: Run) -> tuple[np.ndarray, str]:
-    evolve = stage_statuses(run)["evolve"]
+def _best_theta(run: Run, evolve: StageStatus) -> tuple[np.ndarray, str]:
     if evolve.manifest is not None:
         return load_theta(evolve.manifest), evolve.manifest.digest
     validated = [row for row in evolve.rows(run) if "validation" in row]

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from wm.agents.artifacts import load_models, load_theta
+from wm.agents.artifacts import load_models, load_theta, model_manifests
 from wm.config.schema import Config
 from wm.dream.starts import input_sizes
 from wm.envs import Game
@@ -51,7 +51,7 @@ def first_distribution(run: Run, game: Game, models: Models) -> tuple[Evolution,
 def _other_run(run: Run, models: Models) -> tuple[np.ndarray, float]:
     """The mean and sigma of the run that `evolve.init` names, its C fitted to this run's models if asked for."""
     section, other = run.config.evolve, open_existing(run.config.evolve.init)
-    other_models, inputs = load_models(other)
+    theirs, ours = model_manifests(other), model_manifests(run)
     manifest = other.stage("evolve").manifest()
     if manifest is None:
         raise UserError(
@@ -64,9 +64,10 @@ def _other_run(run: Run, models: Models) -> tuple[np.ndarray, float]:
     same_scale = (before.scaled, before.components > 0) == (section.scaled, section.components > 0)
     if not same_scale and not section.init_sigma:
         raise UserError(f"the sigma of {section.init} has another scale: add --evolve.init-sigma, such as 0.02")
-    if section.refit and inputs != load_models(run)[1]:
+    same_models = {name: one.digest for name, one in theirs.items()} == {name: one.digest for name, one in ours.items()}
+    if section.refit and not same_models:
         log.info("fitting the C of %s to this run's V and M", section.init)
-        return refitted(mean, other_models, models, rollouts_of(run.need("collect"))), sigma
+        return refitted(mean, load_models(other)[0], models, rollouts_of(run.need("collect"))), sigma
     if mean.size != models.controller.size:
         raise UserError(
             f"the C in {section.init} has {mean.size} parameters, this one {models.controller.size}: start from a run"

@@ -44,7 +44,7 @@ def films(scenes: Iterable[Scene], room: int) -> Iterator[np.ndarray]:
     return (composed(scene, room) for scene in scenes)
 
 
-def beside(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def side_by_side(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Two films side by side; the shorter one stays on its last picture."""
     last: list[np.ndarray] = []
     for pair in zip_longest(left, right):
