@@ -17,9 +17,10 @@ from processes import Job
 from cluster import runtime
 from cluster.pool import RayPool
 from wm.config.presets import PRESETS
-from wm.pipeline import STAGES
+from wm.pipeline import stage_function
 from wm.pool import LocalPool, Progress
 from wm.runs.run import Run, open_existing, start_run
+from wm.runs.stages import STAGES
 from wm.stages.collect import collect
 from wm.stages.evolve import evolve
 
@@ -56,8 +57,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with V and M but without C."""
     folder = tmp_path_factory.mktemp("learned")
     run = start_run(str(folder), "tiny", PRESETS["tiny"])
-    for stage in STAGES[: STAGES.index(evolve)]:
-        stage(run.config, run, LocalPool())
+    for name in tuple(STAGES)[:-2]:  # all stages but evolve and score
+        stage_function(name)(run, LocalPool())
     return folder
 
 
