@@ -143,7 +143,8 @@ class _Crew:
             self.backlog.clear()
 
     def _take_units(self, source: Iterator[Any]) -> None:
-        most = max(len(self.group.available) * self._queue_depth(), self.group.capacity)
+        # Two more for each worker: one to send ahead, and one to know that this leaves enough for the others.
+        most = max(len(self.group.available) * (self._queue_depth() + 2), self.group.capacity)
         while len(self.unfinished) < most:
             try:
                 item = WorkItem(next(source))
@@ -159,11 +160,19 @@ class _Crew:
         return 1 + min(MAX_QUEUED_CALLS - 1, int(QUEUE_SECONDS / max(self.median, 1e-6)))
 
     def _dispatch(self) -> None:
-        """Send units from the backlog to the workers with the shortest queues first."""
+        """Send units from the backlog to the workers with the shortest queues first.
+
+        While more units are left than there are workers, a unit waits at each worker, so that none waits for the
+        driver. The last units are sent on demand, which balances the load.
+        """
         depth = self._queue_depth()
         free = [worker for worker in self.group.available if len(worker.calls) < depth] if self.backlog else []
         for load in range(depth):
             for worker in [worker for worker in free if len(worker.calls) == load][: len(self.backlog)]:
+                self.group.call(worker, "run", self.backlog.popleft())
+        ahead = len(self.backlog) - len(self.group.available)
+        if ahead > 0:
+            for worker in [worker for worker in self.group.available if len(worker.calls) == depth][:ahead]:
                 self.group.call(worker, "run", self.backlog.popleft())
         if not self.backlog:
             self._dispatch_copies()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from wm.models.agent import Models
-from wm.models.build import controller_of, new_memory, new_vision
+from wm.models.build import models_of, new_memory, new_vision
 from wm.models.memory import MDNRNN
 from wm.models.vision import Vision
 from wm.runs.checkpoints import unpack
@@ -39,5 +39,4 @@ def load_models(run: Run) -> tuple[Models, dict[str, str]]:
     config, manifests = run.config, model_manifests(run)
     vision = load_vision(manifests["vision"])
     memory = load_memory(manifests["memory"], vision.z) if "memory" in manifests else None
-    models = Models(vision, memory, controller_of(config), config.controller.latent)
-    return models, {name: manifest.digest for name, manifest in manifests.items()}
+    return models_of(config, vision, memory), {name: manifest.digest for name, manifest in manifests.items()}

@@ -18,8 +18,7 @@ from wm.config import fields
 from wm.config.schema import FORMAT, Config
 from wm.dream.starts import Starts
 from wm.errors import UserError
-from wm.models.agent import Models
-from wm.models.build import controller_of, new_memory, new_vision
+from wm.models.build import models_of, new_memory, new_vision
 from wm.runs.checkpoints import pack, unpack
 from wm.runs.storage import sha256
 
@@ -97,7 +96,7 @@ def load_agent(name: str) -> Trained:
         starts = Starts(mu, 2 * np.log(sigma))
     return Trained(
         config,
-        Models(vision.eval(), memory.eval() if memory else None, controller_of(config), config.controller.latent),
+        models_of(config, vision.eval(), memory.eval() if memory else None),
         tensors["theta"].numpy(),
         starts,
         info["card"],

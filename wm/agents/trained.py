@@ -15,7 +15,7 @@ from wm.dream.world import World
 from wm.envs import Game, load
 from wm.errors import UserError
 from wm.models.agent import Agent, Models
-from wm.models.build import controller_of
+from wm.models.build import models_of
 from wm.models.controller import Controller
 from wm.models.memory import MDNRNN
 from wm.models.vision import Vision
@@ -87,9 +87,10 @@ def best_so_far(run: Run) -> Trained:
         memory = load_memory(stages["memory"].need(run), vision.z)
     if (latents := stages["latents"].manifest) is not None:
         starts = first_frames(latents)
-    models = Models(vision, memory, controller_of(config), config.controller.latent)
     theta, digest = _best_theta(run, stages["evolve"])
-    return Trained(config, models, theta, starts, {}, "evolve", digest, has_decoder(manifest))
+    return Trained(
+        config, models_of(config, vision, memory), theta, starts, {}, "evolve", digest, has_decoder(manifest)
+    )
 
 
 def _best_theta(run: Run, evolve: StageStatus) -> tuple[np.ndarray, str]:

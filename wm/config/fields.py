@@ -140,6 +140,18 @@ def extended(frozen: C, wanted: C, done: Callable[[], dict[str, int]] = dict) ->
     return wanted
 
 
+def without_auto(config: C, frozen: C | None, fast: Callable[[str], str]) -> C:
+    """The config with each precision "auto" replaced by the frozen one, or by what is fast on the section's device."""
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        section = getattr(config, item.name)
+        if getattr(section, "precision", "") == "auto":
+            device = getattr(section, "device", "cpu")
+            value = getattr(frozen, item.name).precision if frozen else fast(device)
+            section = dataclasses.replace(section, precision=value)
+            config = dataclasses.replace(config, **{item.name: section})  # type: ignore[type-var]
+    return config
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 

@@ -16,7 +16,7 @@ SMALL = replace(
     PAPER,
     collect=replace(PAPER.collect, episodes=160, steps=700),
     # Many small updates and a low KL weight keep details.
-    vision=Vision(kl_weight=0.1, batch=32, steps=4_800, decay_steps=1_000, evaluate_steps=600),
+    vision=Vision(kl_weight=0.1, batch=32, steps=4_800, decay_steps=1_000, evaluate_steps=600, precision="auto"),
     # Without the clip, the few rewards of -100 for leaving the playfield are all that the reward head learns.
     memory=Memory(
         steps=3_000,
@@ -26,8 +26,9 @@ SMALL = replace(
         decay_steps=1_500,
         reward_clip=10.0,
         evaluate_steps=200,
+        precision="auto",
     ),
-    controller=Controller(),
+    controller=Controller(precision="auto"),
     evolve=Evolve(
         generations=25,
         population=32,
@@ -61,7 +62,8 @@ DREAM = Config(
     collect=Collect(episodes=320, steps=700, patience=100, action_noise=0.3, weight_noise=0.02),
     vision=SMALL.vision,
     memory=SMALL.memory,
-    controller=Controller(latent="z"),  # C must see samples in the game as it does in the dream; with mu it brakes less
+    # C must see samples in the game as it does in the dream; with mu it brakes less.
+    controller=Controller(latent="z", precision="auto"),
     # A dream is as long as a lap and no longer, so that a crash costs what it does in the game.
     evolve=Evolve(
         where="dream",
@@ -94,8 +96,8 @@ DEMO = replace(
     SMALL,
     collect=replace(SMALL.collect, episodes=48, steps=500),
     # With so few rollouts, many small updates overfit.
-    vision=Vision(steps=400, decay_steps=1_000, evaluate_steps=100),
-    memory=Memory(steps=400, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=100),
+    vision=Vision(steps=400, decay_steps=1_000, evaluate_steps=100, precision="auto"),
+    memory=Memory(steps=400, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=100, precision="auto"),
     evolve=replace(SMALL.evolve, generations=10, population=16, validation_episodes=8),
     score=Score(episodes=16),
     rounds=Rounds(
@@ -114,8 +116,11 @@ DEMO = replace(
 TINY = replace(
     DEMO,
     collect=replace(DEMO.collect, episodes=4, steps=40, unit_episodes=2),
-    vision=replace(DEMO.vision, steps=6, batch=16, evaluate_steps=3, threads=1),
-    memory=replace(DEMO.memory, steps=6, batch=4, sequence=16, hidden=32, evaluate_steps=3, threads=1),
+    vision=replace(DEMO.vision, steps=6, batch=16, evaluate_steps=3, threads=1, precision="float32"),
+    memory=replace(
+        DEMO.memory, steps=6, batch=4, sequence=16, hidden=32, evaluate_steps=3, threads=1, precision="float32"
+    ),
+    controller=Controller(),
     evolve=replace(
         DEMO.evolve, generations=3, population=4, unit_episodes=4, patience=20, validate_every=2, validation_episodes=2
     ),
@@ -146,7 +151,9 @@ DOOM_SMALL = replace(
     DOOM,
     collect=replace(DOOM.collect, episodes=4_000),
     # Many small updates and a low KL weight: otherwise V leaves out the fireballs.
-    vision=Vision(z=64, kl_weight=0.1, batch=32, steps=12_000, decay_steps=4_000, evaluate_steps=1_000),
+    vision=Vision(
+        z=64, kl_weight=0.1, batch=32, steps=12_000, decay_steps=4_000, evaluate_steps=1_000, precision="auto"
+    ),
     latents=Latents(mirrored=True),
     # With the few deaths in 1,200 rollouts M overfits. With the paper's learning rate, so few updates are not enough.
     memory=replace(
@@ -158,7 +165,9 @@ DOOM_SMALL = replace(
         learning_rate=0.006,
         decay_steps=1_000,
         evaluate_steps=500,
+        precision="auto",
     ),
+    controller=replace(DOOM.controller, precision="auto"),
     # Many short dreams from any frame: all candidates meet the same fireballs, and no batch waits for long dreams.
     evolve=replace(
         DOOM.evolve,

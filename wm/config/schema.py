@@ -13,7 +13,7 @@ from wm.errors import UserError
 FORMAT = 2  # of everything in a run and of agent files; other formats are refused
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]  # auto: what the machine that starts the run is fast at
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class Training:
     device: Device = bits("auto")
     """auto uses a GPU if the cluster has one. cpu and cuda differ in their last bits."""
     precision: Precision = bits("float32")
-    """bfloat16 computes the layers in half precision."""
+    """bfloat16 computes the layers in half precision. auto is frozen as what this machine is fast at: bfloat16 on GPUs
+    and processors with AMX or AVX-512 bf16, else float32."""
     threads: int = bits(2)
     """CPU threads of the training."""
     seed: int = bits(0)
@@ -166,6 +167,8 @@ class Controller:
     """Whether C has a bias."""
     latent: Literal["mu", "z"] = bits("mu")
     """What C gets from V in the real game: the mean, or a sample z as in the paper."""
+    precision: Precision = bits("float32")
+    """Precision of V's convolutions while C plays, and of the matrix products in dreams; auto as in training."""
 
     def check(self) -> None:
         not_negative(self, "controller", "layer")

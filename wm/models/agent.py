@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wm.models.controller import Controller
 from wm.models.memory import MDNRNN, State
+from wm.models.precision import dtype_of
 from wm.models.vision import Vision, draw, encode_in_batches
 
 _SIZES = sorted([1, 2, 4] + [size << power for power in range(18) for size in (8, 12)])
@@ -55,9 +56,8 @@ class Agent:
         assert memory is not None or controller.inputs == "z", f"a C with inputs {controller.inputs} needs an M"
         self.vision, self.memory, self.controller, self.squash = vision, memory, controller, squash
         self.latent = latent
-        self.device, self.dtype = torch.device(device), dtype
-        packed = self.device.type == "cpu" and dtype == torch.float32
-        self.encode = vision.encoding() if packed else vision.encode
+        self.device = torch.device(device)
+        self.encode = vision.encoding(dtype)
         self.generator = torch.Generator().manual_seed(seed)
         owners = torch.as_tensor(np.asarray(owner), device=self.device)
         with torch.inference_mode():
@@ -79,7 +79,7 @@ class Agent:
         rows = torch.from_numpy(episodes[padded]).to(self.device)  # (R,)
         kept = rows[:live]
 
-        mu, logvar = self._encode(torch.from_numpy(frames[padded]).to(self.device))  # (R, Z)
+        mu, logvar = self.encode(torch.from_numpy(frames[padded]).to(self.device))  # (R, Z)
         z = draw(mu, logvar, self._normal(self.z)[rows]) if self.latent == "z" else mu
         h, c = (x[rows] for x in self.state) if self.state else (None, None)  # (R, H)
         features = self.controller.features(z, h, c)  # (R, F)
@@ -97,10 +97,6 @@ class Agent:
                 stored[kept] = new[:live]
         return a[:live].cpu().numpy()
 
-    def _encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.encode(frames)
-
     def _normal(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator).to(self.device)  # (E, ...)
 
@@ -113,11 +109,13 @@ class Models:
     memory: MDNRNN | None
     controller: Controller
     latent: Literal["mu", "z"] = "mu"
+    precision: str = "float32"  # of V's convolutions, and of M's and C's products in dreams
 
     def agent(
         self, theta: np.ndarray, owner: Sequence[int] | np.ndarray, squash: Callable[[Tensor], Tensor], **options: Any
     ) -> Agent:
-        return Agent(self.vision, self.memory, self.controller, theta, owner, squash, latent=self.latent, **options)
+        options = {"latent": self.latent, "dtype": dtype_of(self.precision), **options}
+        return Agent(self.vision, self.memory, self.controller, theta, owner, squash, **options)
 
     def without_decoder(self) -> "Models":
         """A copy for workers that only play: a sixth of the size."""

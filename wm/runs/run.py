@@ -19,6 +19,7 @@ from typing import Any
 from wm.config import fields
 from wm.config.schema import FORMAT, Config
 from wm.errors import UserError
+from wm.models.precision import fast_precision
 from wm.pool import Progress
 from wm.runs.clock import Clock
 from wm.runs.manifest import Manifest, load_manifest
@@ -218,6 +219,7 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
     """A new run with this config frozen, or the existing run extended to it."""
     config.check()
     run = open_run(uri)
+    config = fields.without_auto(config, run.config if run else None, fast_precision)
     if run is None:
         base = open_existing(base).uri if base is not None else None
         # If another job is faster, its config is checked below.

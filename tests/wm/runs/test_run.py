@@ -52,6 +52,19 @@ def test_the_config_is_frozen(uri: str) -> None:
     assert open_existing(uri).config == TINY
 
 
+def test_auto_precision_is_frozen_as_what_the_first_machine_is_fast_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "run")
+    auto = replace(TINY, controller=replace(TINY.controller, precision="auto"))
+    monkeypatch.setattr("wm.runs.run.fast_precision", lambda device: "bfloat16")
+    assert start_run(uri, "tiny", auto).config.controller.precision == "bfloat16"
+    monkeypatch.setattr("wm.runs.run.fast_precision", lambda device: "float32")
+    assert start_run(uri, "tiny", auto).config.controller.precision == "bfloat16"
+    with pytest.raises(UserError, match=r"frozen with --controller.precision bfloat16, not float32"):
+        start_run(uri, "tiny", TINY)
+
+
 def test_a_wrong_config_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         start_run(str(tmp_path / "run"), "tiny", with_seed(TINY, 0))
