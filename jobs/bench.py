@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.benchmarks import agent, data, dispatch, games, scaling, simulation, training
+from jobs.benchmarks import agent, data, dispatch, evolution, games, scaling, simulation, training
 from jobs.benchmarks.measure import Row
 from jobs.runner import guard
 from wm.runs.provenance import circumstances
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "memory": training.memory,  # training M
     "agent": agent.real,  # V, M and C in the real game
     "dream": agent.dreaming,
+    "evolution": evolution.evolution,  # all workers over as many agents
     "dispatch": dispatch.dispatch,  # empty units through Ray
     "scaling": scaling.scaling,  # the cost of a generation for its driver
     "simulation": simulation.simulation,  # a cluster of workers that sleep
