@@ -36,11 +36,7 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     if arguments.rounds:
         table = estimate_rounds(config, arguments.rounds, arguments.cpus, arguments.gpus, rates)
         stages = [
-            dataclasses.replace(
-                stage, stage=f"{f'round {number}' if number < arguments.rounds else 'polish'} {stage.stage}"
-            )
-            for number, row in enumerate(table)
-            for stage in row
+            dataclasses.replace(stage, stage=f"{name} {stage.stage}") for name, row in table.items() for stage in row
         ]
     else:
         stages = estimate(config, arguments.cpus, arguments.gpus, rates)

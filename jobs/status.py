@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.runner import guard
-from wm.experiments.rounds import PREPARING, is_complete, polished_of, rounds_of, row_of
+from wm.experiments.rounds import PREPARING, is_complete, parts_of, rounds_of, row_of
 from wm.formatting import format_bytes, format_number
 from wm.runs.run import Run, open_existing
 from wm.runs.status import StageStatus, stage_statuses
@@ -18,7 +18,7 @@ SHOWN = ("frames", "held_out_loss", "held_out_nll", "best_validation", "env_step
 
 def status(uri: str) -> dict[str, Any]:
     run = open_existing(uri)
-    if parts := rounds_of(run):
+    if parts := parts_of(run):
         return status_of_rounds(run, parts)
     stages = stage_statuses(run)
     base = f" · base {run.base.uri}" if run.base else ""
@@ -50,12 +50,13 @@ def status(uri: str) -> dict[str, Any]:
 
 
 def status_of_rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
-    """Show one row for each round; each round is a run with its own status."""
-    table = Table(title=f"{run.uri} · {run.preset} · {len(parts)} of {run.config.rounds.count} rounds started")
+    """Show one row for each round and polish; each is a run with its own status."""
+    started = len(rounds_of(run))
+    table = Table(title=f"{run.uri} · {run.preset} · {started} of {run.config.rounds.count} rounds started")
     for column in ("round", "progress", "steps", "validation", "dream"):
         table.add_column(column)
     summaries = []
-    for part in [*parts, *polished_of(parts)]:
+    for part in parts:
         row, stages = row_of(part), stage_statuses(part)
         current = next((stages[name] for name in PREPARING if not stages[name].complete), None)
         progress = f"{current.name}: {_progress(current)}" if current else "complete" if row else "not measured yet"

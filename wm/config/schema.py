@@ -209,6 +209,9 @@ class Evolve:
     """Generations between validations of the distribution's mean."""
     validation_episodes: int = bits(32)
     """Episodes of a validation, the same each time. The best-validated mean is the result."""
+    plateau: int = bits(0)
+    """End early, once the mean of this many validations is not above that of as many before them by more than the
+    standard error of the difference; 0 runs all generations."""
     tau: float = bits(1.0)
     """Temperature of the dream."""
     dream_steps: int = bits(1_000)
@@ -234,7 +237,7 @@ class Evolve:
     def check(self) -> None:
         positive(self, "evolve", "generations", "episodes", "unit_episodes", "sigma0", "validate_every")
         positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
-        not_negative(self, "evolve", "patience", "seed", "init_sigma", "components", "cut", "hardness")
+        not_negative(self, "evolve", "patience", "plateau", "seed", "init_sigma", "components", "cut", "hardness")
         if self.population < 4:
             raise UserError(f"--evolve.population must be 4 or more for CMA-ES, got {self.population}")
         if not 0 <= self.again < 1:
@@ -305,7 +308,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Polish:
-    """A last evolution of the best round's C along principal components, with V and M unchanged.
+    """At the end of each round, an evolution of C along principal components, with V and M unchanged.
 
     It changes fields of other sections by flags such as --polish.evolve.generations 15; 0 generations skip it.
     """
@@ -323,12 +326,15 @@ class Polish:
         }
     )
     """Fields that differ while C is polished."""
+    max_episodes: int = bits(0)
+    """Each round doubles the episodes per candidate up to this many and lowers sigma; 0 leaves both as they are."""
 
     @property
     def generations(self) -> int:
         return int(self.overrides.get("evolve.generations", 0))
 
     def check(self) -> None:
+        not_negative(self, "polish", "max_episodes")
         if self.generations < 0:
             raise UserError(f"--polish.evolve.generations must be 0 or more, got {self.generations}")
 

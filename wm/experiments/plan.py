@@ -86,19 +86,20 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequen
     return stages
 
 
-def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Rates) -> list[list[Estimate]]:
-    """Estimates for this many rounds and for polishing. Only the last one is scored."""
-    parts = [round_config(config, "", number) for number in range(rounds)]
-    table = []
+def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Rates) -> dict[str, list[Estimate]]:
+    """Estimates for this many rounds, each with its polish if there is one. Only the last part is scored."""
+    parts = [round_config(config, number, "before") for number in range(rounds)]
+    table: dict[str, list[Estimate]] = {}
     for number, part in enumerate(parts):
         frozen = part.vision.frozen
         stages = estimate(part, cpus, gpus, rates, () if frozen else parts[:number])
-        table.append([one for one in stages if not (frozen and one.stage == "vision")])
-    if config.polish.generations:
-        *_, evolve, score = estimate(polish_config(config, parts[-1], ""), cpus, gpus, rates)
-        table.append([evolve, score])
-    *before, last = table
-    return [[one for one in row if one.stage != "score"] for row in before] + [last]
+        table[f"round {number}"] = [one for one in stages if not (frozen and one.stage == "vision")]
+        if config.polish.generations:
+            *_, evolve, score = estimate(polish_config(config, part, "before", number), cpus, gpus, rates)
+            table[f"round {number} polish"] = [evolve, score]
+    for name in list(table)[:-1]:
+        table[name] = [one for one in table[name] if one.stage != "score"]
+    return table
 
 
 def _shards(config: Config) -> int:

@@ -1,12 +1,14 @@
 """Iterative training (Ha & Schmidhuber, 2018, section 5): each round trains on data that its predecessor collected.
 
-The first round is the pipeline on random rollouts. In each later round the previous round's agent collects with some
-noise, V and M are trained further on all rollouts so far, and C continues in the new M. At the end the best round's C
-may be polished: V and M stay as they are, and C continues along principal components of its inputs. Each round is an
-ordinary run (`round-000`, `round-001`, `round-001-polished`) that can be viewed, continued and built upon.
+The first round is the pipeline on random rollouts. In each later round the best agent of the previous round collects
+with some noise, V and M are trained further on all rollouts so far, and C continues in the new M. A round may end with
+a polish: V and M stay as they are, and C continues along principal components of its inputs. Each part is an ordinary
+run (`round-000`, `round-000-polished`, `round-001`, ...) that can be viewed, continued and built upon.
 """
 
+import itertools
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,50 +27,57 @@ from wm.runs.stages import STAGES
 from wm.runs.status import stage_statuses
 from wm.runs.storage import to_json
 
-PREPARING = tuple(STAGES)[:-1]  # all stages but the score, which only the best round gets
+log = logging.getLogger(__name__)
+
+PREPARING = tuple(STAGES)[:-1]  # all stages but the score, which only the best part gets
 POLISHED = "-polished"  # appended to a round's URI
+
+Row = dict[str, Any]
 
 
 def iterate(run: Run, pool: Pool) -> list[Manifest]:
-    """Rounds until the target, the step budget or the number of rounds is reached, then the best round's score.
-
-    If the target is not reached, the best round is polished before it is scored.
-    """
+    """Rounds until there is a reason to end, then the score of the best part."""
     config = run.config
-    second = round_config(config, run.uri, 1).check()  # fail now rather than after the first round
+    second = round_config(config, 1, f"{run.uri}/round-000").check()  # fail now rather than after the first round
     if config.polish.generations:
-        polish_config(config, second, run.uri).check()
-    parts, table = list[Run](), list[dict[str, Any]]()
+        polish_config(config, second, run.uri, 0).check()
+    parts, table = list[Run](), list[Row]()
 
-    def complete(part: Run, number: int, polished: bool = False) -> None:
+    def complete(part: Run, number: int, polished: bool = False) -> Run:
         for stage in PREPARING:
             stage_function(stage)(part, pool)
         parts.append(part)
         table.append(_row(run, part, number, polished))
         run.storage.put("rounds.json", to_json(table))
+        return part
 
-    for number in range(config.rounds.count):
-        complete(open_round(run, number), number)
-        if enough(config.rounds, table):
-            break
-    if config.polish.generations and not enough(config.rounds, table):
-        number = best_of(table)
-        complete(open_polished(run, parts[number]), number, polished=True)
+    ended = ""
+    while not ended:
+        number = len([row for row in table if not row["polished"]])
+        part = complete(open_round(run, number, parts[best_of_last_round(table)].uri if table else ""), number)
+        ended = reason_to_end(config, table)
+        if config.polish.generations and not ended_early(ended):
+            complete(open_polished(run, part, number), number, polished=True)
+            ended = reason_to_end(config, table)
+    log.info("rounds end: %s", ended)
     return [stage_function("score")(parts[best_of(table)], pool)]
 
 
-def open_round(run: Run, number: int) -> Run:
-    """The run of this round, started if necessary. Only the last round can be extended: others are built upon."""
-    uri, wanted = f"{run.uri}/round-{number:03}", round_config(run.config, run.uri, number)
+def open_round(run: Run, number: int, before: str) -> Run:
+    """The run of this round, started if necessary. Only the last part can be extended: others are built upon."""
+    uri = f"{run.uri}/round-{number:03}"
     built_upon = number + 1 < run.config.rounds.count or open_run(uri + POLISHED) is not None
     existing = open_run(uri) if built_upon else None
-    return _part_of(run, existing or start_run(uri, run.preset, wanted), f"round {number}")
+    part = existing or start_run(uri, run.preset, round_config(run.config, number, before))
+    return _part_of(run, part, f"round {number}")
 
 
-def open_polished(run: Run, built: Run) -> Run:
+def open_polished(run: Run, built: Run, number: int) -> Run:
     """The run in which this round's C is polished, started if necessary."""
-    uri, wanted = built.uri + POLISHED, polish_config(run.config, built.config, built.uri)
-    return _part_of(run, start_run(uri, run.preset, wanted, base=built.uri), "polish")
+    uri = built.uri + POLISHED
+    existing = open_run(uri) if number + 1 < run.config.rounds.count else None
+    wanted = polish_config(run.config, built.config, built.uri, number)
+    return _part_of(run, existing or start_run(uri, run.preset, wanted, base=built.uri), f"round {number} polish")
 
 
 def _part_of(run: Run, part: Run, name: str) -> Run:
@@ -77,51 +86,62 @@ def _part_of(run: Run, part: Run, name: str) -> Run:
     return part
 
 
-def rounds_of(run: Run) -> list[Run]:
-    """The rounds so far, including the current one; empty for a run without rounds."""
+def parts_of(run: Run) -> list[Run]:
+    """The rounds and polished rounds so far in order, including the current one; empty for a run without rounds."""
     found: list[Run] = []
-    while (part := open_run(f"{run.uri}/round-{len(found):03}")) is not None:
+    for number in itertools.count():
+        part = open_run(f"{run.uri}/round-{number:03}")
+        if part is None:
+            return found
         found.append(part)
-    return found
+        if (polished := open_run(part.uri + POLISHED)) is not None:
+            found.append(polished)
+    raise AssertionError
 
 
-def polished_of(rounds: Sequence[Run]) -> list[Run]:
-    """The polished runs of these rounds so far, including the current one."""
-    return [part for one in rounds if (part := open_run(one.uri + POLISHED)) is not None]
+def rounds_of(run: Run) -> list[Run]:
+    """The rounds without the polished ones."""
+    return [part for part in parts_of(run) if not part.uri.endswith(POLISHED)]
 
 
 def is_complete(run: Run) -> bool:
     """Whether everything that `iterate` makes exists, including the score."""
-    config, parts = run.config, rounds_of(run)
+    config, parts = run.config, parts_of(run)
     rows = [row_of(part) for part in parts]
-    if not (rows and all(rows) and (len(rows) == config.rounds.count or enough(config.rounds, rows))):
+    if not (rows and all(rows)):
         return False
-    best = best_of(rows)
-    if config.polish.generations and not enough(config.rounds, rows):
-        last = open_run(parts[best].uri + POLISHED)
-        row = row_of(last) if last else {}
-        if last is None or row.get("generations", 0) < config.polish.generations:
+    ended = reason_to_end(config, rows)
+    if config.polish.generations and not ended_early(ended):
+        last = rows[-1]
+        if not last["polished"] or last["generations"] < config.polish.generations:
             return False
-        parts, rows = [*parts, last], [*rows, row]
-        best = best_of(rows)
-    return all(status.complete for status in stage_statuses(parts[best]).values())
+    return bool(ended) and all(status.complete for status in stage_statuses(parts[best_of(rows)]).values())
 
 
-def best_of(table: Sequence[dict[str, Any]]) -> int:
+def best_of(table: Sequence[Row]) -> int:
     """The index of the row with the best-validated C."""
     return max(range(len(table)), key=lambda at: table[at]["validation"])
 
 
-def row_of(part: Run) -> dict[str, Any]:
+def best_of_last_round(table: Sequence[Row]) -> int:
+    """The same among the parts of the last round, whose V and M have seen the most."""
+    last = [at for at, row in enumerate(table) if row["round"] == table[-1]["round"]]
+    return max(last, key=lambda at: table[at]["validation"])
+
+
+def row_of(part: Run) -> Row:
     """The metrics of a complete round, or {}."""
     return json.loads(part.storage.get("round.json") or b"{}")
 
 
-def round_config(config: Config, uri: str, number: int) -> Config:
-    """The config of one round: the first as given, each later one with the overrides of `rounds`."""
+def round_config(config: Config, number: int, before: str) -> Config:
+    """The config of one round: the first as given, each later one with the overrides of `rounds`.
+
+    `before` is the URI of the run that a later round builds on.
+    """
     if number == 0:  # there is no M yet to be curious with
         return replace(config, collect=replace(config.collect, curiosity=0.0), rounds=Rounds(), polish=Polish())
-    rounds, before = config.rounds, f"{uri}/round-{number - 1:03}"
+    rounds = config.rounds
     own = with_overrides(config, rounds.overrides)
     return replace(
         own,
@@ -145,10 +165,23 @@ def round_config(config: Config, uri: str, number: int) -> Config:
     )
 
 
-def polish_config(config: Config, built: Config, uri: str) -> Config:
-    """The config of the round at this URI, made with `built`, with the overrides of `polish`."""
+def polish_config(config: Config, built: Config, uri: str, number: int) -> Config:
+    """The config of polishing the round at this URI, made with `built`, with the overrides of `polish`.
+
+    The better C is, the smaller the differences between candidates: each round doubles the episodes up to
+    `max_episodes`, which halves the variance of a score, and divides sigma by the root of two.
+    """
     own = with_overrides(built, {"evolve.refit": False, **config.polish.overrides})
-    evolve = replace(own.evolve, init=uri, seed=built.evolve.seed + 1)
+    doublings = 0
+    while own.evolve.episodes << (doublings + 1) <= config.polish.max_episodes and doublings < number:
+        doublings += 1
+    evolve = replace(
+        own.evolve,
+        init=uri,
+        seed=built.evolve.seed + 1,
+        episodes=own.evolve.episodes << doublings,
+        init_sigma=own.evolve.init_sigma / 2 ** (doublings / 2),
+    )
     return replace(own, evolve=evolve, workers=config.workers)
 
 
@@ -160,15 +193,28 @@ def _named(tell: Callable[[Progress], None], name: str, check: DiskSpaceCheck) -
     return named
 
 
-def enough(rounds: Rounds, table: Sequence[dict[str, Any]]) -> bool:
-    """Whether the last round has reached the target or used up the step budget."""
-    last = table[-1]
-    reached = rounds.target and last["validation"] >= rounds.target
-    spent = rounds.env_steps and last["env_steps"] >= rounds.env_steps
-    return bool(reached or spent)
+def ended_early(reason: str) -> bool:
+    """Whether the rounds end before the configured number of them is complete."""
+    return bool(reason) and reason != "all rounds are complete"
 
 
-def _row(run: Run, part: Run, number: int, polished: bool) -> dict[str, Any]:
+def reason_to_end(config: Config, table: Sequence[Row]) -> str:
+    """Why no further round starts after these parts, or "" if one does."""
+    rounds, last = config.rounds, table[-1]
+    if rounds.target and last["validation"] >= rounds.target:
+        return f"the validation has reached the target {rounds.target:g}"
+    if rounds.env_steps and last["env_steps"] >= rounds.env_steps:
+        return f"{last['env_steps']:,} steps are played, the budget is {rounds.env_steps:,}"
+    whole = last["polished"] or not config.polish.generations
+    before = [row for row in table if row["round"] < last["round"]]
+    if config.evolve.plateau and whole and before:
+        now, best = table[best_of_last_round(table)], before[best_of(before)]
+        if now["validation"] - best["validation"] <= now["validation_se"]:
+            return f"round {last['round']} is not better than those before by more than its standard error"
+    return "all rounds are complete" if last["round"] + 1 >= rounds.count else ""
+
+
+def _row(run: Run, part: Run, number: int, polished: bool) -> Row:
     """The metrics of a round, stored in it and measured again only if its C has changed."""
     evolved = part.need("evolve")
     known, made = row_of(part), {"evolve": evolved.digest, "generations": evolved.extent}

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wm.experiments.rounds import PREPARING, best_of, polished_of, rounds_of, row_of
+from wm.experiments.rounds import PREPARING, best_of, parts_of, row_of
 from wm.report.charts import Series, lines
 from wm.report.page import Html, columns, commands, figure, missing, section, table
 from wm.report.provenance import changed_flags
@@ -21,8 +21,8 @@ COVERAGE = {  # metrics of a round's rollouts, if the game provides them: (table
     "cells_entropy": ("z entropy, bits", "{:.2f}"),
 }
 POLISHED = (
-    " The last point is the polished C of a round: its evolution continues along the principal components of C's"
-    " inputs, with the same V and M."
+    " A polish continues the evolution of a round's C along the principal components of C's inputs, with the same V and"
+    " M."
 )
 
 
@@ -30,8 +30,7 @@ class Rounds:
     """The rounds of a run so far; empty if the run has none."""
 
     def __init__(self, run: Run):
-        rounds = rounds_of(run)
-        self.run, self.parts = run, [*rounds, *polished_of(rounds)]
+        self.run, self.parts = run, parts_of(run)
         self.complete = [part for part in self.parts if row_of(part)]
         self.rows = [row_of(part) for part in self.complete]
 

@@ -18,6 +18,7 @@ from wm.envs import Game, load
 from wm.evolution.cma_es import Evolution
 from wm.evolution.evaluation import DreamUnit, EvaluateWork, GameUnit
 from wm.evolution.objective import Evaluation, clipped, evaluate, most_telling
+from wm.evolution.plateau import has_settled
 from wm.evolution.units import dream_units, game_units, tracks_of, validation_units
 from wm.models.agent import Models
 from wm.pool import Crew, Pool, Progress
@@ -31,12 +32,13 @@ from wm.training.tensorboard import event_file
 
 log = logging.getLogger(__name__)
 
-NOT_A_CURVE = ("theta_sha256", "tracks", "spread", "due")  # values of a generation that are not plotted
+# Values of a generation that are not plotted.
+NOT_A_CURVE = ("theta_sha256", "tracks", "spread", "due", "validation_scores")
 DECLINE = 3.0  # warn if a validation is this many standard errors below the best one
 
 
 def evolve(run: Run, pool: Pool) -> Manifest:
-    """Evolve for as many generations as the config wants; the result is the best-validated mean."""
+    """Evolve for as many generations as the config wants, or until a plateau; the result is the best-validated mean."""
     config, section, stage = run.config, run.config.evolve, run.stage("evolve")
     done = stage.complete()
     if done is not None:
@@ -57,7 +59,8 @@ def evolve(run: Run, pool: Pool) -> Manifest:
         else:
             dreams = games = crews.enter_context(pool.crew(work))
         history = Generations(run, stage, game, models, dreams, games).run()
-    best = max((row for row in history if "validation" in row), key=lambda row: row["validation"])
+    validated = [row for row in history if "validation" in row]
+    best = max(validated, key=lambda row: row["validation"])
     theta = unpack(run.storage.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
     data = pack({"theta": theta}, {})
     key = stage.key(f"controller-{sha256(data)[:12]}.safetensors")
@@ -72,7 +75,7 @@ def evolve(run: Run, pool: Pool) -> Manifest:
             "env_steps": int(last["env_steps"]),
             "sigma": last["sigma"],
             "theta_sha256": last["theta_sha256"],
-            "score_of_mean": last["validation"],
+            "score_of_mean": validated[-1]["validation"],
             "best_generation": int(best["generation"]),
             "best_validation": best["validation"],
             "best_validation_se": best["validation_se"],
@@ -104,7 +107,7 @@ class Generations:
         else:
             evolution, steps = first_distribution(self.run_, self.game, self.models)
         self.stage.tell(self._progress(evolution))
-        while evolution.generation < section.generations:
+        while evolution.generation < section.generations and not has_settled(self.history, section.plateau):
             began = time.monotonic()
             row = self._generation(evolution)
             row["env_steps"] += self.history[-1]["env_steps"] if self.history else steps
@@ -178,7 +181,12 @@ class Generations:
         score = mean_of(validation.scores[0])
         packed = pack({"theta": torch.from_numpy(mean)}, {})
         self.run_.storage.put(_mean_key(self.stage, generation), packed)
-        row = {"validation": score.mean, "validation_se": score.error, "validation_std": score.std}
+        row: dict[str, Any] = {
+            "validation": score.mean,
+            "validation_se": score.error,
+            "validation_std": score.std,
+            "validation_scores": validation.scores[0].tolist(),
+        }
         _warn_of_decline(self.history[:-1], row)
         del self.history[-1]["due"]
         self.history[-1] |= row

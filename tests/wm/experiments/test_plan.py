@@ -55,23 +55,28 @@ def test_random_episodes_of_doom_are_short_and_its_rendering_slow() -> None:
 def test_later_rounds_encode_more_and_only_the_last_is_scored() -> None:
     """A new V encodes all rollouts again, a frozen V only the new ones."""
     dream = PRESETS["car-racing-dream"]
-    first, *more = ({one.stage: one.seconds for one in row} for row in estimate_rounds(dream, 3, 2, 0, Rates()))
+    first, *more = (
+        {one.stage: one.seconds for one in row} for row in estimate_rounds(dream, 3, 2, 0, Rates()).values()
+    )
     assert first["vision"] == seconds(dream)["vision"] > more[0]["vision"]
     assert first["latents"] < more[0]["latents"] < more[1]["latents"]
     assert ["score" in row for row in (first, *more)] == [False, False, True]
     overrides = dream.rounds.overrides | {"vision.frozen": True}
     frozen = replace(dream, rounds=replace(dream.rounds, overrides=overrides))
-    _, second = ({one.stage: one.seconds for one in row} for row in estimate_rounds(frozen, 2, 2, 0, Rates()))
+    _, second = ({one.stage: one.seconds for one in row} for row in estimate_rounds(frozen, 2, 2, 0, Rates()).values())
     assert "vision" not in second
     assert second["latents"] < more[0]["latents"]
 
 
-def test_polishing_follows_the_rounds_and_is_scored() -> None:
+def test_a_polish_follows_each_round_and_the_last_one_is_scored() -> None:
     config = PRESETS["car-racing-best"]
     rounds = estimate_rounds(replace(config, polish=Polish()), 2, 2, 0, Rates())
-    *before, last = estimate_rounds(config, 2, 2, 0, Rates())
-    assert before == [rounds[0], rounds[1][:-1]]
-    assert [one.stage for one in last] == ["evolve", "score"]
+    table = estimate_rounds(config, 2, 2, 0, Rates())
+    assert list(table) == ["round 0", "round 0 polish", "round 1", "round 1 polish"]
+    assert table["round 0"] == rounds["round 0"]
+    assert [one.stage for one in table["round 1 polish"]] == ["evolve", "score"]
+    assert not any(one.stage == "score" for name in list(table)[:-1] for one in table[name])
     polish = config.polish.overrides
     episodes = polish["evolve.generations"] * polish["evolve.population"] * polish["evolve.episodes"]
-    assert last[0].work.startswith(f"{600 * episodes:,} steps in the real game")
+    assert table["round 0 polish"][0].work.startswith(f"{600 * episodes:,} steps in the real game")
+    assert table["round 1 polish"][0].work.startswith(f"{2 * 600 * episodes:,} steps in the real game")

@@ -16,7 +16,15 @@ from wm.agents.trained import of_run
 from wm.config.presets import PRESETS
 from wm.config.schema import Config, Polish, Rounds
 from wm.errors import UserError
-from wm.experiments.rounds import best_of, is_complete, iterate, open_round, polish_config, round_config
+from wm.experiments.rounds import (
+    best_of_last_round,
+    is_complete,
+    iterate,
+    open_round,
+    polish_config,
+    reason_to_end,
+    round_config,
+)
 from wm.pool import LocalPool, Progress
 from wm.report import score_section as results
 from wm.report.run_page import run_report
@@ -113,7 +121,7 @@ def test_a_report_and_the_status_show_rounds(
 
 
 def test_a_round_without_disk_space_is_refused_before_it_starts(two: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = open_round(two, 1)
+    part = open_round(two, 1, f"{two.uri}/round-000")
     monkeypatch.setattr(part.storage, "free", lambda: 1000)
     with pytest.raises(UserError, match=r"latents needs about .* free some space"):
         part.tell(Progress("latents", 0, 2, "shards"))
@@ -121,33 +129,60 @@ def test_a_round_without_disk_space_is_refused_before_it_starts(two: Run, monkey
 
 def test_curiosity_affects_later_rounds_only(two: Run) -> None:
     curious = replace(TWO, collect=replace(TWO.collect, curiosity=0.5))
-    first, second = (round_config(curious, two.uri, number) for number in (0, 1))
-    assert first == round_config(TWO, two.uri, 0)
+    first, second = (round_config(curious, number, two.uri) for number in (0, 1))
+    assert first == round_config(TWO, 0, "")
     assert second.collect.curiosity == 0.5
 
 
 def test_rounds_can_start_with_their_own_sigma(two: Run) -> None:
     wide = later_rounds(TWO, evolve__init_sigma=0.07)
-    first, second = (round_config(wide, two.uri, number).check().evolve for number in (0, 1))
+    first, second = (round_config(wide, number, two.uri).check().evolve for number in (0, 1))
     assert (first.init_sigma, second.init_sigma) == (0, 0.07)
-    assert round_config(TWO, two.uri, 1).evolve.init_sigma == 0
+    assert round_config(TWO, 1, two.uri).evolve.init_sigma == 0
 
 
-def test_rounds_can_use_another_covariance() -> None:
+def test_later_rounds_and_polishes_use_the_full_covariance() -> None:
     """A diagonal covariance is faster from scratch, a full one better afterwards."""
     best = PRESETS["car-racing-best"]
-    best = replace(best, evolve=replace(best.evolve, covariance="diagonal"))
-    first, second = (round_config(best, "runs/it", number) for number in (0, 1))
-    polished = polish_config(best, first, "runs/it/round-000")
+    first, second = (round_config(best, number, "runs/it/round-000") for number in (0, 1))
+    polished = polish_config(best, first, "runs/it/round-000", 0)
     assert [one.evolve.covariance for one in (first, second, polished)] == ["diagonal", "full", "full"]
     diagonal = later_rounds(best, evolve__covariance="diagonal")
-    assert round_config(diagonal, "runs/it", 1).evolve.covariance == "diagonal"
+    assert round_config(diagonal, 1, "runs/it/round-000").evolve.covariance == "diagonal"
+
+
+def test_each_polish_doubles_the_episodes_and_lowers_sigma() -> None:
+    best = PRESETS["car-racing-best"]
+    polishes = [polish_config(best, round_config(best, 0, ""), "runs/it", number).evolve for number in range(4)]
+    assert [one.episodes for one in polishes] == [4, 8, 16, 16]
+    assert [round(one.init_sigma, 4) for one in polishes] == [0.02, 0.0141, 0.01, 0.01]
+    fixed = replace(best, polish=replace(best.polish, max_episodes=0))
+    assert polish_config(fixed, best, "runs/it", 3).evolve.episodes == 4
+
+
+def test_the_reason_to_end_names_the_rule() -> None:
+    def row(number: int, score: float, polished: bool = True, steps: int = 1000) -> dict[str, Any]:
+        return {"round": number, "polished": polished, "validation": score, "validation_se": 5.0, "env_steps": steps}
+
+    best = PRESETS["car-racing-best"]
+    risen = [row(0, 700, False), row(0, 800), row(1, 790, False), row(1, 850)]
+    assert reason_to_end(best, risen) == ""
+    assert reason_to_end(best, risen[:1]) == reason_to_end(best, risen[:3]) == ""  # its polish is still to come
+    assert [best_of_last_round(risen[:end]) for end in (1, 2, 3, 4)] == [0, 1, 2, 3]
+    stalled = [*risen, row(2, 840, False), row(2, 854)]
+    assert "round 2 is not better" in reason_to_end(best, stalled)
+    fixed = replace(best, evolve=replace(best.evolve, plateau=0))
+    assert reason_to_end(fixed, stalled) == ""
+    assert reason_to_end(fixed, [row(5, 850)]) == "all rounds are complete"
+    target = replace(best, rounds=replace(best.rounds, target=845.0))
+    assert reason_to_end(target, risen) == "the validation has reached the target 845"
+    assert "the budget is 6,500,000" in reason_to_end(best, [row(0, 850, False, 6_500_001)])
 
 
 def test_fresh_rounds_start_c_from_scratch() -> None:
     fresh = later_rounds(TWO, evolve__refit=False)
     fresh = replace(fresh, rounds=replace(fresh.rounds, fresh=True)).check()
-    second = round_config(fresh, "runs/it", 1).check()
+    second = round_config(fresh, 1, "runs/it/round-000").check()
     assert (second.evolve.init, second.vision.init) == ("", "runs/it/round-000")
 
 
@@ -161,35 +196,39 @@ def test_c_is_fitted_to_the_v_and_m_of_the_next_round(two: Run) -> None:
     assert 0 < np.abs(fitted - before.theta).max() < 1
 
 
-def test_polishing_continues_the_c_of_the_best_round(two: Run, job: Callable[..., Job], tmp_path: Path) -> None:
-    config = replace(TWO, polish=Polish(overrides=POLISH))
-    assert [round_config(config, two.uri, number) for number in (0, 1)] == [
-        round_config(TWO, two.uri, number) for number in (0, 1)
-    ]
+def test_a_polish_ends_each_round_and_the_next_one_builds_on_it(
+    two: Run, job: Callable[..., Job], tmp_path: Path
+) -> None:
+    config = replace(TWO, polish=Polish(overrides=POLISH, max_episodes=2))
     run, folder = with_first_round(two, tmp_path, config), tmp_path
     assert not is_complete(run)
     iterate(run, LocalPool())
-    *rounds, last = table(run)
-    best = best_of(rounds)
-    part = open_existing(f"{folder}/round-00{best}-polished")
-    assert (last["round"], last["polished"], [row["polished"] for row in rounds]) == (best, True, [False] * 2)
-    evolve = part.config.evolve
-    assert (evolve.components, evolve.cut, evolve.hardness) == (3, 50.0, 0.1)
-    assert (evolve.population, evolve.episodes, evolve.init_sigma) == (5, 1, 0.011)
-    assert evolve.init == part.base.uri == f"{folder}/round-00{best}"
-    assert not (folder / f"round-00{best}-polished" / "vision").exists()  # V is that of the round
+    rows = table(run)
+    assert [(row["round"], row["polished"]) for row in rows] == [(0, False), (0, True), (1, False), (1, True)]
+    for number in (0, 1):
+        part = open_existing(f"{folder}/round-00{number}-polished")
+        evolve = part.config.evolve
+        assert (evolve.components, evolve.cut, evolve.hardness) == (3, 50.0, 0.1)
+        assert (evolve.population, evolve.episodes) == (5, 1 + number)
+        assert evolve.init_sigma == pytest.approx(0.011 / 2 ** (number / 2))
+        assert evolve.init == part.base.uri == f"{folder}/round-00{number}"
+        assert not Path(part.uri, "vision").exists()  # V is that of the round
+    better = max(("round-000", "round-000-polished"), key=lambda name: rows[name.endswith("polished")]["validation"])
+    second = open_existing(f"{folder}/round-001").config
+    assert second.collect.agent == second.vision.init == second.evolve.init == f"{folder}/{better}"
     assert is_complete(run)
-    assert last["env_steps"] > rounds[best]["env_steps"]
-    assert f"{best}, polished" in run_report(run)
-    before = last
-    further = replace(config, polish=Polish(overrides=POLISH | {"evolve.generations": 3}))
+    steps = [row["env_steps"] for row in rows]
+    assert steps[0] < steps[1]
+    assert steps[2] < steps[3]
+    assert "1, polished" in run_report(run)
+    further = replace(config, polish=replace(config.polish, overrides=POLISH | {"evolve.generations": 3}))
     assert not is_complete(start_run(run.uri, "tiny", further))
     iterate(start_run(run.uri, "tiny", further), LocalPool())
-    assert table(run)[:2] == rounds
-    assert table(run)[2]["env_steps"] > before["env_steps"]
+    assert table(run)[:3] == rows[:3]
+    assert table(run)[3]["env_steps"] > steps[3]
     shown = job("status", "--run", folder)
     assert shown.wait() == 0, shown.stderr
-    assert [row["state"] for row in shown.summary["rounds"]] == ["complete"] * 3
+    assert [row["state"] for row in shown.summary["rounds"]] == ["complete"] * 4
 
 
 def test_a_config_that_can_not_be_polished_is_refused_before_the_first_round(two: Run, tmp_path: Path) -> None:
@@ -200,8 +239,8 @@ def test_a_config_that_can_not_be_polished_is_refused_before_the_first_round(two
 
 def test_rounds_can_use_another_learning_rate_of_m(two: Run) -> None:
     usual, slow = TWO.memory.learning_rate, later_rounds(TWO, memory__learning_rate=0.0002)
-    assert [round_config(slow, two.uri, number).memory.learning_rate for number in (0, 1)] == [usual, 0.0002]
-    assert round_config(TWO, two.uri, 1).memory.learning_rate == usual
+    assert [round_config(slow, number, two.uri).memory.learning_rate for number in (0, 1)] == [usual, 0.0002]
+    assert round_config(TWO, 1, two.uri).memory.learning_rate == usual
 
 
 def test_rounds_can_be_added_and_the_last_one_extended(two: Run) -> None:

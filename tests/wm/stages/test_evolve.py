@@ -22,6 +22,7 @@ from wm.errors import UserError
 from wm.evolution.cma_es import Evolution
 from wm.evolution.components import inputs_while_driving
 from wm.evolution.objective import most_telling
+from wm.evolution.plateau import has_settled
 from wm.evolution.units import tracks_of
 from wm.models.build import controller_of
 from wm.pool import LocalPool
@@ -90,6 +91,35 @@ def test_the_result_is_the_best_validated_mean(tiny: Run) -> None:
     assert made.metrics["best_validation"] == max(validated.values())
     assert load_theta(made).shape == (controller_of(TINY).size,)
     assert made.metrics["env_steps"] == rows[3]["env_steps"] > 0
+
+
+def test_a_plateau_ends_an_evolution_at_the_same_generation_after_a_kill(
+    tiny: Run, tmp_path: Path, job: Callable[..., Job]
+) -> None:
+    words = (
+        "evolve",
+        "tiny",
+        "--base",
+        tiny.uri,
+        "--generations",
+        40,
+        "--plateau",
+        1,
+        "--validate-every",
+        1,
+        "--local",
+    )
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    one = job(*words, "--run", undisturbed)
+    job(*words, "--run", killed).kill_when(lambda: any((killed / "evolve").glob("*/checkpoints/step-*2-*")))
+    again = job(*words, "--run", killed)
+    assert one.wait() == again.wait() == 0, again.stderr
+    rows = list(history(undisturbed).values())
+    assert 3 <= len(rows) < 40
+    settled = [has_settled(rows[:end], 1) for end in range(1, len(rows) + 1)]
+    assert settled.index(True) + 2 == len(rows)  # the validation ran together with the next generation
+    assert evolved(killed).digest == evolved(undisturbed).digest
+    assert evolved(killed).metrics["generation"] == len(rows)
 
 
 def test_tensorboard_reads_the_metrics(tiny: Run) -> None:
