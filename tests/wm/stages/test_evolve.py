@@ -110,9 +110,9 @@ def test_a_plateau_ends_an_evolution_at_the_same_generation_after_a_kill(
         "--local",
     )
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    one = job(*words, "--run", undisturbed)
-    job(*words, "--run", killed).kill_when(lambda: any((killed / "evolve").glob("*/checkpoints/step-*2-*")))
-    again = job(*words, "--run", killed)
+    one = job(*words, "--local", "--run", undisturbed)
+    job(*words, "--local", "--run", killed).kill_when(lambda: any((killed / "evolve").glob("*/checkpoints/step-*2-*")))
+    again = job(*words, "--local", "--run", killed)
     assert one.wait() == again.wait() == 0, again.stderr
     rows = list(history(undisturbed).values())
     assert 3 <= len(rows) < 40
