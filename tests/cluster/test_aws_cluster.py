@@ -131,9 +131,9 @@ def test_node_types_match_their_roles(file: dict[str, Any]) -> None:
     assert all(kind.get("min_workers", 0) == 0 for kind in kinds.values())
     assert kinds["train-gpu"]["idle_timeout_s"] <= 300
     assert file["max_workers"] >= kinds["rollout"]["max_workers"] + kinds["train-gpu"]["max_workers"]
-    types = [kinds["rollout"]["node_config"]["InstanceType"], *file["provider"]["instead"]["c6i.4xlarge"]]
+    types = [kinds["rollout"]["node_config"]["InstanceType"], *file["provider"]["instead"]["c7i.4xlarge"]]
     assert len(types) == len(set(types)) >= 4
-    assert {one[1:3] for one in types} == {"6i"}  # one processor family, for bit-identical results
+    assert {one[1:3] for one in types} == {"7i"}  # one processor family, for bit-identical results
     assert {one.partition(".")[2] for one in types} == {"4xlarge"}  # the declared number of CPUs
 
 
@@ -160,7 +160,7 @@ def test_account_specific_values_are_only_in_the_block_at_the_top() -> None:
 def test_ray_up_starts_the_configured_head(started_cluster: StartedCluster) -> None:
     account, ec2 = started_cluster.account, started_cluster.account.client("ec2")
     [head] = account.instances()
-    assert head["InstanceType"] == "m6i.2xlarge"
+    assert head["InstanceType"] == "m7i.2xlarge"
     assert "InstanceLifecycle" not in head
     assert head["IamInstanceProfile"]["Arn"].endswith(":instance-profile/world-models-head")
     assert head["ImageId"] == account.machine_image
@@ -262,20 +262,20 @@ def test_the_autoscaler_starts_the_needed_nodes_and_terminates_them(
     started_cluster: StartedCluster, autoscaler: Callable[[int], subprocess.Popen[bytes]]
 ) -> None:
     def workers() -> list[dict[str, Any]]:
-        return [one for one in started_cluster.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
+        return [one for one in started_cluster.account.instances() if one["InstanceType"] != "m7i.2xlarge"]
 
     started_cluster.account.asked.clear()
     drivers = [autoscaler(40), autoscaler(0)]
     until(lambda: len(workers()) >= 4)
     time.sleep(5)
-    assert Counter(one["InstanceType"] for one in workers()) == {"c6i.4xlarge": 3, "g5.2xlarge": 1}
+    assert Counter(one["InstanceType"] for one in workers()) == {"c7i.4xlarge": 3, "g5.2xlarge": 1}
     for one in workers():
-        assert (one.get("InstanceLifecycle") == "spot") == (one["InstanceType"] == "c6i.4xlarge")
+        assert (one.get("InstanceLifecycle") == "spot") == (one["InstanceType"] == "c7i.4xlarge")
         assert one["MetadataOptions"]["HttpTokens"] == "required"
         assert [group["GroupName"] for group in one["SecurityGroups"]] == ["world-models"]
     # moto sets it only for the first instance of a batch.
     given = [one for one in workers() if "IamInstanceProfile" in one]
-    assert {one["InstanceType"] for one in given} == {"c6i.4xlarge", "g5.2xlarge"}
+    assert {one["InstanceType"] for one in given} == {"c7i.4xlarge", "g5.2xlarge"}
     assert {one["IamInstanceProfile"]["Arn"].rpartition("/")[2] for one in given} == {"world-models-worker"}
     until(lambda: len(started_cluster.commands("cluster.spot --address=")) >= 4)
     config = yaml.safe_load((started_cluster.folder / "ray_cluster.yaml").read_text())
@@ -301,7 +301,7 @@ def test_the_next_instance_type_is_started_if_there_is_no_capacity(
     from moto.ec2.exceptions import EC2ClientError
     from moto.ec2.models.instances import InstanceBackend
 
-    run, gone = InstanceBackend.run_instances, ("c6i.4xlarge", "m6i.4xlarge")
+    run, gone = InstanceBackend.run_instances, ("c7i.4xlarge", "m7i.4xlarge")
 
     def short(self: InstanceBackend, *words: Any, **more: Any) -> Any:
         if more["instance_type"] in gone:
@@ -311,7 +311,7 @@ def test_the_next_instance_type_is_started_if_there_is_no_capacity(
     monkeypatch.setattr(InstanceBackend, "run_instances", short)
     autoscaler(40)
     until(lambda: len(started_cluster.account.instances()) >= 4)
-    workers = [one for one in started_cluster.account.instances() if one["InstanceType"] != "m6i.2xlarge"]
-    assert Counter(one["InstanceType"] for one in workers) == {"c6id.4xlarge": 3}
+    workers = [one for one in started_cluster.account.instances() if one["InstanceType"] != "m7i.2xlarge"]
+    assert Counter(one["InstanceType"] for one in workers) == {"r7i.4xlarge": 3}
     assert {one["InstanceLifecycle"] for one in workers} == {"spot"}
     started_cluster.account.client("ec2").terminate_instances(InstanceIds=[one["InstanceId"] for one in workers])
