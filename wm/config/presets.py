@@ -244,7 +244,7 @@ DOOM_TINY = replace(
 PRESETS: dict[str, Config] = {
     "car-racing": PAPER,  # the paper's scale: a cluster, days
     "car-racing-small": SMALL,  # one machine, about an hour
-    "car-racing-best": BEST,  # one machine, two hours, with jobs.iterate
+    "car-racing-best": BEST,  # one machine, hours, with jobs.iterate
     "car-racing-dream": DREAM,  # one machine, some hours, with jobs.iterate
     "demo": DEMO,  # one machine, minutes
     "tiny": TINY,  # seconds: checks that everything runs, learns nothing
