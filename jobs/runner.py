@@ -10,11 +10,11 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.command_line import RunOptions, parse
+from jobs.command_line import RunOptions, parse, typed_flags
 from jobs.display import Display, show_cost
 from wm.config.schema import Config
 from wm.errors import Failure, UserError
@@ -40,6 +40,7 @@ def stage_job(
     count: Callable[[Config], int] = lambda config: 1,
     fallback: Config | None = None,
     words: Sequence[str] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> None:
     """Run a job from the command line and exit with its code.
 
@@ -48,6 +49,7 @@ def stage_job(
     count: number of stages, for the progress display.
     fallback: config of a new run without a preset.
     words: the command line (default: sys.argv).
+    more: the job's other flags, which are no longer in `words`, with their descriptions for --help.
     """
 
     def one_stage(run: Run, pool: Pool) -> list[Manifest]:
@@ -56,8 +58,10 @@ def stage_job(
     def job() -> dict[str, Any]:
         signal.signal(signal.SIGTERM, interrupt)
         own = section or (name if name in STAGES else None)
-        preset, options, config = parse(name, doc or "", sys.argv[1:] if words is None else words, own, fallback)
-        run = start_run(options.run, preset, config, options.base)
+        argv = sys.argv[1:] if words is None else words
+        with typed_flags(argv, own):
+            preset, options, config = parse(name, doc or "", argv, own, fallback, more)
+            run = start_run(options.run, preset, config, options.base)
         start = time.monotonic()
         with Display(config.workers.log_seconds, count(config)) as display:  # noqa: SIM117
             with hold(run.storage, options.take_over) as lease:

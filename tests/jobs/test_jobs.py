@@ -1,6 +1,7 @@
 """All jobs, as processes: exit codes, stdout and stderr, one-line errors, help."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,11 +74,15 @@ def test_a_user_error_in_a_shell_is_one_line_and_exit_code_2(tmp_path: Path) -> 
         ("pipeline --run RUN", "no run in RUN: start one with `python -m jobs.pipeline PRESET --run RUN`; presets:"),
         (
             "collect tiny --run RUN --episodes 5",
-            "--collect.episodes must be a multiple of --collect.unit-episodes 2 (one shard), got 5: use 6",
+            "--episodes must be a multiple of --collect.unit-episodes 2 (one shard), got 5: use 6",
         ),
         ("collect tiny --run RUN --seed 0", "--seed must be in [1, 2147483647], got 0"),
-        ("collect tiny --run RUN --policy clever", "--collect.policy must be mixture or"),
-        ("collect tiny --run RUN --episodes many", "Error parsing --collect.episodes: invalid literal"),
+        ("collect tiny --run RUN --policy clever", "--policy must be mixture or"),
+        ("collect tiny --run RUN --episodes many", "--episodes must be an integer, got many"),
+        ("collect tiny --run RUN --collect.episodes many", "--collect.episodes must be an integer, got many"),
+        ("collect tiny --run RUN --epsodes 4", "(perhaps you meant --episodes); --help-all lists all flags"),
+        ("evolve tiny --run RUN --in dreem", "invalid choice 'dreem' for argument '--in'. Expected one of"),
+        ("iterate tiny --run RUN --rounds many", "--rounds must be an integer, got many"),
         ("collect tiny --run RUN --colour red", "Unrecognized options: --colour, red; --help-all lists all flags"),
         ("collect tiny --run RUN --collect.policcy held", "(perhaps you meant --collect.policy); --help-all lists all"),
         ("collect tiny", "Missing: --run STR The run: a folder or s3://bucket/prefix."),
@@ -87,8 +92,8 @@ def test_a_user_error_in_a_shell_is_one_line_and_exit_code_2(tmp_path: Path) -> 
         ("iterate tiny --run RUN --polish.evolve.cut much", "--evolve.cut must be a number, got much"),
         ("collect tiny --run FILE", "FILE is a file: use a folder or a new name"),
         ("collect tiny --run /proc/runs", "can't write /proc/runs/config.json"),
-        ("score --run TINY --seed 7", "this run was frozen with --score.seed 0, not 7: remove the flag"),
-        ("vision --run TINY --steps 5", "--vision.steps must be 6 or more, since this run has come so far, got 5"),
+        ("score --run TINY --seed 7", "this run was frozen with --seed 0, not 7: remove the flag"),
+        ("vision --run TINY --steps 5", "--steps must be 6 or more, since this run has come so far, got 5"),
         ("collect demo --run TINY", "TINY was started with the preset tiny, not demo"),
         (
             "memory tiny --run RUN --local",
@@ -154,7 +159,8 @@ def test_one_of_two_jobs_that_start_the_same_run_fails(tmp_path: Path, job: Call
 
 
 def test_help_shows_the_flags_of_the_job_and_help_all_every_field(job: Callable[..., Job]) -> None:
-    shown = {words: job(*words) for words in (("evolve", "--help"), ("pipeline", "-h"), ("collect", "--help-all"))}
+    asked = (("evolve", "--help"), ("pipeline", "-h"), ("collect", "--help-all"), ("score", "--help"))
+    shown = {words: job(*words) for words in asked}
     text = {}
     for words, one in shown.items():
         assert one.wait() == 0, one.stderr
@@ -167,6 +173,10 @@ def test_help_shows_the_flags_of_the_job_and_help_all_every_field(job: Callable[
     ):
         assert part in text["evolve"]
     assert "--vision" not in text["evolve"]
+    own = [text["evolve"].index(flag) for flag in ("--in {real,dream}", "--generations INT", "--run STR", "--local")]
+    assert own == sorted(own)  # what the job itself takes comes first
+    own = [text["score"].index(f" {flag} ") for flag in ("--agent {None}|STR", "--episodes INT", "--run STR")]
+    assert own == sorted(own)
     for part in ("--game", "--evolve.generations INT Generations.", "--workers.count", "--help-all"):
         assert part in text["pipeline"]
     assert text["pipeline"].count(" --") < 30
@@ -184,6 +194,26 @@ def test_jobs_are_listed_and_run_by_name() -> None:
     unknown = type_in("jobs", "dance")
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert unknown.stderr.startswith("no job dance; the jobs are bench, collect,")
+
+
+def test_bash_completes_jobs_and_their_flags(tmp_path: Path) -> None:
+    made = type_in("jobs", "completion", "bash")
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "wm.bash").write_text(made.stdout)
+    ask = """
+        source "$0"; function=$(complete -p wm | sed "s/.*-F \\([^ ]*\\).*/\\1/")
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+        $function; echo "${COMPREPLY[@]}"
+    """
+
+    def completed(*words: str) -> list[str]:
+        command = ["bash", "-c", ask, str(tmp_path / "wm.bash"), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("wm", "sc") == ["score"]
+    assert {"--agent", "--episodes", "--run", "--local"} <= set(completed("wm", "score", "--"))
+    assert completed("wm", "watch", "--ev") == ["--every"]
+    assert completed("wm", "evolve", "--gen") == ["--generations"]
 
 
 def test_rounds_and_polish_override_fields_of_other_sections() -> None:
