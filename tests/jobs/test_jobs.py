@@ -132,7 +132,7 @@ def test_a_unit_that_keeps_failing_is_exit_code_1_and_completed_work_is_kept(
     tmp_path: Path, job: Callable[..., Job]
 ) -> None:
     uri = tmp_path / "run"
-    obstacle = uri / "collect" / "000001.parquet"
+    obstacle = uri / "collect" / "shards" / "000001.parquet"
     obstacle.mkdir(parents=True)  # a folder with the name of the second shard
     failed = job("collect", "tiny", "--run", uri, "--local", "--workers.retries", 2)
     assert failed.wait() == 1

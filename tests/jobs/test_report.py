@@ -81,7 +81,7 @@ def test_the_report_of_an_unfinished_evolution_shows_the_best_validation(copy: C
 
 def test_without_rollouts_only_the_pictures_that_need_them_are_missing(copy: Callable[..., Path]) -> None:
     uri = copy()
-    for shard in (uri / "collect").glob("*.parquet"):
+    for shard in (uri / "collect" / "shards").glob("*.parquet"):
         shard.unlink()
     shown = run_report(open_existing(str(uri)))
     assert "Reconstructions" not in shown
