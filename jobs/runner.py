@@ -4,11 +4,13 @@ Exit codes: 0 success, 1 failure, 2 user error, 130 interrupted. Messages go to 
 JSON object, so that scripts can chain jobs.
 """
 
+import errno
 import json
 import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -139,13 +141,23 @@ def guard(job: Callable[[], dict[str, Any]]) -> int:
 
 
 def destination(to: str | None, storage: Storage, key: str) -> tuple[Storage, str]:
-    """Where to write a file: the path of --to, or by default this key of the storage."""
+    """Where to write a file: the path of --to, whose folder is made, or by default this key of the storage."""
     if to is None:
         return storage, key
-    path = Path(to)
-    if not path.parent.is_dir():
-        raise UserError(f"no folder {path.parent}: create it, or remove --to")
+    path = Path(to).expanduser()
+    check_writable(path)
     return open_storage(str(path.parent.resolve())), path.name
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that is written later, so that a long job does not fail at its end."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"can't write {path} ({error.strerror}): choose another --to") from None
 
 
 def exit_on_user_error(prepare: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from jobs.display import Display
 from jobs.runner import destination, guard
 from wm.agents.files import load_agent
@@ -27,23 +25,19 @@ PER_SECOND = 25  # pictures; showing every second step, a game with 50 steps per
 
 def watch(agent: Trained, where: str, seed: int, steps: int, every: int, tau: float | None, suffix: str) -> bytes:
     """The film of one episode: a test episode of the unmodified game, a dream, or both side by side."""
-    with Display(10.0, 2) as display:
+    with Display(10.0, 2 if where == "both" else 1) as display:
 
         def with_progress(name: str, scenes: Iterator[Scene], total: int) -> Iterator[Scene]:
             for scene in scenes:
                 display.tell(Progress(name, scene.step, steps or total, "steps", {"score": scene.score}))
                 yield scene
 
-        def game(columns: int) -> Iterator[np.ndarray]:
-            return films(with_progress("watch", real(agent, seed, steps, every), agent.game.max_steps), columns)
-
-        def dream() -> Iterator[np.ndarray]:
-            return films(with_progress("dream", dreamt(agent, seed, steps, every, tau), agent.game.max_steps), 0)
-
+        game = with_progress("watch", real(agent, seed, steps, every), agent.game.max_steps)
+        dream = with_progress("dream", dreamt(agent, seed, steps, every, tau), agent.game.max_steps)
         if where == "real":
-            pictures = game(3 if agent.memory else 1)
+            pictures = films(game, 3 if agent.memory else 1)
         else:
-            pictures = dream() if where == "dream" else side_by_side(dream(), game(0))
+            pictures = films(dream, 0) if where == "dream" else side_by_side(dream, game)
         return encoded(pictures, suffix, PER_SECOND)
 
 
