@@ -1,7 +1,15 @@
 """All jobs, as processes: exit codes, stdout and stderr, one-line errors, help."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
 import subprocess
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +19,7 @@ from processes import Job, type_in
 
 from jobs.__main__ import jobs
 from jobs.command_line import parse
-from jobs.display import describe
+from jobs.display import brief, describe
 from wm.config.presets import PRESETS
 from wm.errors import UserError
 from wm.formatting import format_duration
@@ -258,6 +266,53 @@ def test_rates_and_remaining_times_count_only_the_work_of_this_process() -> None
     assert text == "30/50 episodes · 1 episodes/s · 0:20 left · score -21.25"
     assert describe(Progress("collect", 20, 50, "episodes"), seconds=0, before=20) == "20/50 episodes"
     assert (format_duration(59.6), format_duration(3725)) == ("1:00", "1:02:05")
+    evolving = Progress(
+        "evolve", 5, 10, "generations", {"env_steps": 8e6, "best": 900.0, "mean": 640.0, "score": 812.0}
+    )
+    assert brief(evolving, seconds=18, before=0) == "0:18 left · score 812 · mean 640"
+    assert brief(evolving, seconds=0, before=5) == "score 812 · mean 640"
+    assert brief(Progress("vision", 9, 9, "steps", {"loss": 3.0}), seconds=18, before=0) == "in 0:18 · loss 3"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_terminal_shows_each_stage_and_its_figures_in_one_line(columns: int) -> None:
+    code = """
+from jobs.display import Display
+from wm.pool import Progress
+import logging
+with Display(30.0, 6) as display:
+    display.tell(Progress("collect", 0, 48, "shards"))
+    display.tell(Progress("collect", 48, 48, "shards", {"frames": 106948.0}))
+    logging.getLogger("wm.space").info("vision needs about 200 MB")
+    display.tell(Progress("evolve", 0, 25, "generations"))
+    display.tell(Progress("evolve", 5, 25, "generations", {"env_steps": 9943657.0, "best": 931.25, "mean": -640.25,
+        "score": -812.75}))
+"""
+    shown = in_a_terminal(code, columns)
+    assert max(map(len, shown)) <= columns
+    assert any(line.startswith("1/6 collect") and " 100%" in line and "frames 106,948" in line for line in shown)
+    last = next(line for line in reversed(shown) if line.startswith("2/6 evolve"))
+    for part in ("━", " 20%", " left", "score -812.8", "mean -640.2"):
+        assert part in last, last
+    [logged] = [line for line in shown if "200 MB" in line]
+    assert re.match(r"\d\d:\d\d:\d\d +vision needs about 200 MB", logged)
+
+
+def in_a_terminal(code: str, columns: int) -> list[str]:
+    """What a program leaves on a terminal of this width."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    program = subprocess.Popen([sys.executable, "-c", code], stderr=slave, env=environment | {"TERM": "xterm"})
+    os.close(slave)
+    data = b""
+    with contextlib.suppress(OSError):  # EIO: the program has ended
+        while part := os.read(master, 65536):
+            data += part
+    assert program.wait() == 0
+    os.close(master)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode())
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
 
 
 @pytest.mark.parametrize("stage", ["vision", "memory", "evolve"])
