@@ -13,6 +13,7 @@ import termios
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import Job, type_in
@@ -315,10 +316,33 @@ def in_a_terminal(code: str, columns: int) -> list[str]:
     return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
 
 
-@pytest.mark.parametrize("stage", ["vision", "memory", "evolve"])
-def test_tensorboard_reads_the_metrics_of_a_run(tiny: Run, stage: str) -> None:
+def logged(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    [file] = Path(tiny.uri, stage).rglob("events.out.tfevents.*")
-    events = EventAccumulator(str(file.parent)).Reload()
-    assert any(tag.startswith(f"{stage}/") for tag in events.Tags()["scalars"])
+    return EventAccumulator(str(folder)).Reload()
+
+
+@pytest.mark.parametrize(
+    ("stage", "tag"),
+    [
+        ("vision", "vision/held_out_loss"),
+        ("memory", "memory/held_out_nll"),
+        ("evolve", "eval/mean_reward"),
+        ("evolve", "rollout/ep_rew_mean"),
+        ("score", "eval/mean_reward"),
+    ],
+)
+def test_tensorboard_reads_the_metrics_of_a_run(tiny: Run, stage: str, tag: str) -> None:
+    [file] = [path for path in Path(tiny.uri, stage).rglob("events.out.tfevents.*") if path.name.endswith(stage)]
+    found = logged(file.parent).Scalars(tag)
+    assert found
+    if stage == "score":
+        assert found[-1].value == pytest.approx(tiny.need("score").metrics["score"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("stage", "picture"), [("vision", "reconstructions"), ("memory", "filmstrip")])
+def test_tensorboard_shows_the_pictures_of_a_run(tiny: Run, stage: str, picture: str) -> None:
+    [path] = Path(tiny.uri, stage).rglob(f"{picture}.png")
+    [shown] = logged(path.parent).Images(picture)
+    assert shown.encoded_image_string == path.read_bytes()
+    assert shown.width > 400

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from processes import Job
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wm.agents.trained import best_so_far
 from wm.errors import UserError
@@ -37,6 +38,8 @@ def test_the_film_of_an_episode_is_written_into_the_run(copy: Callable[..., Path
     assert len(shown) == 6  # every second step
     assert shown[0].shape[1] == 480
     assert np.abs(shown[0].astype(float) - shown[-1]).mean() > 1  # something moves
+    [film] = EventAccumulator(str(uri / "films")).Reload().Images("film/real-3")
+    assert film.encoded_image_string[:4] == b"GIF8"
 
 
 @pytest.mark.parametrize("suffix", ["webp", "gif"])
