@@ -11,8 +11,13 @@ TESTS = $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=lo
 .PHONY: demo test check format chaos cluster-test bench clean
 
 demo: $(VENV)/.installed
+	test -e runs/demo/config.json || $(BIN)/python -m jobs.plan demo --measure > /dev/null
 	$(BIN)/python -m jobs.pipeline demo --run runs/demo
 	$(BIN)/python -m jobs.report --run runs/demo
+	@printf '%s\n' '' 'Three things to do next, after `source $(VENV)/bin/activate`:' \
+		'  python -m jobs.play --run runs/demo                       # drive in its dream, in a browser' \
+		'  python -m jobs.watch --run runs/demo --in both            # film its dream next to the game' \
+		'  python -m jobs.evolve --run runs/demo --generations 30    # evolve further, then jobs.score and jobs.report'
 
 test: $(VENV)/.tested
 	$(TESTS)

@@ -46,6 +46,19 @@ class Node:
     draining: bool
 
 
+def why_workers_wait() -> str:
+    """The likely cause if no worker is ready yet, and what to do."""
+    if _joined:
+        return "nodes may still be starting (`ray status` shows them)"
+    load, cpus = os.getloadavg()[0], os.cpu_count() or 1
+    if load > 1.5 * cpus:
+        return (
+            f"this machine is busy (load {load:.1f} on {cpus} CPUs), so processes start slowly: wait, stop other"
+            " programs, or use --local, which needs no workers"
+        )
+    return "they are starting; if this goes on, use --local, which needs no workers"
+
+
 def connect(address: str = "", num_cpus: int = 0, object_store_mb: int = 512) -> None:
     """Join the cluster at `address` or RAY_ADDRESS (set inside a submitted job), else start an embedded Ray.
 

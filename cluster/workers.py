@@ -140,7 +140,8 @@ class WorkerGroup:
         self.capacity = 1  # number of workers that the cluster can hold
         self.labelled = False
         self.target, self.target_until = 0, 0.0  # largest number of workers needed recently
-        self.next_poll, self.last_ready = 0.0, time.monotonic()
+        self.next_poll = 0.0
+        self.last_ready = self.last_warned = time.monotonic()
 
     @property
     def available(self) -> list[WorkerHandle]:
@@ -164,10 +165,16 @@ class WorkerGroup:
             self.remove(worker)
         self.stats.workers = len(self.available) + sum(worker.ready for worker in self.retiring)
         if self.stats.workers:
-            self.last_ready = now
-        elif now - self.last_ready > NO_WORKER_WARNING_SECONDS:
-            self.last_ready = now
-            log.warning("no worker is ready: %d needed, the cluster has room for %d", needed, self.capacity)
+            self.last_ready = self.last_warned = now
+        elif now - self.last_warned > NO_WORKER_WARNING_SECONDS:
+            self.last_warned = now
+            log.warning(
+                "no worker is ready after %.0f s: %d needed, the cluster has room for %d; %s",
+                now - self.last_ready,
+                needed,
+                self.capacity,
+                runtime.why_workers_wait(),
+            )
 
     def call(self, worker: WorkerHandle, kind: str, item: WorkItem | None = None) -> None:
         method = getattr(worker.actor, kind)

@@ -10,7 +10,7 @@ GROUPS = {
     "Train": ("pipeline", "collect", "vision", "latents", "memory", "evolve", "score", "iterate", "sweep"),
     "Inspect": ("report", "watch", "play", "status", "compare"),
     "Agents": ("export", "unpack"),
-    "Clusters": ("plan", "bench", "preflight", "submit"),
+    "Machines": ("plan", "bench", "preflight", "submit", "completion"),
 }
 
 

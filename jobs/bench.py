@@ -36,9 +36,9 @@ def bench(names: list[str], seconds: float, as_json: bool) -> dict[str, Any]:
     console = Console(stderr=True)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     rows: list[Row] = []
-    for name in names:
-        with console.status(f"measuring {name}"):
-            rows += BENCHMARKS[name](seconds)
+    for number, name in enumerate(names, 1):
+        console.print(f"{number}/{len(names)} {name} ...", highlight=False)
+        rows += BENCHMARKS[name](seconds)
     if not as_json:
         table = Table(title=f"{circumstances()['processor']}", title_justify="left")
         for column, justify in (("benchmark", "left"), ("figure", "right"), ("baseline", "right"), ("ratio", "right")):

@@ -3,10 +3,11 @@
 import ast
 import contextlib
 import dataclasses
+import difflib
 import inspect
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -53,12 +54,18 @@ class Arguments:
 
 
 def parse(
-    job: str, doc: str, argv: Sequence[str], section: str | None = None, fallback: Config | None = None
+    job: str,
+    doc: str,
+    argv: Sequence[str],
+    section: str | None = None,
+    fallback: Config | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> tuple[str, RunOptions, Config]:
     """Return the preset's name, the options and the config.
 
     The flags default to the config of the existing run, the preset, the base run or `fallback`, in that order. The
-    flags of `section` also work without its name: `--episodes` for `--collect.episodes`.
+    flags of `section` also work without its name: `--episodes` for `--collect.episodes`. `more` describes flags that
+    the job takes from the command line itself; --help lists them, too.
     """
     words = list(argv)
     preset = words.pop(0) if words and not words[0].startswith("-") else None
@@ -68,11 +75,14 @@ def parse(
     preset, config = _default(job, preset, value_of(words, "--run"), value_of(words, "--base"), fallback)
     words, config = _overridden(words, config)
     default = Arguments(options=RunOptions(run=tyro.MISSING), config=config)
-    command = f"{job} [{'|'.join(PRESETS)}]"
+    command = f"{job} [PRESET]"
     if not {"-h", "--help"}.isdisjoint(words):
-        _short_help(command, doc, section, config)
+        _short_help(command, doc, section, config, more or {})
     words = ["--help" if word == "--help-all" else word for word in words]
-    arguments = _parsed(command, doc, words, default)
+    try:
+        arguments = _parsed(command, doc, words, default)
+    except UserError as error:
+        raise UserError(_with_hint(str(error), section, more or {})) from None
     return preset, arguments.options, arguments.config
 
 
@@ -95,30 +105,45 @@ def _parsed(command: str, doc: str, words: Sequence[str], default: T) -> T:
         raise UserError(_in_one_line(errors.getvalue())) from None
 
 
-def _short_help(command: str, doc: str, section: str | None, config: Config) -> None:
-    """Print the options and the job's own flags, and exit."""
+@contextlib.contextmanager
+def typed_flags(argv: Sequence[str], section: str | None) -> Iterator[None]:
+    """Name flags in a UserError as they were typed: --in for --evolve.where."""
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+        for word in argv:
+            name, full = (part.partition("=")[0] for part in (word, _with_section(word, section)))
+            message = re.sub(rf"{re.escape(full)}(?![\w.-])", name, message)
+        raise UserError(message) from None
+
+
+def _short_help(command: str, doc: str, section: str | None, config: Config, more: Mapping[str, str]) -> None:
+    """Print the job's own flags and then those of every job, and exit."""
     if section:
         own = getattr(config, section)
-        shown = [(item.name, section, item.name) for item in fields(own) if item.name != "overrides"]
+        short = {(holder, field): name for (holder, name), field in SHORT.items()}
+        names = [item.name for item in fields(own) if item.name != "overrides"]
+        shown = [(short.get((section, name), name), section, name) for name in names]
     else:
         shown = [(path.replace("-", "_"), *path.rpartition(".")[::2]) for path in COMMON_FIELDS]
-    flags: list[Any] = []
+    flags: list[Any] = [
+        (name, Annotated[str | None, tyro.conf.arg(name=name, help=text)], None) for name, text in more.items()
+    ]
     for name, holder_name, field in shown:
         holder = getattr(config, holder_name) if holder_name else config
         kind = get_type_hints(type(holder))[field]
         described = tyro.conf.arg(name=name.replace("_", "-"), help=_help_of(type(holder), field))
-        flags.append((name.replace(".", "__"), Annotated[kind, described], getattr(holder, field)))
-    flag_class = dataclasses.make_dataclass("Flags", flags)
-    both = dataclasses.make_dataclass(
-        "Both",
-        [
-            ("options", Annotated[RunOptions, tyro.conf.arg(name="")]),
-            ("flags", Annotated[flag_class, tyro.conf.arg(name="")]),
-        ],
-    )
-    default = both(RunOptions(run=tyro.MISSING), flag_class())
+        flags.append((name.replace(".", "__") + "_", Annotated[kind, described], getattr(holder, field)))
+    parts = [("flags", dataclasses.make_dataclass("Flags", flags)), ("options", RunOptions)]
+    both = dataclasses.make_dataclass("Both", [(name, Annotated[kind, tyro.conf.arg(name="")]) for name, kind in parts])
+    default = both(parts[0][1](), RunOptions(run=tyro.MISSING))
     tyro.cli(
-        both, prog=f"python -m jobs.{command}", description=f"{doc}\n{ALL_FLAGS}", args=["--help"], default=default
+        both,
+        prog=f"python -m jobs.{command}",
+        description=f"{doc}\n{ALL_FLAGS}\nPRESET starts a run: {', '.join(PRESETS)}.",
+        args=["--help"],
+        default=default,
     )
 
 
@@ -140,10 +165,27 @@ def _in_one_line(box: str) -> str:
     """The message in tyro's error box, with its first suggestion."""
     rows = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
     message, *notes = re.split("─{9,}", " ".join(rows.split()))
-    message = re.sub(r" from python -m jobs\.[^:]*:", ":", message)  # the box breaks the names of presets
+    message = re.sub(r" from python -m jobs\.[^:]*:", ":", message)
+    number = re.fullmatch(
+        r"Error parsing (\S+): (?:invalid literal for (int)|could not convert string to float).*: '(.*)'",
+        message.strip(),
+    )
+    if number:
+        message = f"{number[1]} must be {'an integer' if number[2] else 'a number'}, got {number[3]}"
     flags = [found[0] for note in notes if "Perhaps you meant" in note and (found := re.findall(r"--[\w.-]+", note))]
     hint = f" (perhaps you meant {flags[0]})" if flags else ""
     return f"{message.strip(' .')}{hint}; --help-all lists all flags"
+
+
+def _with_hint(message: str, section: str | None, more: Mapping[str, str]) -> str:
+    """Suggest the job's own flag that resembles an unknown one; the library only knows the names with a section."""
+    unknown = re.match(r"Unrecognized options: (--[\w.-]+)", message)
+    if not unknown or "perhaps you meant" in message:
+        return message
+    own = [field.name for field in fields(getattr(PRESETS["tiny"], section))] if section else []
+    names = [f"--{name.replace('_', '-')}" for name in (*own, *more, *(field.name for field in fields(RunOptions)))]
+    close = difflib.get_close_matches(unknown[1], names, 1)
+    return message.replace("; --help-all", f" (perhaps you meant {close[0]}); --help-all") if close else message
 
 
 def _preset(preset: str) -> Config:

@@ -39,7 +39,9 @@ def compare(uris: Sequence[str], to: str) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m jobs.compare", description=__doc__)
     parser.add_argument("--runs", required=True, nargs="+", help="runs made on the same rollouts")
-    parser.add_argument("--to", default=".", help="where to write compare.html and compare.json")
+    parser.add_argument(
+        "--to", default="runs", help="folder or bucket for compare.html and compare.json (default: runs)"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     sys.exit(guard(lambda: compare(arguments.runs, arguments.to)))

@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from wm.formatting import format_duration, format_number
 from wm.pool import Progress
@@ -18,6 +19,8 @@ from wm.runs.cost import cost_of
 from wm.runs.manifest import Manifest
 
 log = logging.getLogger("jobs")
+
+MATTER = ("score", "held_out_loss", "mean", "frames")  # metrics that a terminal shows, at most two
 
 
 class Display:
@@ -35,15 +38,17 @@ class Display:
         live = sys.stderr.isatty()
         plain = logging.StreamHandler(sys.stderr)
         plain.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        handler = RichHandler(console=console, show_path=False, show_level=False) if live else plain
-        logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+        look: Any = {"show_path": False, "show_level": False, "log_time_format": "%H:%M:%S"}
+        handler = RichHandler(console=console, **look) if live else plain
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
         if live:
             columns = (
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=12)),
+                BarColumn(bar_width=max(8, min(24, console.width - 64))),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
             )
-            self.bars = Bars(*columns, TimeElapsedColumn(), console=console)
+            self.bars = Bars(*columns, console=console)
             self.bars.start()
         return self
 
@@ -58,14 +63,17 @@ class Display:
         text = describe(progress, now - since, before)
         if not first and progress.unit == "complete":
             return  # the stage's own reports were shown already
-        number = f"stage {len(self.began)} of {self.stages} " if self.stages > 1 else ""
         if self.bars is not None:
+            number = f"{len(self.began)}/{self.stages} " if self.stages > 1 else ""
+            text = brief(progress, now - since, before)
             if first:
                 self.tasks[progress.stage] = self.bars.add_task(
                     number + progress.stage, total=progress.total, text=text
                 )
             self.bars.update(self.tasks[progress.stage], completed=progress.done, text=text)
-        elif first or progress.done >= progress.total or now - self.last_logged >= self.log_seconds:
+            return
+        number = f"stage {len(self.began)} of {self.stages} " if self.stages > 1 else ""
+        if first or progress.done >= progress.total or now - self.last_logged >= self.log_seconds:
             self.last_logged = now
             log.info("%s%s %s", number, progress.stage, text)
 
@@ -81,6 +89,21 @@ def show_cost(manifests: Sequence[Manifest], uri: str) -> None:
             f"{row.stage:8} {format_duration(row.seconds):>8} {steps} {row.cpu_hours:>9.3g} {gpu:>10}", file=sys.stderr
         )
     print(f"make a report: python -m jobs.report --run {shlex.quote(uri)}", file=sys.stderr, flush=True)
+
+
+def brief(progress: Progress, seconds: float, before: float) -> str:
+    """`0:18 left · score 812 · mean 640`: the time and the figures that matter, for a terminal of 80 columns."""
+    own = progress.done - before
+    if progress.done >= progress.total:
+        parts = [f"in {format_duration(seconds)}" if own > 0 else "done"]
+    elif own > 0 and seconds > 0:
+        parts = [f"{format_duration((progress.total - progress.done) * seconds / own)} left"]
+    else:
+        parts = []
+    metrics = progress.metrics
+    shown = [name for name in MATTER if name in metrics][:2] or list(metrics)[:1]
+    parts += [f"{name.replace('_', ' ')} {format_number(metrics[name])}" for name in shown]
+    return " · ".join(parts)
 
 
 def describe(progress: Progress, seconds: float, before: float) -> str:

@@ -1,4 +1,7 @@
-"""Evolve C with CMA-ES: `python -m jobs.evolve --run URI`."""
+"""Evolve C with CMA-ES: `python -m jobs.evolve --run URI`.
+
+Raise --generations to evolve further, or evolve in M's dream: `python -m jobs.evolve --run URI --in dream`.
+"""
 
 from jobs.runner import stage_job
 

@@ -9,24 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.runner import guard
+from jobs.runner import check_writable, guard
 from wm.agents.card import card_of, markdown, scored
 from wm.agents.files import export_agent
 from wm.agents.trained import of_run
 from wm.errors import UserError
 from wm.runs.manifest import Manifest
 from wm.runs.run import open_existing
-from wm.runs.storage import sha256
+from wm.runs.storage import open_storage, sha256
 
 
 def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
-    path = Path(to)
+    path = Path(to).expanduser()
     if path.suffix != ".safetensors":
         raise UserError(f"--to must end in .safetensors, got {to}")
     run = open_existing(uri)
+    check_writable(path)
     card = card_of(run)
     agent, decoder = export_agent(replace(of_run(run), card=card), half)
-    path.parent.mkdir(parents=True, exist_ok=True)
     files = {path: agent}
     if decoder is None:
         print("V has no decoder, so no decoder file is written", file=sys.stderr)
@@ -39,8 +39,9 @@ def job(uri: str, to: str, half: bool, scores: str | None) -> dict[str, Any]:
     if scores:
         text += f"\n## Score\n\n{scored(_score(scores, agent, path), path.stem)}"
     files[path.with_suffix(".md")] = text.encode()
+    storage = open_storage(str(path.parent))
     for file, data in files.items():
-        file.write_bytes(data)
+        storage.put(file.name, data)
         print(f"{file}: {len(data) / 1e6:.1f} MB", file=sys.stderr)
     print(f"score this file: python -m jobs.score --agent {path}", file=sys.stderr)
     return {"job": "export", "run": run.uri, "files": {str(file): len(data) for file, data in files.items()}}

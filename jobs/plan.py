@@ -1,12 +1,14 @@
 """Estimate time, cost and disk space of a run: `python -m jobs.plan PRESET --cpus N [--gpus K]`.
 
 The estimate lists each stage, or with `--rounds N` each round of jobs.iterate. It uses the rates of a reference
-machine, or those of another machine: run `python -m jobs.bench > bench.json` there and add `--bench bench.json`.
+machine; `--measure` takes those of this machine, from a measurement of seconds. For another machine, run
+`python -m jobs.bench > bench.json` there and add `--bench bench.json`.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,14 @@ ASSUMED = (
 
 
 def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
+    if arguments.cpus is None:
+        arguments.cpus = (os.cpu_count() or 1) if arguments.measure else 2
     if arguments.cpus < 1 or arguments.gpus < 0:
         raise UserError(f"--cpus must be 1 or more and --gpus 0 or more, got {arguments.cpus} and {arguments.gpus}")
     if arguments.rounds < 0:
         raise UserError(f"--rounds must be 0 or more, got {arguments.rounds}")
     config = configured("plan", __doc__ or "", arguments.preset, rest)
-    rates = _rates(arguments.bench)
+    rates = _measured() if arguments.measure else _rates(arguments.bench)
     if arguments.rounds:
         table = estimate_rounds(config, arguments.rounds, arguments.cpus, arguments.gpus, rates)
         stages = [
@@ -78,8 +82,18 @@ def _print_table(stages: list[Estimate], arguments: argparse.Namespace) -> dict[
     )
     console = Console(stderr=True)
     console.print(table)
-    console.print(ASSUMED.format(rates=_assumed_rates(arguments.bench, arguments.gpus)), soft_wrap=True)
+    console.print(ASSUMED.format(rates=_assumed_rates(arguments)), soft_wrap=True)
+    if arguments.measure:
+        duration = format_duration(total["seconds"])
+        console.print(f"{arguments.preset} will take about {duration} here, if other programs take no more than now")
     return {"stages": rows, **total}
+
+
+def _measured() -> Rates:
+    from jobs.benchmarks.quick import quick_rates
+
+    print("measuring this machine for some seconds ...", file=sys.stderr, flush=True)
+    return quick_rates()
 
 
 def _rates(path: str | None) -> Rates:
@@ -94,9 +108,12 @@ def _rates(path: str | None) -> Rates:
         ) from None
 
 
-def _assumed_rates(bench: str | None, gpus: int) -> str:
-    rates = f"the rates in {bench}" if bench else "cores of the reference machine (AMD EPYC, AVX2)"
-    return rates + ("; a GPU is 25 times as fast as two cores for V and 15 times for M (not measured)" if gpus else "")
+def _assumed_rates(arguments: argparse.Namespace) -> str:
+    rates = f"the rates in {arguments.bench}" if arguments.bench else "cores of the reference machine (AMD EPYC, AVX2)"
+    if arguments.measure:
+        rates = "the rates of this machine, measured now"
+    gpu = "; a GPU is 25 times as fast as two cores for V and 15 times for M (not measured)"
+    return rates + (gpu if arguments.gpus else "")
 
 
 if __name__ == "__main__":
@@ -104,11 +121,12 @@ if __name__ == "__main__":
         prog="python -m jobs.plan", description=__doc__, epilog="Every field of the config is a flag, too."
     )
     parser.add_argument("preset", help="a preset of jobs.pipeline")
-    parser.add_argument("--cpus", type=int, default=2, help="workers (default 2)")
+    parser.add_argument("--cpus", type=int, help="workers (default 2; with --measure, those of this machine)")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs for V and M (default 0: train them on two CPUs)")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of jobs.iterate (default: one pipeline)")
     parser.add_argument("--price-cpu", type=float, default=0.0, help="price of a CPU hour")
     parser.add_argument("--price-gpu", type=float, default=0.0, help="price of a GPU hour")
+    parser.add_argument("--measure", action="store_true", help="measure this machine for some seconds")
     parser.add_argument("--bench", help="a file with the output of jobs.bench on the machine")
     known, rest = parser.parse_known_args()
     sys.exit(guard(lambda: plan(known, rest)))

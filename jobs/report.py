@@ -7,7 +7,9 @@ import time
 from typing import Any
 
 from jobs.runner import guard
+from wm.experiments.baselines import measure
 from wm.pool import set_threads
+from wm.report.rounds_section import Rounds
 from wm.report.run_page import run_report
 from wm.runs.run import open_existing
 
@@ -18,6 +20,8 @@ def report(uri: str) -> dict[str, Any]:
     """Write the report into the run, which need not be complete."""
     start, run = time.monotonic(), open_existing(uri)
     set_threads(run.config.threads)
+    rounds = Rounds(run)
+    measure(rounds.best if rounds.parts else run)
     data = run_report(run).encode()
     run.storage.put(NAME, data)
     seconds = round(time.monotonic() - start, 1)

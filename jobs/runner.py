@@ -4,17 +4,19 @@ Exit codes: 0 success, 1 failure, 2 user error, 130 interrupted. Messages go to 
 JSON object, so that scripts can chain jobs.
 """
 
+import errno
 import json
 import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.command_line import RunOptions, parse
+from jobs.command_line import RunOptions, parse, typed_flags
 from jobs.display import Display, show_cost
 from wm.config.schema import Config
 from wm.errors import Failure, UserError
@@ -40,6 +42,7 @@ def stage_job(
     count: Callable[[Config], int] = lambda config: 1,
     fallback: Config | None = None,
     words: Sequence[str] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> None:
     """Run a job from the command line and exit with its code.
 
@@ -48,6 +51,7 @@ def stage_job(
     count: number of stages, for the progress display.
     fallback: config of a new run without a preset.
     words: the command line (default: sys.argv).
+    more: the job's other flags, which are no longer in `words`, with their descriptions for --help.
     """
 
     def one_stage(run: Run, pool: Pool) -> list[Manifest]:
@@ -56,8 +60,10 @@ def stage_job(
     def job() -> dict[str, Any]:
         signal.signal(signal.SIGTERM, interrupt)
         own = section or (name if name in STAGES else None)
-        preset, options, config = parse(name, doc or "", sys.argv[1:] if words is None else words, own, fallback)
-        run = start_run(options.run, preset, config, options.base)
+        argv = sys.argv[1:] if words is None else words
+        with typed_flags(argv, own):
+            preset, options, config = parse(name, doc or "", argv, own, fallback, more)
+            run = start_run(options.run, preset, config, options.base)
         start = time.monotonic()
         with Display(config.workers.log_seconds, count(config)) as display:  # noqa: SIM117
             with hold(run.storage, options.take_over) as lease:
@@ -135,13 +141,23 @@ def guard(job: Callable[[], dict[str, Any]]) -> int:
 
 
 def destination(to: str | None, storage: Storage, key: str) -> tuple[Storage, str]:
-    """Where to write a file: the path of --to, or by default this key of the storage."""
+    """Where to write a file: the path of --to, whose folder is made, or by default this key of the storage."""
     if to is None:
         return storage, key
-    path = Path(to)
-    if not path.parent.is_dir():
-        raise UserError(f"no folder {path.parent}: create it, or remove --to")
+    path = Path(to).expanduser()
+    check_writable(path)
     return open_storage(str(path.parent.resolve())), path.name
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that is written later, so that a long job does not fail at its end."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"can't write {path} ({error.strerror}): choose another --to") from None
 
 
 def exit_on_user_error(prepare: Callable[..., Any]) -> Callable[..., Any]:

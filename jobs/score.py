@@ -35,4 +35,5 @@ if __name__ == "__main__":
         lambda run, pool: [score_agent(trained, run, pool) if trained else score(run, pool)],
         fallback=replace(trained.config, score=Score()) if trained else None,
         words=words,
+        more={"agent": "Score this agent instead of the run's: one that comes with the project, or a file."},
     )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 
 from jobs.display import Display
@@ -19,32 +20,42 @@ from wm.errors import UserError
 from wm.pool import Progress, set_threads
 from wm.runs.run import open_existing
 from wm.runs.storage import open_storage
+from wm.training.tensorboard import picture_file
 from wm.visuals.film import SUFFIXES, encoded, films, side_by_side
 from wm.visuals.replay import Scene, dreamt, real
 
+KEPT = 4
 PER_SECOND = 25  # pictures; showing every second step, a game with 50 steps per second plays at normal speed
 
 
-def watch(agent: Trained, where: str, seed: int, steps: int, every: int, tau: float | None, suffix: str) -> bytes:
-    """The film of one episode: a test episode of the unmodified game, a dream, or both side by side."""
-    with Display(10.0, 2) as display:
+def watch(
+    agent: Trained, where: str, seed: int, steps: int, every: int, tau: float | None, suffix: str
+) -> tuple[bytes, list[np.ndarray]]:
+    """The film of one episode: a test episode of the unmodified game, a dream, or both side by side.
+
+    Also returns one of `KEPT` pictures in half the size, for TensorBoard.
+    """
+    small: list[np.ndarray] = []
+    with Display(10.0, 2 if where == "both" else 1) as display:
 
         def with_progress(name: str, scenes: Iterator[Scene], total: int) -> Iterator[Scene]:
             for scene in scenes:
                 display.tell(Progress(name, scene.step, steps or total, "steps", {"score": scene.score}))
                 yield scene
 
-        def game(columns: int) -> Iterator[np.ndarray]:
-            return films(with_progress("watch", real(agent, seed, steps, every), agent.game.max_steps), columns)
+        def keep(pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+            for number, picture in enumerate(pictures):
+                if number % KEPT == 0:
+                    small.append(cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+                yield picture
 
-        def dream() -> Iterator[np.ndarray]:
-            return films(with_progress("dream", dreamt(agent, seed, steps, every, tau), agent.game.max_steps), 0)
-
+        game = with_progress("watch", real(agent, seed, steps, every), agent.game.max_steps)
+        dream = with_progress("dream", dreamt(agent, seed, steps, every, tau), agent.game.max_steps)
         if where == "real":
-            pictures = game(3 if agent.memory else 1)
+            pictures = films(game, 3 if agent.memory else 1)
         else:
-            pictures = dream() if where == "dream" else side_by_side(dream(), game(0))
-        return encoded(pictures, suffix, PER_SECOND)
+            pictures = films(dream, 0) if where == "dream" else side_by_side(dream, game)
+        return encoded(keep(pictures), suffix, PER_SECOND), small
 
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -58,8 +69,12 @@ def job(arguments: argparse.Namespace) -> dict[str, Any]:
     if suffix not in SUFFIXES:
         raise UserError(f"--to must end in .{', .'.join(SUFFIXES)}, got {name}")
     storage, key = destination(arguments.to, run.storage if run else open_storage("runs"), f"films/{name}")
-    data = watch(agent, arguments.where, seed, arguments.steps, arguments.every, arguments.tau, suffix)
+    data, small = watch(agent, arguments.where, seed, arguments.steps, arguments.every, arguments.tau, suffix)
     storage.put(key, data)
+    if run:
+        shown = (encoded(small, "gif", PER_SECOND / KEPT), *small[0].shape[1::-1])
+        label = f"{arguments.where}-{seed}"
+        run.storage.put(f"films/events.out.tfevents.0.{label}", picture_file({f"film/{label}": shown}))
     film = f"{storage.uri.rstrip('/')}/{key}"
     print(f"film: {film} ({len(data) / 1e6:.1f} MB)", file=sys.stderr, flush=True)
     return {

@@ -21,7 +21,7 @@ from wm.models.memory import MDNRNN, sample
 from wm.models.vision import VAE
 
 
-def _models() -> tuple[Models, np.ndarray]:
+def models_of_the_paper() -> tuple[Models, np.ndarray]:
     config = PRESETS["car-racing-small"]
     torch.manual_seed(1)
     vision = VAE(config.vision.z).eval()
@@ -31,7 +31,7 @@ def _models() -> tuple[Models, np.ndarray]:
 
 
 def real(seconds: float) -> list[Row]:
-    models, thetas = _models()
+    models, thetas = models_of_the_paper()
     rows = []
     with one_core():
         theirs = None

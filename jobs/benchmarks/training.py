@@ -31,10 +31,10 @@ EPISODES = 8
 
 
 @contextmanager
-def rollouts() -> Iterator[tuple[Config, DataSet, str]]:
+def rollouts(steps: int = 500) -> Iterator[tuple[Config, DataSet, str]]:
     """A small data set in a temporary folder."""
     config = PRESETS["car-racing-small"]
-    config = replace(config, collect=replace(config.collect, unit_episodes=EPISODES, steps=500))
+    config = replace(config, collect=replace(config.collect, unit_episodes=EPISODES, steps=steps))
     with tempfile.TemporaryDirectory() as folder:
         yield config, _data(folder, collect_work(config, folder).build()(0)), folder
 
@@ -52,7 +52,7 @@ def vision(seconds: float) -> list[Row]:
     with rollouts() as (config, data, folder):
         set_threads(config.vision.threads)
         learner = VisionLearner(config.vision, load(config.game), config.seed, data, "cpu")
-        ours = _updates(learner, config.vision.batch)
+        ours = updates(learner, config.vision.batch)
         files = _npz(data, folder)
         before = rate(ours, seconds)
         theirs = elsewhere(_plain_vision, files, seconds=2 * seconds)
@@ -60,7 +60,7 @@ def vision(seconds: float) -> list[Row]:
     return [Row(f"training V, {config.vision.threads} threads", mine, "frames/s", theirs)]
 
 
-def _updates(learner: Learner, each: int) -> Callable[[], int]:
+def updates(learner: Learner, each: int) -> Callable[[], int]:
     batches, numbers = learner.batches(0), count()
 
     def update() -> int:
@@ -163,7 +163,7 @@ def memory(seconds: float) -> list[Row]:
         latents = _data(folder, _encode_work(folder, VAE(config.vision.z).eval(), data).build()(0))
         learner = MemoryLearner(config.memory, of_kind(config, "bits"), latents, "cpu")
         steps = config.memory.batch * config.memory.sequence
-        mine, theirs = rates([_updates(learner, steps), _plain_memory()], 3 * seconds)
+        mine, theirs = rates([updates(learner, steps), _plain_memory()], 3 * seconds)
     return [Row(f"training M, {config.memory.threads} threads", mine, "steps/s", theirs)]
 
 

@@ -28,15 +28,18 @@ def test_an_exported_agent_scores_the_same_as_its_run(tiny: Run, tmp_path: Path)
     carded = type_in("jobs.export", "--run", tiny.uri, "--to", path, "--scored", tmp_path / "run")
     assert carded.returncode == 0, carded.stderr
     assert f"**{made.metrics['score']:.1f} ± " in path.with_suffix(".md").read_text()
-    watched = type_in("jobs.watch", "--agent", path, "--steps", 4, "--to", tmp_path / "film.webp")
+    watched = type_in("jobs.watch", "--agent", path, "--steps", 4, "--to", tmp_path / "new" / "film.webp")
     assert watched.returncode == 0, watched.stderr
-    assert (tmp_path / "film.webp").read_bytes()[8:12] == b"WEBP"
+    assert (tmp_path / "new" / "film.webp").read_bytes()[8:12] == b"WEBP"
     unpacked = type_in("jobs.unpack", "--agent", path, "--run", tmp_path / "unpacked")
     assert unpacked.returncode == 0, unpacked.stderr
     assert f"--evolve.init {tmp_path / 'unpacked'}" in unpacked.stderr
     refused = type_in("jobs.unpack", "--agent", path, "--run", tiny.uri)
     assert refused.returncode == 2
     assert "holds another run" in refused.stderr
+    blocked = type_in("jobs.export", "--run", tiny.uri, "--to", "/proc/it.safetensors")
+    assert (blocked.returncode, blocked.stderr.count("\n")) == (2, 1)
+    assert "can't write /proc/it.safetensors" in blocked.stderr
     again = type_in("jobs.export", "--run", tiny.uri, "--to", path, "--half")
     assert again.returncode == 2
     assert "already exists with other content" in again.stderr

@@ -1,16 +1,26 @@
 """All jobs, as processes: exit codes, stdout and stderr, one-line errors, help."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import Job, type_in
 
 from jobs.__main__ import jobs
 from jobs.command_line import parse
-from jobs.display import describe
+from jobs.display import brief, describe
 from wm.config.presets import PRESETS
 from wm.errors import UserError
 from wm.formatting import format_duration
@@ -73,11 +83,15 @@ def test_a_user_error_in_a_shell_is_one_line_and_exit_code_2(tmp_path: Path) -> 
         ("pipeline --run RUN", "no run in RUN: start one with `python -m jobs.pipeline PRESET --run RUN`; presets:"),
         (
             "collect tiny --run RUN --episodes 5",
-            "--collect.episodes must be a multiple of --collect.unit-episodes 2 (one shard), got 5: use 6",
+            "--episodes must be a multiple of --collect.unit-episodes 2 (one shard), got 5: use 6",
         ),
         ("collect tiny --run RUN --seed 0", "--seed must be in [1, 2147483647], got 0"),
-        ("collect tiny --run RUN --policy clever", "--collect.policy must be mixture or"),
-        ("collect tiny --run RUN --episodes many", "Error parsing --collect.episodes: invalid literal"),
+        ("collect tiny --run RUN --policy clever", "--policy must be mixture or"),
+        ("collect tiny --run RUN --episodes many", "--episodes must be an integer, got many"),
+        ("collect tiny --run RUN --collect.episodes many", "--collect.episodes must be an integer, got many"),
+        ("collect tiny --run RUN --epsodes 4", "(perhaps you meant --episodes); --help-all lists all flags"),
+        ("evolve tiny --run RUN --in dreem", "invalid choice 'dreem' for argument '--in'. Expected one of"),
+        ("iterate tiny --run RUN --rounds many", "--rounds must be an integer, got many"),
         ("collect tiny --run RUN --colour red", "Unrecognized options: --colour, red; --help-all lists all flags"),
         ("collect tiny --run RUN --collect.policcy held", "(perhaps you meant --collect.policy); --help-all lists all"),
         ("collect tiny", "Missing: --run STR The run: a folder or s3://bucket/prefix."),
@@ -87,8 +101,8 @@ def test_a_user_error_in_a_shell_is_one_line_and_exit_code_2(tmp_path: Path) -> 
         ("iterate tiny --run RUN --polish.evolve.cut much", "--evolve.cut must be a number, got much"),
         ("collect tiny --run FILE", "FILE is a file: use a folder or a new name"),
         ("collect tiny --run /proc/runs", "can't write /proc/runs/config.json"),
-        ("score --run TINY --seed 7", "this run was frozen with --score.seed 0, not 7: remove the flag"),
-        ("vision --run TINY --steps 5", "--vision.steps must be 6 or more, since this run has come so far, got 5"),
+        ("score --run TINY --seed 7", "this run was frozen with --seed 0, not 7: remove the flag"),
+        ("vision --run TINY --steps 5", "--steps must be 6 or more, since this run has come so far, got 5"),
         ("collect demo --run TINY", "TINY was started with the preset tiny, not demo"),
         (
             "memory tiny --run RUN --local",
@@ -127,7 +141,7 @@ def test_a_unit_that_keeps_failing_is_exit_code_1_and_completed_work_is_kept(
     tmp_path: Path, job: Callable[..., Job]
 ) -> None:
     uri = tmp_path / "run"
-    obstacle = uri / "collect" / "000001.parquet"
+    obstacle = uri / "collect" / "shards" / "000001.parquet"
     obstacle.mkdir(parents=True)  # a folder with the name of the second shard
     failed = job("collect", "tiny", "--run", uri, "--local", "--workers.retries", 2)
     assert failed.wait() == 1
@@ -154,7 +168,8 @@ def test_one_of_two_jobs_that_start_the_same_run_fails(tmp_path: Path, job: Call
 
 
 def test_help_shows_the_flags_of_the_job_and_help_all_every_field(job: Callable[..., Job]) -> None:
-    shown = {words: job(*words) for words in (("evolve", "--help"), ("pipeline", "-h"), ("collect", "--help-all"))}
+    asked = (("evolve", "--help"), ("pipeline", "-h"), ("collect", "--help-all"), ("score", "--help"))
+    shown = {words: job(*words) for words in asked}
     text = {}
     for words, one in shown.items():
         assert one.wait() == 0, one.stderr
@@ -167,6 +182,10 @@ def test_help_shows_the_flags_of_the_job_and_help_all_every_field(job: Callable[
     ):
         assert part in text["evolve"]
     assert "--vision" not in text["evolve"]
+    own = [text["evolve"].index(flag) for flag in ("--in {real,dream}", "--generations INT", "--run STR", "--local")]
+    assert own == sorted(own)  # what the job itself takes comes first
+    own = [text["score"].index(f" {flag} ") for flag in ("--agent {None}|STR", "--episodes INT", "--run STR")]
+    assert own == sorted(own)
     for part in ("--game", "--evolve.generations INT Generations.", "--workers.count", "--help-all"):
         assert part in text["pipeline"]
     assert text["pipeline"].count(" --") < 30
@@ -184,6 +203,26 @@ def test_jobs_are_listed_and_run_by_name() -> None:
     unknown = type_in("jobs", "dance")
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert unknown.stderr.startswith("no job dance; the jobs are bench, collect,")
+
+
+def test_bash_completes_jobs_and_their_flags(tmp_path: Path) -> None:
+    made = type_in("jobs", "completion", "bash")
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "wm.bash").write_text(made.stdout)
+    ask = """
+        source "$0"; function=$(complete -p wm | sed "s/.*-F \\([^ ]*\\).*/\\1/")
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+        $function; echo "${COMPREPLY[@]}"
+    """
+
+    def completed(*words: str) -> list[str]:
+        command = ["bash", "-c", ask, str(tmp_path / "wm.bash"), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("wm", "sc") == ["score"]
+    assert {"--agent", "--episodes", "--run", "--local"} <= set(completed("wm", "score", "--"))
+    assert completed("wm", "watch", "--ev") == ["--every"]
+    assert completed("wm", "evolve", "--gen") == ["--generations"]
 
 
 def test_rounds_and_polish_override_fields_of_other_sections() -> None:
@@ -228,12 +267,82 @@ def test_rates_and_remaining_times_count_only_the_work_of_this_process() -> None
     assert text == "30/50 episodes · 1 episodes/s · 0:20 left · score -21.25"
     assert describe(Progress("collect", 20, 50, "episodes"), seconds=0, before=20) == "20/50 episodes"
     assert (format_duration(59.6), format_duration(3725)) == ("1:00", "1:02:05")
+    evolving = Progress(
+        "evolve", 5, 10, "generations", {"env_steps": 8e6, "best": 900.0, "mean": 640.0, "score": 812.0}
+    )
+    assert brief(evolving, seconds=18, before=0) == "0:18 left · score 812 · mean 640"
+    assert brief(evolving, seconds=0, before=5) == "score 812 · mean 640"
+    assert brief(Progress("vision", 9, 9, "steps", {"loss": 3.0}), seconds=18, before=0) == "in 0:18 · loss 3"
 
 
-@pytest.mark.parametrize("stage", ["vision", "memory", "evolve"])
-def test_tensorboard_reads_the_metrics_of_a_run(tiny: Run, stage: str) -> None:
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_terminal_shows_each_stage_and_its_figures_in_one_line(columns: int) -> None:
+    code = """
+from jobs.display import Display
+from wm.pool import Progress
+import logging
+with Display(30.0, 6) as display:
+    display.tell(Progress("collect", 0, 48, "shards"))
+    display.tell(Progress("collect", 48, 48, "shards", {"frames": 106948.0}))
+    logging.getLogger("wm.space").info("vision needs about 200 MB")
+    display.tell(Progress("evolve", 0, 25, "generations"))
+    display.tell(Progress("evolve", 5, 25, "generations", {"env_steps": 9943657.0, "best": 931.25, "mean": -640.25,
+        "score": -812.75}))
+"""
+    shown = in_a_terminal(code, columns)
+    assert max(map(len, shown)) <= columns
+    assert any(line.startswith("1/6 collect") and " 100%" in line and "frames 106,948" in line for line in shown)
+    last = next(line for line in reversed(shown) if line.startswith("2/6 evolve"))
+    for part in ("━", " 20%", " left", "score -812.8", "mean -640.2"):
+        assert part in last, last
+    [logged] = [line for line in shown if "200 MB" in line]
+    assert re.match(r"\d\d:\d\d:\d\d +vision needs about 200 MB", logged)
+
+
+def in_a_terminal(code: str, columns: int) -> list[str]:
+    """What a program leaves on a terminal of this width."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    program = subprocess.Popen([sys.executable, "-c", code], stderr=slave, env=environment | {"TERM": "xterm"})
+    os.close(slave)
+    data = b""
+    with contextlib.suppress(OSError):  # EIO: the program has ended
+        while part := os.read(master, 65536):
+            data += part
+    assert program.wait() == 0
+    os.close(master)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode())
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
+
+
+def logged(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    [file] = Path(tiny.uri, stage).rglob("events.out.tfevents.*")
-    events = EventAccumulator(str(file.parent)).Reload()
-    assert any(tag.startswith(f"{stage}/") for tag in events.Tags()["scalars"])
+    return EventAccumulator(str(folder)).Reload()
+
+
+@pytest.mark.parametrize(
+    ("stage", "tag"),
+    [
+        ("vision", "vision/held_out_loss"),
+        ("memory", "memory/held_out_nll"),
+        ("evolve", "eval/mean_reward"),
+        ("evolve", "rollout/ep_rew_mean"),
+        ("score", "eval/mean_reward"),
+    ],
+)
+def test_tensorboard_reads_the_metrics_of_a_run(tiny: Run, stage: str, tag: str) -> None:
+    [file] = [path for path in Path(tiny.uri, stage).rglob("events.out.tfevents.*") if path.name.endswith(stage)]
+    found = logged(file.parent).Scalars(tag)
+    assert found
+    if stage == "score":
+        assert found[-1].value == pytest.approx(tiny.need("score").metrics["score"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("stage", "picture"), [("vision", "reconstructions"), ("memory", "filmstrip")])
+def test_tensorboard_shows_the_pictures_of_a_run(tiny: Run, stage: str, picture: str) -> None:
+    [path] = Path(tiny.uri, stage).rglob(f"{picture}.png")
+    [shown] = logged(path.parent).Images(picture)
+    assert shown.encoded_image_string == path.read_bytes()
+    assert shown.width > 400

@@ -1,9 +1,12 @@
 """`jobs.plan` as a process."""
 
 import json
+import os
 from pathlib import Path
 
 from processes import type_in
+
+from wm.formatting import format_duration
 
 
 def test_the_plan_of_a_pipeline_on_a_cluster(tmp_path: Path) -> None:
@@ -16,6 +19,16 @@ def test_the_plan_of_a_pipeline_on_a_cluster(tmp_path: Path) -> None:
     assert plan["cost"] > 0
     assert "128,000 frames" in made.stderr.replace("\n", " ")
     assert "not measured" in made.stderr.replace("\n", " ")
+
+
+def test_a_plan_with_the_rates_of_this_machine() -> None:
+    made = type_in("jobs.plan", "demo", "--measure")
+    assert made.returncode == 0, made.stderr
+    plan = json.loads(made.stdout)
+    assert plan["stages"][0]["cpus"] <= (os.cpu_count() or 1)
+    assert 60 < plan["seconds"] < 4 * 3600
+    duration = format_duration(plan["seconds"])
+    assert f"demo will take about {duration} here" in made.stderr.replace("\n", " ")
 
 
 def test_the_plan_of_rounds() -> None:

@@ -36,7 +36,7 @@ def test_the_page_of_a_run_goes_into_the_run(cartpole: Run, tmp_path: Path, job:
     ("words", "message"),
     [
         (["--agent", "car-racing", "--to", "film.txt"], "--to must end in .html, got film.txt"),
-        (["--agent", "car-racing", "--to", "no/such/page.html"], "no folder no/such: create it"),
+        (["--agent", "car-racing", "--to", "/proc/such/page.html"], "can't write /proc/such/page.html"),
         (["--agent", "nobody"], "nobody"),
         ([], "required"),
     ],

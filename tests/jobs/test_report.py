@@ -1,6 +1,7 @@
 """The report of a complete run, of an unfinished one, and of one with hostile names."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -44,6 +45,20 @@ def test_a_report_is_one_small_file_with_all_parts(copy: Callable[..., Path], jo
     assert 'class="missing"' not in shown
     assert not re.search(r"""(?:src|href|srcset)="(?!data:image/)""", shown)
     assert "tau 1.3" in shown
+    baselines = json.loads((uri / "baselines.json").read_text())["baselines"]
+    assert [(one["name"], one["episodes"], one["steps"]) for one in baselines] == [
+        ("Random actions", 16, 1000),
+        ("Doing nothing", 16, 1000),
+    ]
+    assert baselines[1]["score"] < -80  # each of 1,000 steps costs 0.1
+    for one in baselines:
+        assert f"{one['score']:,.0f} (SD {one['std']:,.0f})" in shown
+    score = json.loads((uri / "stdout").read_text())["stages"]["score"]
+    beaten = score["score"] - baselines[0]["score"] > 2 * math.hypot(score["se"], baselines[0]["se"])
+    assert ("The agent beats random actions" if beaten else "The agent does not beat random actions") in shown
+    captions = re.findall(r"<figcaption><b>[^<]+</b> <span>(.)", shown)
+    assert len(captions) > 8
+    assert all(letter.isupper() for letter in captions)
     assert f"jobs.pipeline tiny --run {uri}" in shown
     assert "--evolve.sigma0" in shown
 
@@ -81,7 +96,7 @@ def test_the_report_of_an_unfinished_evolution_shows_the_best_validation(copy: C
 
 def test_without_rollouts_only_the_pictures_that_need_them_are_missing(copy: Callable[..., Path]) -> None:
     uri = copy()
-    for shard in (uri / "collect").glob("*.parquet"):
+    for shard in (uri / "collect" / "shards").glob("*.parquet"):
         shard.unlink()
     shown = run_report(open_existing(str(uri)))
     assert "Reconstructions" not in shown
@@ -103,7 +118,7 @@ def test_a_sweep_over_temperatures_is_shown_with_its_gaps(cartpole: Run, tmp_pat
     (uri / "sweep/table.json").write_text(json.dumps(data(rows_of(outcomes), "gym:CartPole-v1")))
     shown = run_report(open_existing(str(uri)))
     assert "Evolution in dreams" in shown
-    assert "35 ± " in shown  # the mean of both seeds
+    assert "35 (SD\u00a0" in shown  # the mean of both seeds
     assert "+55" in shown  # the gap at tau 0.1
     assert "16 episodes from 2 evolutions" in shown
 

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 from processes import Job
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wm.agents.trained import best_so_far
 from wm.errors import UserError
 from wm.runs.run import Run
 from wm.visuals.film import encoded, side_by_side
-from wm.visuals.replay import dreamt, real
+from wm.visuals.replay import Scene, dreamt, real
 
 
 def pictures(path: Path) -> list[np.ndarray]:
@@ -37,6 +38,8 @@ def test_the_film_of_an_episode_is_written_into_the_run(copy: Callable[..., Path
     assert len(shown) == 6  # every second step
     assert shown[0].shape[1] == 480
     assert np.abs(shown[0].astype(float) - shown[-1]).mean() > 1  # something moves
+    [film] = EventAccumulator(str(uri / "films")).Reload().Images("film/real-3")
+    assert film.encoded_image_string[:4] == b"GIF8"
 
 
 @pytest.mark.parametrize("suffix", ["webp", "gif"])
@@ -58,12 +61,16 @@ def test_dream_and_game_side_by_side(tiny: Run, tmp_path: Path, job: Callable[..
     assert shown[0].shape[1] == 480 + 6 + 480
 
 
-def test_the_shorter_of_two_films_repeats_its_last_picture() -> None:
-    short = [np.full((4, 8, 3), value, np.uint8) for value in (10, 20)]
-    long = [np.full((6, 8, 3), value, np.uint8) for value in (1, 2, 3)]
-    both = list(side_by_side(short, long))
-    assert [(int(one[0, 0, 0]), int(one[0, -1, 0])) for one in both] == [(10, 1), (20, 2), (20, 3)]
-    assert {one.shape for one in both} == {(6, 8 + 6 + 8, 3)}
+def test_panes_have_one_size_and_the_shorter_episode_says_that_it_ended() -> None:
+    def scenes(picture: np.ndarray, steps: int) -> list[Scene]:
+        return [Scene(step, 0.0, np.zeros(1), (("it", picture),)) for step in range(steps)]
+
+    dream, game = np.full((64, 64, 3), 200, np.uint8), np.full((400, 600, 3), 100, np.uint8)
+    both = list(side_by_side(scenes(dream, 2), scenes(game, 3)))
+    assert {one.shape for one in both} == {(24 + 320, 480 + 6 + 480, 3)}
+    middle = [(int(one[60, 100, 0]), int(one[60, 586, 0])) for one in both]
+    assert middle == [(200, 100), (200, 100), (100, 100)]  # dimmed once it has ended
+    assert (both[1][24:, :480] == 200).mean() > 0.95  # no black area
 
 
 @pytest.mark.parametrize(
@@ -74,7 +81,7 @@ def test_the_shorter_of_two_films_repeats_its_last_picture() -> None:
         (["--in", "dream", "--tau", "0"], "--tau must be above 0, got 0.0"),
         (["--tau", "1"], "add --in dream or --in both"),
         (["--to", "film.avi"], "--to must end in .mp4, .webp, .gif, got film.avi"),
-        (["--to", "no/such/folder/film.gif"], "no folder no/such/folder"),
+        (["--to", "/proc/such/film.gif"], "can't write /proc/such/film.gif"),
         (["--in", "sleep"], "invalid choice"),
     ],
 )

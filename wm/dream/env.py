@@ -4,6 +4,9 @@
     gymnasium.make_vec("wm.dream.env:wm/Dream-v0", num_envs=64, world=world)  # 64 dreams in one batch
     gymnasium.make("wm.dream.env:wm/Dream-v0", world=world)  # a single dream
 
+With `render_mode="rgb_array"`, `render()` returns the dream's frames as V decodes them if `vision=agent.vision` is
+given, otherwise z as grey squares.
+
 Observations are C's inputs: z, then M's h and c, as `sees` selects. Actions are in [-1, 1]: the tanh of C's output,
 which the game's squash maps to its actions.
 """
@@ -18,9 +21,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from wm.dream.world import World
+from wm.envs import FRAME
 from wm.models.controller import Controller, Inputs
+from wm.models.vision import Vision
 
 ID = "wm/Dream-v0"
+RENDERING: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}
 _EDGE = 1 - 2**-20  # atanh of 1 is infinite
 
 
@@ -34,13 +40,15 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         world: World,
         sees: Inputs = "zh",
         autoreset: AutoresetMode = AutoresetMode.NEXT_STEP,
+        vision: Vision | None = None,
         render_mode: str | None = None,
     ):
-        if render_mode is not None:
-            raise ValueError("dreams have no frames to render: decode z with V")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be rgb_array or None, got {render_mode}")
+        self.vision, self.render_mode = vision, render_mode
         if autoreset is AutoresetMode.DISABLED:
             raise ValueError("autoreset must be NEXT_STEP or SAME_STEP: dreams restart by themselves")
-        self.metadata = {"render_modes": [], "autoreset_mode": autoreset}
+        self.metadata = {**RENDERING, "autoreset_mode": autoreset}
         self.num_envs, self.world = num_envs, world
         memory = world.memory
         self.size = Controller(sees, memory.z, memory.hidden, memory.actions).features_size
@@ -90,6 +98,17 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._observations(), reward, terminated, truncated, infos
 
     @torch.inference_mode()
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One frame for each dream, (64, 64, 3) uint8."""
+        if self.render_mode is None:
+            return None
+        z = self.batch.z.float()  # (B, Z)
+        if self.vision is None:
+            return tuple(_squares(one) for one in z.cpu().numpy())
+        frames = self.vision.decode(z.to(next(self.vision.parameters()).device))  # (B, 64, 64, 3)
+        return tuple((frames.clamp(0, 1) * 255).round().byte().cpu().numpy())
+
+    @torch.inference_mode()
     def _begin(self, which: np.ndarray) -> None:
         """Start new episodes at these indices."""
         s, device = self.batch, self.world.device
@@ -102,13 +121,27 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self.batch.state[:, : self.size].cpu().numpy().copy()  # (B, F)
 
 
+def _squares(z: np.ndarray) -> np.ndarray:
+    """z (Z,) as squares from black (-3) to white (3)."""
+    side = int(np.ceil(np.sqrt(len(z))))
+    grey = np.zeros(side * side, np.uint8)
+    grey[: len(z)] = ((z.clip(-3, 3) + 3) / 6 * 255).round()
+    picture = np.zeros(FRAME, np.uint8)
+    large = np.kron(grey.reshape(side, side), np.ones((FRAME[0] // side, FRAME[1] // side), np.uint8))
+    picture[: large.shape[0], : large.shape[1]] = large[..., None]
+    return picture
+
+
 class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """A single dream."""
 
-    metadata = {"render_modes": []}  # noqa: RUF012  (gymnasium's own convention)
+    metadata = RENDERING
 
-    def __init__(self, *, world: World, sees: Inputs = "zh", render_mode: str | None = None):
-        self.dreams = DreamVectorEnv(1, world=world, sees=sees, render_mode=render_mode)
+    def __init__(
+        self, *, world: World, sees: Inputs = "zh", vision: Vision | None = None, render_mode: str | None = None
+    ):
+        self.dreams = DreamVectorEnv(1, world=world, sees=sees, vision=vision, render_mode=render_mode)
+        self.render_mode = render_mode
         self.observation_space = self.dreams.single_observation_space
         self.action_space = self.dreams.single_action_space
 
@@ -123,6 +156,11 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, infos = self.dreams.step(np.asarray(action)[None])
         return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), infos
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """The current frame, (64, 64, 3) uint8."""
+        frames = self.dreams.render()
+        return frames[0] if frames else None
 
 
 gymnasium.register(id=ID, entry_point="wm.dream.env:DreamEnv", vector_entry_point="wm.dream.env:DreamVectorEnv")

@@ -60,6 +60,12 @@ class AnyGame(Game):
         low, high = self.low.to(raw.device), self.high.to(raw.device)
         return low + (raw.tanh() + 1) / 2 * (high - low)
 
+    def idle(self) -> np.ndarray:
+        """The first of discrete actions, which does nothing in most games; otherwise the numbers closest to 0."""
+        if self.discrete:
+            return np.eye(self.actions, dtype=np.float32)[0]
+        return np.clip(np.zeros(self.actions, np.float32), self.low.numpy(), self.high.numpy())
+
     def explore(self, kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
         if kind == "mixture":
             kind = str(rng.choice(self.explorations[1:]))

@@ -39,6 +39,10 @@ class Game(ABC):
     def explore(self, kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
         """The actions of one random episode, drawn in advance. (T, A) float32"""
 
+    def idle(self) -> np.ndarray:
+        """The action that does nothing. (A,) float32"""
+        return np.zeros(self.actions, np.float32)
+
     def measure(self, frames: Tensor, decoded: Tensor) -> dict[str, float]:
         """Metrics of V's reconstructions that are specific to this game."""
         return {}

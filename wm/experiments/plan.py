@@ -40,6 +40,21 @@ class Rates:
     """Steps of the agent in the dream; one core."""
 
 
+def scaled(vision: float, agent: float, exact: float) -> Rates:
+    """The default rates at the speed of another machine's trainings and games."""
+    usual = Rates()
+    trains, plays = vision / usual.vision, agent / usual.agent
+    played = ("collect", "encode", "agent_small", "doom", "doom_exact", "dream")
+    return replace(
+        usual,
+        vision=vision,
+        agent=agent,
+        exact=exact,
+        memory=usual.memory * trains,
+        **{name: getattr(usual, name) * plays for name in played},
+    )
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Time and resources of one stage."""

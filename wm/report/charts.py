@@ -38,8 +38,10 @@ class Series:
 class _Axes:
     """Maps values to coordinates in the SVG."""
 
-    def __init__(self, series: Sequence[Series], log_x: bool, low: float | None, high: float | None):
-        self.log_x = log_x
+    def __init__(
+        self, series: Sequence[Series], log_x: bool, low: float | None, high: float | None, counts: bool = False
+    ):
+        self.log_x, self.counts = log_x, counts  # counts: only whole numbers on the vertical axis
         xs = [self.scaled(x) for one in series for x, _ in one.points]
         self.whole = all(float(x).is_integer() for one in series for x, _ in one.points)  # rounds, generations
         ys = [y for one in series for _, y in one.points]
@@ -64,6 +66,8 @@ class _Axes:
     def drawn(self, x_label: str, y_label: str) -> list[Html]:
         bottom, parts = HEIGHT - BOTTOM, []
         for value in ticks(self.y0, self.y1, 5):
+            if self.counts and not float(value).is_integer():
+                continue
             y = self.y(value)
             parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, **_f(y1=y, y2=y), class_="grid"))
             parts.append(_text(short(value), LEFT - 6, y + 4, "end"))
@@ -81,8 +85,13 @@ class _Axes:
             values = [round(float(value), 9) for value in ticks(self.x0, self.x1, 6)]
             return [value for value in values if value.is_integer() or not self.whole]
         decades = range(math.ceil(self.x0 - 1e-9), math.floor(self.x1 + 1e-9) + 1)
-        step = max(1, len(decades) // 6 + 1) if len(decades) > 6 else 1
-        return [10.0**power for power in decades][::step]
+        if len(decades) > 2:
+            step = len(decades) // 6 + 1 if len(decades) > 6 else 1
+            return [10.0**power for power in decades][::step]
+        low, high = 10**self.x0, 10**self.x1
+        steps = [digit * 10.0**power for power in range(decades.start - 1, decades.stop) for digit in (1, 2, 5)]
+        found = [value for value in steps if low <= value * (1 + 1e-9) and value <= high * (1 + 1e-9)]
+        return found if len(found) > 1 else ticks(low, high, 4).tolist()  # within a fraction of a decade
 
 
 def lines(
@@ -174,10 +183,15 @@ class Bar:
 
 
 def bars(rows: Sequence[Bar], about: str) -> Html:
-    """Horizontal bars from 0, with the name and the value above each."""
+    """Horizontal bars from 0, with the name and the value above each.
+
+    If there are negative values, bars would show the worst as the longest: dots on a common scale take their place.
+    """
     reach = [(row.value, max(row.spread or 0, row.error or 0)) for row in rows]
     edges = [0.0, *(value + sign * whisker for value, whisker in reach for sign in (-1, 1))]
     low, high = min(edges), max(edges)
+    if min(row.value for row in rows) >= 0:
+        low = 0.0  # a whisker below 0 is cut
     row_height, parts = 34, []
 
     def x(value: float) -> float:
@@ -191,13 +205,23 @@ def bars(rows: Sequence[Bar], about: str) -> Html:
         name = row.name if len(row.name) <= room else f"{row.name[: room - 1]}…"
         parts.append(_text(name, 0, top + 12, "start", class_="ink", font_weight=weight))
         parts.append(_text(row.text, WIDTH, top + 12, "end", class_="ink", font_weight=weight))
-        left, right = sorted((x(0), x(row.value)))
-        parts.append(tag("rect", y=top + 18, height=9, rx=2, fill=colour, **_f(x=left, width=max(1, right - left))))
+        if low < 0:
+            parts.append(tag("line", x1=1, x2=WIDTH - 1, **_f(y1=top + 22.5, y2=top + 22.5), class_="grid"))
+        else:
+            left, right = sorted((x(0), x(row.value)))
+            parts.append(tag("rect", y=top + 18, height=9, rx=2, fill=colour, **_f(x=left, width=max(1, right - left))))
         for size, width in ((row.spread, 1), (row.error, 3)):
             if size:
-                ends = _f(x1=x(row.value - size), x2=x(row.value + size), y1=top + 22.5, y2=top + 22.5)
+                ends = _f(x1=max(1.0, x(row.value - size)), x2=x(row.value + size), y1=top + 22.5, y2=top + 22.5)
                 parts.append(tag("line", **ends, stroke="var(--ink)", stroke_width=width))
-    return _svg(parts, len(rows) * row_height, about)
+        if low < 0:
+            zero = _f(x1=x(0), x2=x(0), y1=top + 17, y2=top + 28)
+            parts += [tag("line", **zero, class_="axis"), _dot(x(row.value), top + 22.5, colour, "dot")]
+    height = len(rows) * row_height
+    if low < 0:
+        parts.append(_text("0", x(0), height + 10, "middle"))
+        height += 14
+    return _svg(parts, height, about)
 
 
 def histogram(values: Sequence[float], x_label: str, mean: float | None = None) -> Html:
@@ -211,7 +235,7 @@ def histogram(values: Sequence[float], x_label: str, mean: float | None = None) 
     begin = math.floor(low / width) * width
     edges = begin + width * np.arange(math.floor((high - begin) / width) + 2)
     counts, _ = np.histogram(data, edges)
-    axes = _Axes([Series("", [(edges[0], 0), (edges[-1], int(counts.max()))])], False, 0, None)
+    axes = _Axes([Series("", [(edges[0], 0), (edges[-1], int(counts.max()))])], False, 0, None, counts=True)
     parts = axes.drawn(x_label, "episodes")
     for count, left, right in zip(counts.tolist(), edges, edges[1:], strict=False):
         if count:

@@ -25,12 +25,20 @@ MEASURES = {  # name: (description, digits, which value is best)
     "mse_road_edge": ("squared error per pixel, edge of the road", 5, "less"),
     "kl": ("KL divergence of z from its prior, nats", 1, ""),
     "active_units": ("active dimensions of z", 0, ""),
-    "probe_speed": ("linear probe from z: speed, R squared", 2, "more"),
-    "probe_offset": ("linear probe from z: position across the road, R squared", 2, "more"),
-    "probe_curvature": ("linear probe from z: curvature of the road ahead, R squared", 2, "more"),
+    "probe_speed": ("linear probe from z: speed, R squared, at best 1", 2, "more"),
+    "probe_offset": (
+        "linear probe from z: position across the road, R squared, at best 1",
+        2,
+        "more",
+    ),
+    "probe_curvature": (
+        "linear probe from z: curvature of the road ahead, R squared, at best 1",
+        2,
+        "more",
+    ),
     "nll": ("M's NLL of the next z, z scaled to unit variance, nats per dimension", 3, "less"),
     "nll_last_latent": ("NLL of the previous z as the prediction, same units", 3, ""),
-    "reward_correlation": ("correlation of predicted and real reward", 2, "more"),
+    "reward_correlation": ("correlation of predicted and real reward (1 is perfect)", 2, "more"),
     "vision_steps": ("updates of V", 0, ""),
 }
 

@@ -79,9 +79,19 @@ def memory_baselines(view: RunView) -> Html:
     chart = bars(rows, "M's negative log-likelihood and the baselines")
     pairs = []
     if "reward_correlation" in metrics:
-        pairs.append(("correlation of predicted and real reward", f"{metrics['reward_correlation']:.2f}"))
+        pairs.append(
+            (
+                "correlation of predicted and real reward (1 is perfect, 0 is no better than a constant)",
+                f"{metrics['reward_correlation']:.2f}",
+            )
+        )
     if "done_auc" in metrics:
-        pairs.append(("AUC of the predicted end of an episode", f"{metrics['done_auc']:.3f}"))
+        pairs.append(
+            (
+                "AUC of the predicted end of an episode (1 is perfect, 0.5 is a random guess)",
+                f"{metrics['done_auc']:.3f}",
+            )
+        )
     return figure("M against baselines.", note, chart, facts(pairs) if pairs else None)
 
 

@@ -1,5 +1,6 @@
 """The score, the film of the agent, a still of the playable dream, and the curves of the evolution."""
 
+import math
 import shlex
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from wm.agents.card import env_steps
 from wm.config.schema import Evolve
 from wm.errors import UserError
+from wm.experiments.baselines import measured
 from wm.play.still import still
 from wm.report.charts import Bar, Series, bars, histogram, lines
 from wm.report.learning_curve import curve
@@ -42,7 +44,27 @@ def headline(view: RunView) -> Html:
             " its validation, so the number is biased upwards."
         )
     numbers = tag("p", f"{number:,.0f}", tag("small", f" ± {error:,.0f}"), class_="hero")
-    return tag("div", numbers, tag("p", note, class_="lead"), facts(_numbers(view, evolved is not None)))
+    verdict = _against_baselines(view, number, error)
+    return tag(
+        "div",
+        numbers,
+        tag("p", note, class_="lead"),
+        tag("p", verdict, class_="lead") if verdict else None,
+        facts(_numbers(view, evolved is not None)),
+    )
+
+
+def _against_baselines(view: RunView, score: float, error: float) -> Html | None:
+    """Whether the agent beats what needs no learning, by two standard errors of the difference."""
+    found = measured(view.run)
+    if not found:
+        return None
+    names = " and ".join(f"{one.name.lower()} ({one.score:,.0f})" for one in found)
+    missed = [one for one in found if score - one.score <= 2 * math.hypot(error, one.se)]
+    if missed:
+        names = " or ".join(f"{one.name.lower()} ({one.score:,.0f})" for one in missed)
+        return tag("strong", f"The agent does not beat {names}: it has learned nothing yet that the score shows.")
+    return joined([f"The agent beats {names} in the same game with the same time limit."])
 
 
 def _numbers(view: RunView, evolved: bool) -> list[tuple[str, str]]:
@@ -50,7 +72,7 @@ def _numbers(view: RunView, evolved: bool) -> list[tuple[str, str]]:
     if (manifest := view.manifest("score")) is not None:
         scores = sorted(episode["score"] for episode in manifest.content["episodes"])
         pairs.append(("worst, median, best", f"{scores[0]:,.0f}, {float(np.median(scores)):,.0f}, {scores[-1]:,.0f}"))
-        pairs.append(("standard deviation of episodes", f"± {manifest.metrics['std']:,.0f}"))
+        pairs.append(("standard deviation of episodes", f"{manifest.metrics['std']:,.0f}"))
     if (manifest := view.manifest("collect")) is not None and manifest.metrics["frames"]:
         pairs.append(("random frames seen", f"{manifest.metrics['frames']:,}"))
     if evolved and (manifest := view.manifest("evolve")) is not None:
@@ -73,8 +95,8 @@ def film(view: RunView) -> Html:
         description += ", M's prediction and M's dream"
         note += (
             "Below it: V's reconstruction of the frame; M's prediction one step ahead; and M's dream from the same"
-            f" start at tau {view.config.evolve.tau:g}, in which C acts. With a good V and M the first two look like"
-            " the game and the dream remains plausible."
+            f" start at tau {view.config.evolve.tau:g}, in which C acts; its pane says when the dream has ended. With a"
+            " good V and M the first two look like the game and the dream remains plausible."
         )
     return figure("In the game.", note, _animated(pictures, description))
 
@@ -103,23 +125,34 @@ def _animated(pictures: list[np.ndarray], description: str) -> Html:
 
 
 def comparison(view: RunView) -> Html:
-    """Bars by ascending score: this run, the policy that collected its rollouts, and published results."""
-    rows, notes = [], ["Mean scores; higher is better."]
+    """By ascending score: this run, the baselines, the policy that collected its rollouts, and published results."""
+    rows = []
+    notes = [
+        "Mean scores, and in brackets the standard deviation (SD) of episodes; higher and with a smaller SD is better."
+    ]
+    for one in (found := measured(view.run)):
+        rows.append(Bar(one.name, one.score, _mean_and_sd(one.score, one.std), one.std))
+    if found:
+        notes.append(
+            f"{' and '.join(one.name for one in found)}: {found[0].episodes} test episodes with the game's own limit of"
+            f" {found[0].steps:,} steps, measured for this report."
+        )
     if (manifest := view.manifest("collect")) is not None and manifest.metrics["frames"]:
         metrics, section = manifest.metrics, view.config.collect
-        name = "Random policy of this run" if not section.agent else "Agent that collected the rollouts"
-        text = f"{metrics['score']:,.0f} ± {metrics['score_std']:,.0f}"
+        name = "Random policy of the rollouts" if not section.agent else "Agent that collected the rollouts"
+        text = _mean_and_sd(metrics["score"], metrics["score_std"])
         rows.append(Bar(name, metrics["score"], text, metrics["score_std"]))
         notes.append(f"{name}: {manifest.extent:,} episodes of this run's rollouts, cut after {section.steps:,} steps.")
     if view.published is not None:
-        for result in view.published.results:
-            spread = f" ± {result.spread:,.0f}" if result.spread is not None else ""
-            rows.append(Bar(result.agent, result.score, f"{result.score:,.0f}{spread}", result.spread))
-        notes.append(f"Other results: {view.published.source}; ± is the standard deviation of episodes.")
+        rows += [
+            Bar(result.agent, result.score, _mean_and_sd(result.score, result.spread), result.spread)
+            for result in view.published.results
+        ]
+        notes.append(f"Other results: {view.published.source}.")
     manifest = view.manifest("score")
     if manifest is not None:
         metrics = manifest.metrics
-        text = f"{metrics['score']:,.0f} ± {metrics['se']:,.0f} (standard error)"
+        text = _mean_and_sd(metrics["score"], metrics["std"])
         rows.append(Bar("This run", metrics["score"], text, metrics["std"], metrics["se"], strong=True))
         notes.append("Thin whiskers: standard deviation of episodes. Thick whisker: standard error of this run's mean.")
     if not rows:
@@ -127,6 +160,10 @@ def comparison(view: RunView) -> Html:
     rows.sort(key=lambda row: row.value)
     chart = bars(rows, "Scores of this run and of other agents")
     return figure("Comparison with other agents.", " ".join(notes), chart)
+
+
+def _mean_and_sd(mean: float, sd: float | None) -> str:
+    return f"{mean:,.0f}" if sd is None else f"{mean:,.0f} (SD {sd:,.0f})"
 
 
 def episodes(view: RunView) -> Html:

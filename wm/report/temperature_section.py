@@ -34,7 +34,7 @@ def temperatures(view: RunView) -> Html | None:
     seeds = max(len(row["real"]["seeds"]) for row in scores["rows"])
     episodes = max(row["real"]["episodes"] for row in scores["rows"])
     note = (
-        f"{GAP} ± is the standard deviation of {episodes:,} episodes from {seeds} evolution{'s' if seeds > 1 else ''}."
+        f"{GAP} SD is the standard deviation of {episodes:,} episodes from {seeds} evolution{'s' if seeds > 1 else ''}."
     )
     curve = lines(curves(scores), "temperature tau", "score", low=0.0) if len(own) > 1 else None
     numbers = table(heads, [row[: len(heads)] for row in rows], range(1, len(heads)))
@@ -54,4 +54,4 @@ def _own(view: RunView) -> list[dict[str, Any]]:
 
 def _score(mean: float, std: float) -> Html:
     """May break into two lines in a narrow table."""
-    return tag("span", f"{mean:,.0f} ±\u00a0{std:,.0f}", class_="wraps")
+    return tag("span", f"{mean:,.0f} (SD\u00a0{std:,.0f})", class_="wraps")

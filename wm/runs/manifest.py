@@ -40,7 +40,8 @@ def load_manifest(storage: Storage, key: str) -> Manifest:
         values = json.loads(data)
         if values.pop("format") != FORMAT:
             raise UserError(f"{storage.uri}/{key} was made by another version of this project: use that version")
-        digest = sha256(to_json([values["stage"], values["content"]]))
+        # Digests are those of runs from before shards had a folder of their own.
+        digest = sha256(to_json([values["stage"], values["content"]]).replace(b"/shards/", b"/"))
         return Manifest(**values, storage=storage, digest=digest)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(

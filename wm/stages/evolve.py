@@ -34,6 +34,12 @@ log = logging.getLogger(__name__)
 
 # Values of a generation that are not plotted.
 NOT_A_CURVE = ("theta_sha256", "tracks", "spread", "due", "validation_scores")
+USUAL = {  # names of metrics in other libraries, with which TensorBoard shows their curves together
+    "generation": "step",
+    "mean": "rollout/ep_rew_mean",
+    "validation": "eval/mean_reward",
+    "env_steps": "time/total_timesteps",
+}
 DECLINE = 3.0  # warn if a validation is this many standard errors below the best one
 
 
@@ -195,7 +201,8 @@ class Generations:
         """Write the curves, then the checkpoint."""
         storage, stage = self.run_.storage, self.stage
         curves = [{key: value for key, value in one.items() if key not in NOT_A_CURVE} for one in self.history]
-        events = event_file("evolve", [one | {"step": one.pop("generation")} for one in curves])
+        named = [{USUAL.get(key, key): value for key, value in one.items()} for one in curves]
+        events = event_file("evolve", named)
         storage.put(stage.key("metrics.jsonl"), "".join(json.dumps(one) + "\n" for one in self.history).encode())
         storage.put(stage.key("events.out.tfevents.0.evolve"), events)
         arrays, plain = evolution.state()

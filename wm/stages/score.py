@@ -1,6 +1,7 @@
 """Score an agent on whole episodes of the unmodified game, on seeds that nothing else uses."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
@@ -18,6 +19,7 @@ from wm.runs.run import Run, Stage
 from wm.runs.storage import to_json
 from wm.seeds import derive, test_episode
 from wm.statistics import mean_of
+from wm.training.tensorboard import event_file
 
 DREAMS = 64  # dreams in a unit of work
 
@@ -56,6 +58,8 @@ def score_agent(trained: Trained, run: Run, pool: Pool) -> Manifest:
             tell()
         dreamed = _dream(config.score, trained.theta, crew) if starts else {}
     result = mean_of([played[number]["score"] for number in range(total)])
+    row = {"step": 0, "time": time.time(), "eval/mean_reward": result.mean, "se": result.error, "std": result.std}
+    run.storage.put(stage.key("events.out.tfevents.0.score"), event_file("score", [row]))
     return stage.commit(
         total,
         inputs={trained.origin: trained.digest},

@@ -1,5 +1,7 @@
 """Stages that map over shards: workers write them, the driver records them, a manifest completes the list.
 
+Shards lie in a folder of their own, which any tool that reads Parquet opens as one data set; records lie next to it.
+
 A shard's record (key, hash, lengths) is written after the shard, so a shard counts once it has a record.
 """
 
@@ -49,6 +51,13 @@ def restore(manifest: Manifest, run: Run, stage: Stage, work: Work, pool: Pool) 
         for unit, record in crew.map(lost):
             if record["sha256"] != manifest.content["shards"][unit]["sha256"]:
                 log.warning("%s differs from the original (another processor or version?)", record["key"])
+
+
+def folder_of_shards(stage: Stage) -> str:
+    """`collect/shards`, or where the earlier shards of this stage are: old runs have them next to their records."""
+    made = stage.manifest()
+    shards = shards_of(made) if made else []
+    return shards[0].key.rpartition("/")[0] if shards else stage.key("shards")
 
 
 def record(key: str, data: bytes, lengths: Sequence[int], **more: Any) -> dict[str, Any]:

@@ -1,6 +1,10 @@
-"""Metrics as TensorBoard event files. A file is a pure function of the rows, so it can be written again at any time."""
+"""Metrics and pictures as TensorBoard event files.
+
+A file of metrics is a pure function of the rows, so it can be written again at any time.
+"""
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 
 from tensorboardX.crc32c import crc32c
@@ -9,17 +13,30 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 
 def event_file(stage: str, rows: Sequence[Mapping[str, float]]) -> bytes:
-    """The content of one events.out.tfevents file; each row has "step", "time" and values."""
+    """The content of one events.out.tfevents file; each row has "step", "time" and values.
+
+    A tag is the name of the stage and the value, unless the name has a slash: "eval/mean_reward" stays as it is.
+    """
     file = io.BytesIO()
     start = rows[0]["time"] if rows else 0.0
     _write(file, Event(wall_time=start, file_version="brain.Event:2"))
     for row in rows:
         values = [
-            Summary.Value(tag=f"{stage}/{name}", simple_value=value)
+            Summary.Value(tag=name if "/" in name else f"{stage}/{name}", simple_value=value)
             for name, value in row.items()
             if name not in ("step", "time")
         ]
         _write(file, Event(wall_time=row["time"], step=int(row["step"]), summary=Summary(value=values)))
+    return file.getvalue()
+
+
+def picture_file(pictures: Mapping[str, tuple[bytes, int, int]]) -> bytes:
+    """An event file of images: tag -> (PNG or GIF, width, height)."""
+    file, now = io.BytesIO(), time.time()
+    _write(file, Event(wall_time=now, file_version="brain.Event:2"))
+    for tag, (data, width, height) in pictures.items():
+        shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+        _write(file, Event(wall_time=now, step=0, summary=Summary(value=[Summary.Value(tag=tag, image=shown)])))
     return file.getvalue()
 
 

@@ -22,12 +22,18 @@ SIDE = (WIDTH - 2 * GAP) // 3  # of small pictures
 QUALITY = 60  # of WebP, out of 100
 
 
-def composed(scene: Scene, room: int) -> np.ndarray:
-    """The first view in large, up to `room` small views below it, and a line with the step and the score."""
+def composed(scene: Scene, room: int, height: int = 0, over: bool = False) -> np.ndarray:
+    """The first view in large, up to `room` small views below it, and a line with the step and the score.
+
+    The large view has its own proportions, or `height` pixels. If the episode is `over`, the picture says so.
+    """
     (name, first), others = scene.views[0], scene.views[1:]
-    large = _scaled(first, WIDTH, round(WIDTH * first.shape[0] / first.shape[1]))
-    height = LINE + large.shape[0] + (LINE + SIDE + GAP if room else LINE)
-    picture = np.full((height + height % 2, WIDTH, 3), NIGHT, np.uint8)
+    large = _scaled(first, WIDTH, height or _height(first))
+    if over:
+        large = large // 2
+        write(large, "ended", WIDTH // 2, len(large) // 2, size=0.8, colour=LIGHT, anchor=0.5)
+    total = LINE + large.shape[0] + (LINE + SIDE + GAP if room else 0)
+    picture = np.full((total + total % 2, WIDTH, 3), NIGHT, np.uint8)
     write(picture, f"{name}   step {scene.step}", GAP, LINE // 2, size=0.5, colour=LIGHT)
     write(picture, f"score {scene.score:.0f}", WIDTH - GAP, LINE // 2, size=0.5, colour=LIGHT, anchor=1)
     picture[LINE : LINE + len(large)] = large
@@ -44,17 +50,23 @@ def films(scenes: Iterable[Scene], room: int) -> Iterator[np.ndarray]:
     return (composed(scene, room) for scene in scenes)
 
 
-def side_by_side(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Two films side by side; the shorter one stays on its last picture."""
-    last: list[np.ndarray] = []
-    for pair in zip_longest(left, right):
-        last = [picture if picture is not None else before for picture, before in zip_longest(pair, last)]
-        height = max(len(picture) for picture in last)
-        yield np.hstack([_grown(last[0], height), np.full((height, GAP, 3), NIGHT, np.uint8), _grown(last[1], height)])
+def side_by_side(dream: Iterable[Scene], game: Iterable[Scene]) -> Iterator[np.ndarray]:
+    """A dream next to the game, in panes of one size: V squeezes the game's picture into a square frame.
+
+    The shorter one stays on its last scene.
+    """
+    last: list[Scene] = []
+    for pair in zip_longest(dream, game):
+        over = [scene is None for scene in pair]
+        last = [scene or before for scene, before in zip_longest(pair, last)]
+        height = _height(last[1].views[0][1])
+        left, right = (composed(scene, 0, height, end) for scene, end in zip(last, over, strict=True))
+        yield np.hstack([left, np.full((len(left), GAP, 3), NIGHT, np.uint8), right])
 
 
-def _grown(picture: np.ndarray, height: int) -> np.ndarray:
-    return np.vstack([picture, np.full((height - len(picture), *picture.shape[1:]), NIGHT, np.uint8)])
+def _height(picture: np.ndarray) -> int:
+    """Of a picture scaled to the width of a film."""
+    return round(WIDTH * picture.shape[0] / picture.shape[1])
 
 
 def encoded(pictures: Iterable[np.ndarray], suffix: str, per_second: float) -> bytes:

@@ -18,6 +18,7 @@ from wm.models.vision import Vision, draw, encode_in_batches, kl_divergence
 from wm.runs.storage import Storage
 from wm.training.diagnostics import correlation
 from wm.training.sequences import Sequences
+from wm.training.tensorboard import picture_file
 from wm.visuals.drawing import BLUE, GAP, GREY, Curve, enlarged, framed, grid, legend, panel, png, sheet, stacked, title
 
 TAUS = (0.1, 0.5, 1.0, 1.3)
@@ -289,7 +290,9 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 
 def _write(storage: Storage, folder: str, pictures: dict[str, np.ndarray]) -> list[str]:
-    keys = {f"{folder}/{name}.png": picture for name, picture in pictures.items()}
-    for key, picture in keys.items():
-        storage.put(key, png(picture))
-    return list(keys)
+    files = {name: png(picture) for name, picture in pictures.items()}
+    for name, data in files.items():
+        storage.put(f"{folder}/{name}.png", data)
+    shown = {name: (data, *pictures[name].shape[1::-1]) for name, data in files.items()}
+    storage.put(f"{folder}/events.out.tfevents.0.pictures", picture_file(shown))
+    return [f"{folder}/{name}.png" for name in files]

@@ -51,7 +51,8 @@ def real(agent: Trained, seed: int, steps: int = 0, every: int = 1, awake: int =
                 start = Starts(z.numpy(), np.full(z.shape, -np.inf, np.float32), states)  # without noise
                 dream = SingleDream(agent, start, derive("watch", "dream", seed))
             if step % every == 0:
-                imagined = {"V sees": z, "M expected": expected, "M dreams": dream.z if dream else None}
+                dreams = "M's dream ended" if dream and dream.over else "M dreams"
+                imagined = {"V sees": z, "M expected": expected, dreams: dream.z if dream else None}
                 views = (("the game", _picture(environment, frame)), *_decoded(agent, imagined))
                 yield Scene(step, score, a, views)
             if driver.state is not None and agent.memory is not None:

@@ -14,6 +14,7 @@ from wm.dream.rules import Rules
 from wm.dream.starts import Starts
 from wm.dream.world import World
 from wm.models.memory import MDNRNN, State, sample
+from wm.models.vision import VAE
 
 torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
@@ -163,10 +164,41 @@ def test_actions_at_the_bounds_are_finite():
 
 
 def test_unsupported_options_are_refused():
-    with pytest.raises(ValueError, match="render"):
-        DreamVectorEnv(2, world=world(), render_mode="rgb_array")
+    with pytest.raises(ValueError, match="must be rgb_array"):
+        DreamVectorEnv(2, world=world(), vision=VAE(Z), render_mode="human")
     with pytest.raises(ValueError, match="autoreset"):
         DreamVectorEnv(2, world=world(), autoreset=AutoresetMode.DISABLED)
+
+
+@pytest.mark.filterwarnings("ignore:.*observation space m")
+def test_recorders_get_the_frames_that_v_decodes():
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    vision = VAE(Z)
+    options = {"world": world(cap=30), "vision": vision, "render_mode": "rgb_array"}
+    recorded = gymnasium.wrappers.RenderCollection(gymnasium.make(ID, **options))
+    z, _ = recorded.reset(seed=1)
+    seen = [z[:Z], *(recorded.step(recorded.action_space.sample())[0][:Z] for _ in range(3))]
+    frames = recorded.render()
+    with torch.no_grad():
+        decoded = (vision.decode(torch.from_numpy(np.stack(seen))).clamp(0, 1) * 255).round().byte().numpy()
+    assert np.array_equal(np.stack(frames), decoded)
+    assert len(np.unique(decoded)) > 10
+    trainers = DummyVecEnv([lambda: gymnasium.make(ID, **options)] * 2)
+    trainers.reset()
+    assert [image.shape for image in trainers.get_images()] == [(64, 64, 3)] * 2
+    dreams = gymnasium.make_vec(ID, num_envs=3, **options)
+    dreams.reset(seed=1)
+    assert [frame.shape for frame in dreams.render()] == [(64, 64, 3)] * 3
+    check_env(gymnasium.make(ID, **options).unwrapped)
+
+
+def test_without_v_the_picture_shows_z():
+    env = DreamEnv(world=world(), render_mode="rgb_array")
+    z = env.reset(seed=1)[0][:Z]
+    picture = env.render()
+    assert picture.shape == (64, 64, 3)
+    assert picture[::32, ::32, 0].ravel().tolist() == ((z.clip(-3, 3) + 3) / 6 * 255).round().tolist()
 
 
 def test_stable_baselines_trains_in_it():

@@ -85,7 +85,7 @@ def test_rollouts_are_true_to_the_game(tiny: Run) -> None:
 
 def test_the_manifest_sums_up_the_shards(undisturbed: Manifest) -> None:
     records = undisturbed.content["shards"]
-    assert [record["key"] for record in records] == [f"collect/{unit:06d}.parquet" for unit in range(8)]
+    assert [record["key"] for record in records] == [f"collect/shards/{unit:06d}.parquet" for unit in range(8)]
     assert undisturbed.extent == 8
     assert undisturbed.metrics["frames"] == 8 * 25 == sum(sum(record["lengths"]) for record in records)
     assert undisturbed.metrics["bytes"] == sum(
@@ -96,15 +96,48 @@ def test_the_manifest_sums_up_the_shards(undisturbed: Manifest) -> None:
     assert len({episode["seed"] for record in records for episode in record["episodes"]}) == 8
 
 
+def test_other_tools_read_the_folder_as_one_data_set(undisturbed: Manifest) -> None:
+    import duckdb
+    import pandas
+    import polars
+
+    folder = f"{undisturbed.storage.uri}/collect/shards"
+    frames = undisturbed.metrics["frames"]
+    whole = pandas.read_parquet(folder)
+    assert (len(whole), sorted(whole.episode.unique())) == (frames, list(range(8)))
+    table = polars.read_parquet(folder)
+    assert (len(table), table["reward"].sum()) == (frames, pytest.approx(whole.reward.sum()))
+    count, reward = duckdb.connect().execute(f"SELECT count(*), sum(reward) FROM '{folder}/*.parquet'").fetchone()
+    assert (count, reward) == (frames, pytest.approx(whole.reward.sum()))
+
+
+def test_a_run_from_before_shards_had_a_folder_can_be_extended(tmp_path: Path, pool: LocalPool) -> None:
+    fewer = replace(MANY, collect=replace(MANY.collect, episodes=3))
+    made = collect(start_run(str(tmp_path), "tiny", fewer), pool)
+    for path in (tmp_path / "collect" / "shards").iterdir():
+        path.rename(tmp_path / "collect" / path.name)
+    (tmp_path / "collect" / "shards").rmdir()
+    for path in (tmp_path / "collect").glob("*.json"):
+        path.write_text(path.read_text().replace("/shards/", "/"))
+    old = collected(str(tmp_path))
+    assert old.digest == made.digest
+    more = collect(start_run(str(tmp_path), "tiny", MANY), pool)
+    assert [record["key"] for record in more.content["shards"]] == [f"collect/{unit:06d}.parquet" for unit in range(8)]
+    assert not (tmp_path / "collect" / "shards").exists()
+    (tmp_path / "collect" / "000001.parquet").unlink()
+    assert collect(start_run(str(tmp_path), "tiny", MANY), pool) == more
+    assert (tmp_path / "collect" / "000001.parquet").exists()
+
+
 def test_more_episodes_keep_the_existing_ones(tmp_path: Path, pool: LocalPool, undisturbed: Manifest) -> None:
     fewer = replace(MANY, collect=replace(MANY.collect, episodes=3))
     collect(start_run(str(tmp_path), "tiny", fewer), pool)
-    before = {path.name: path.stat() for path in (tmp_path / "collect").glob("*.parquet")}
+    before = {path.name: path.stat() for path in (tmp_path / "collect" / "shards").glob("*.parquet")}
     assert len(before) == 3
     more = collect(start_run(str(tmp_path), "tiny", MANY), pool)
     assert same(more, undisturbed)
     for name, stat in before.items():
-        now = (tmp_path / "collect" / name).stat()
+        now = (tmp_path / "collect" / "shards" / name).stat()
         assert (now.st_ino, now.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
     assert collected(str(tmp_path), 3).extent == 3  # the earlier manifest is kept
 
@@ -130,11 +163,10 @@ def _stats(uri: str, names: list[str]) -> list[Any]:
         import boto3
 
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        heads = [
-            boto3.client("s3").head_object(Bucket=bucket, Key=f"{prefix}/collect/{name}.parquet") for name in names
-        ]
+        folder = f"{prefix}/collect/shards"
+        heads = [boto3.client("s3").head_object(Bucket=bucket, Key=f"{folder}/{name}.parquet") for name in names]
         return [head["LastModified"] for head in heads]
-    stats = [Path(uri, "collect", f"{name}.parquet").stat() for name in names]
+    stats = [Path(uri, "collect", "shards", f"{name}.parquet").stat() for name in names]
     return [(stat.st_ino, stat.st_mtime_ns) for stat in stats]
 
 
@@ -178,7 +210,7 @@ def test_an_interrupt_keeps_complete_shards_and_names_the_command(
 def test_a_deleted_shard_is_restored(tiny: Run, copy: Callable[..., Path], pool: LocalPool) -> None:
     folder = copy()
     run = open_existing(str(folder))
-    lost, other = folder / "collect" / "000001.parquet", folder / "collect" / "000000.parquet"
+    lost, other = folder / "collect" / "shards" / "000001.parquet", folder / "collect" / "shards" / "000000.parquet"
     content, kept = lost.read_bytes(), other.stat()
     lost.unlink()
     with pytest.raises(UserError, match=rf"{lost} is missing: .*python -m jobs.collect --run {folder}"):
@@ -190,7 +222,7 @@ def test_a_deleted_shard_is_restored(tiny: Run, copy: Callable[..., Path], pool:
 
 def test_a_damaged_shard_stops_the_next_stage_before_it_starts(copy: Callable[..., Path], pool: LocalPool) -> None:
     folder = copy("vision")
-    path = folder / "collect" / "000001.parquet"
+    path = folder / "collect" / "shards" / "000001.parquet"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
