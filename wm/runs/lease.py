@@ -33,6 +33,10 @@ RENEW_SECONDS = 20.0
 POLL_SECONDS = 1.0
 
 
+class InUse(UserError):
+    """Another job holds the run."""
+
+
 @dataclass(frozen=True)
 class Holder:
     """A process on any machine."""
@@ -104,7 +108,7 @@ class Lease:
                 continue
             first = first or holder
             if holder.is_local() or holder.token != first.token or holder.until > first.until:
-                raise UserError(
+                raise InUse(
                     f"{self.storage.uri} is in use by {holder}: wait for that job, stop it, or add --take-over, which"
                     " makes it stop"
                 )
