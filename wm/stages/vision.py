@@ -1,5 +1,6 @@
 """Train V on the frames of the rollouts."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ from wm.runs.shards import DataSet
 from wm.runs.storage import open_storage
 from wm.stages.training import reuse, run_training
 from wm.training.loop import Finished, train
+from wm.training.motion import BLIND
 from wm.training.vaegan import VaeGanLearner
 from wm.training.vision import VisionLearner
 from wm.visuals.pictures import vision_pictures
+
+log = logging.getLogger(__name__)
 
 LEARNERS: dict[str, type[VisionLearner]] = {"vae": VisionLearner, "vaegan": VaeGanLearner}
 
@@ -37,7 +41,21 @@ def train_vision(run: Run, pool: Pool) -> Manifest:
     task = VisionTraining(
         section, game, config.seed, data, run.uri, stage.folder, device, config.workers.checkpoint_seconds
     )
-    return run_training(task, section, inputs, stage, pool)
+    made = run_training(task, section, inputs, stage, pool)
+    _warn_of_blindness(made)
+    return made
+
+
+def _warn_of_blindness(made: Manifest) -> None:
+    shown = made.metrics.get("motion_shown")
+    if shown is not None and shown < BLIND:
+        log.warning(
+            "vision: the reconstructions show %.0f%% of what changes between frames, so C may be blind to what moves:"
+            " look at %s/vision/pictures, and try --vision.change-weight 1, more --vision.steps or a lower"
+            " --vision.kl-weight",
+            100 * max(0.0, shown),
+            made.storage.uri,
+        )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class MemoryLearner(Learner):
         chosen = torch.searchsorted(ends, steps, right=True)
         share = (steps - (ends - lengths)[chosen]) / lengths[chosen]
         self.measured = (test[chosen], self.windows(test[chosen], share))
+        self.reward_weight = 1 / self._variance_of_rewards() if section.reward_scaled else 1.0
 
     def windows(self, episodes: Tensor, share: Tensor) -> Tensor:
         """First steps of the windows at these relative positions of their episodes.
@@ -94,7 +95,15 @@ class MemoryLearner(Learner):
             done=batch.done,
             next_action=torch.roll(batch.a, -1, dims=1),
             done_weight=self.section.done_weight,
+            reward_weight=self.reward_weight,
         )
+
+    def _variance_of_rewards(self) -> float:
+        """That of the training episodes, as M learns them; 1 if all rewards are the same."""
+        begins, lengths = self.episodes.begins, self.episodes.lengths
+        parts = [self.episodes.columns["reward"][begins[one] :][: lengths[one]] for one in self.training]
+        clip = self.section.reward_clip or math.inf
+        return float(torch.cat(parts).clamp(-clip, clip).double().var(correction=0)) or 1.0
 
     def expect(self, batch: Sequences, purpose: str, number: int) -> tuple[Tensor, Prediction]:
         """z sampled for this batch, and M's prediction from it."""

@@ -13,6 +13,7 @@ from wm.models.vision import VAE
 from wm.runs.shards import PIXELS, DataSet, FrameStream
 from wm.seeds import derive
 from wm.training.learner import Learner, split
+from wm.training.motion import ChangeWeight, motion_shown, pairs
 from wm.training.weights import start_from
 
 EVALUATED = 1024  # held-out frames of an evaluation
@@ -31,6 +32,11 @@ class VisionLearner(Learner):
         self.stream = FrameStream(data, training, section.batch, derive(self.seed, "vision", "order"))
         self.game = game
         self.measured = torch.from_numpy(spread(data, test, EVALUATED))  # (B, 64, 64, 3)
+        self.moving = pairs(data, test)
+        self.weight: ChangeWeight | None = None
+        if section.change_weight:
+            frames = torch.from_numpy(spread(data, training, EVALUATED))
+            self.weight = ChangeWeight(frames, section.change_weight, device)
 
     def batches(self, start: int) -> Iterator[Tensor]:
         if self.device == "cuda" and self._fits():
@@ -58,15 +64,21 @@ class VisionLearner(Learner):
 
     def losses(self, batch: Tensor, purpose: str, number: int) -> dict[str, Tensor]:
         noise = torch.randn(len(batch), self.section.z, generator=self.generator(purpose, number))
-        return self.model.losses(batch, noise.to(self.device, non_blocking=True), self.section.kl_weight)
+        noise = noise.to(self.device, non_blocking=True)
+        if self.weight is None:
+            return self.model.losses(batch, noise, self.section.kl_weight)
+        return self.model.losses(batch, noise, self.section.kl_weight, self.weight(batch))
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
         self.model.eval()
-        decoded = [
-            self.model.decode(self.model.encode(self._on_device(part))[0]).cpu() for part in self.measured.split(128)
-        ]
-        return self.game.measure(self.measured, torch.cat(decoded))
+        measures = self.game.measure(self.measured, self._reconstructed(self.measured))
+        shown = motion_shown(self._reconstructed, *self.moving)
+        return measures if shown is None else measures | {"motion_shown": shown}
+
+    def _reconstructed(self, frames: Tensor) -> Tensor:
+        parts = [self.model.decode(self.model.encode(self._on_device(part))[0]).cpu() for part in frames.split(128)]
+        return torch.cat(parts)
 
     def _on_device(self, frames: Tensor) -> Tensor:
         return frames.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else frames
