@@ -15,7 +15,13 @@ from wm.config.fields import leaves
 from wm.config.presets import PRESETS
 from wm.runs.run import Run
 
-GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("cli", "dream", "carracing", "fine-tuning"))]
+GUIDES = [
+    ROOT / "README.md",
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("cli", "dream", "carracing", "fine-tuning", "your-game", "own-machines")
+    ),
+]
 TEXT = "\n".join(guide.read_text() for guide in GUIDES)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"python -m jobs\.([a-z_]+)((?:[^`|\n\\]|\\\||\\\n)*)", TEXT)
