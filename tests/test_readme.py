@@ -15,13 +15,8 @@ from wm.config.fields import leaves
 from wm.config.presets import PRESETS
 from wm.runs.run import Run
 
-GUIDES = [
-    ROOT / "README.md",
-    *(
-        ROOT / "docs" / f"{name}.md"
-        for name in ("cli", "dream", "carracing", "fine-tuning", "your-game", "own-machines")
-    ),
-]
+NAMES = ("cli", "dream", "carracing", "fine-tuning", "your-game", "own-machines")
+GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 TEXT = "\n".join(guide.read_text() for guide in GUIDES)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"python -m jobs\.([a-z_]+)((?:[^`|\n\\]|\\\||\\\n)*)", TEXT)

@@ -1,4 +1,4 @@
-"""docs/own-machines.md as it is written: machines in a lab, and the job script for Slurm with stand-ins for its commands."""
+"""docs/own-machines.md as it is written: machines in a lab, and the Slurm script with stand-ins for its commands."""
 
 import os
 import re
@@ -80,14 +80,16 @@ def test_machines_in_a_lab(
     temporary = f"--temp-dir=/tmp/wm-lab-{os.getpid()}"
     background([*line(head), temporary], environment(), "head.log")
     end = time.monotonic() + SECONDS
-    status = ["ray", "status", f"--address={address}"]
-    while subprocess.run(status, env=environment(), capture_output=True, check=False).returncode:
+
+    def status() -> str:
+        words = ["ray", "status", f"--address={address}"]
+        return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False).stdout
+
+    while "1.0 CPU" not in status():
         assert time.monotonic() < end, (tmp_path / "head.log").read_text()
         time.sleep(1)
     background([*line(other), "--node-ip-address=127.0.0.3"], environment(), "other.log")
-    while (
-        "2.0 CPU" not in subprocess.run(status, env=environment(), capture_output=True, text=True, check=False).stdout
-    ):
+    while "2.0 CPU" not in status():
         assert time.monotonic() < end, (tmp_path / "other.log").read_text()
         time.sleep(1)
 
@@ -132,7 +134,8 @@ def test_a_slurm_job_stops_before_its_limit_and_continues_in_its_next_turn(
     first = background(words, slurm, "first.log")
     end = time.monotonic() + SECONDS
     while not list(run.glob("evolve/*/checkpoints/step-*1-*")):
-        assert first.poll() is None and time.monotonic() < end, (tmp_path / "first.log").read_text()
+        assert first.poll() is None, (tmp_path / "first.log").read_text()
+        assert time.monotonic() < end, (tmp_path / "first.log").read_text()
         time.sleep(0.05)
     first.send_signal(signal.SIGUSR1)  # as Slurm does, to the batch script only
     assert first.wait(120) == 0, (tmp_path / "first.log").read_text()
