@@ -20,6 +20,8 @@ from wm.training.vaegan import VaeGanLearner
 from wm.training.vision import VisionLearner
 from wm.visuals.pictures import vision_pictures
 
+TRAINED = 300  # updates, below which any V is blind
+
 log = logging.getLogger(__name__)
 
 LEARNERS: dict[str, type[VisionLearner]] = {"vae": VisionLearner, "vaegan": VaeGanLearner}
@@ -48,7 +50,7 @@ def train_vision(run: Run, pool: Pool) -> Manifest:
 
 def _warn_of_blindness(made: Manifest) -> None:
     shown = made.metrics.get("motion_shown")
-    if shown is not None and shown < BLIND:
+    if shown is not None and shown < BLIND and made.extent >= TRAINED:
         log.warning(
             "vision: the reconstructions show %.0f%% of what changes between frames, so C may be blind to what moves:"
             " look at %s/vision/pictures, and try --vision.change-weight 1, more --vision.steps or a lower"
