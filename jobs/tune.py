@@ -30,7 +30,7 @@ from wm.pool import Pool, Progress
 from wm.report.tune_page import tune_page
 from wm.report.tune_table import Results, comma_separated, data, markdown
 from wm.runs.lease import hold
-from wm.runs.run import Run, open_existing, start_run
+from wm.runs.run import Run, open_existing, open_run, start_run
 from wm.runs.status import stage_statuses
 from wm.runs.storage import Storage, open_storage, to_json
 from wm.training.tensorboard import hparams_file
@@ -50,6 +50,13 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, interrupt)
     start, uri = time.monotonic(), value_of(words, "--run")
     # The config of the search is that of the run URI/base, so an existing search brings its own.
+    if (
+        uri
+        and words[0].startswith("-")
+        and not value_of(words, "--base")
+        and {"-h", "--help", "--help-all"}.isdisjoint(words)
+    ):
+        _must_exist(uri)
     words = [*without(words, "--run"), *(["--run", f"{uri}/base"] if uri else [])]
     preset, run_options, config = parse("tune", DOC, words)
     config.check()
@@ -86,6 +93,13 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         "best": results.command() if results.best else None,
         "trials": data(results)["trials"],
     }
+
+
+def _must_exist(uri: str) -> None:
+    if open_run(f"{uri}/base") is None:
+        raise UserError(
+            f"no search in {uri}: start one with `python -m jobs.tune PRESET --run {uri} --search FIELD=SPACE --trials N`"
+        )
 
 
 def carry_out(
