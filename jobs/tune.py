@@ -50,13 +50,10 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, interrupt)
     start, uri = time.monotonic(), value_of(words, "--run")
     # The config of the search is that of the run URI/base, so an existing search brings its own.
-    if (
-        uri
-        and words[0].startswith("-")
-        and not value_of(words, "--base")
-        and {"-h", "--help", "--help-all"}.isdisjoint(words)
-    ):
-        _must_exist(uri)
+    starts = not words[0].startswith("-") or value_of(words, "--base") or {"-h", "--help", "--help-all"} & {*words}
+    if uri and not starts and open_run(f"{uri}/base") is None:
+        start_it = f"`python -m jobs.tune PRESET --run {uri} --search FIELD=SPACE --trials N`"
+        raise UserError(f"no search in {uri}: start one with {start_it}")
     words = [*without(words, "--run"), *(["--run", f"{uri}/base"] if uri else [])]
     preset, run_options, config = parse("tune", DOC, words)
     config.check()
@@ -93,13 +90,6 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         "best": results.command() if results.best else None,
         "trials": data(results)["trials"],
     }
-
-
-def _must_exist(uri: str) -> None:
-    if open_run(f"{uri}/base") is None:
-        raise UserError(
-            f"no search in {uri}: start one with `python -m jobs.tune PRESET --run {uri} --search FIELD=SPACE --trials N`"
-        )
 
 
 def carry_out(

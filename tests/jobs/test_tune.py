@@ -113,6 +113,12 @@ def test_user_errors(cartpole: Run, tmp_path: Path, job: Callable[..., Job], wor
     assert not (tmp_path / "search/trials").exists()
 
 
+def test_a_search_that_is_not_there(tmp_path: Path, job: Callable[..., Job]) -> None:
+    wrong = job("tune", "--run", tmp_path / "nowhere", "--local")
+    assert wrong.wait() == 2
+    assert f"no search in {tmp_path}/nowhere: start one with `python -m jobs.tune PRESET" in wrong.stderr
+
+
 def test_another_search_in_the_same_place(searched: tuple[Path, Job], tmp_path: Path) -> None:
     other = Job(tmp_path, "tune", "--run", searched[0], "--search", "evolve.sigma0=1,2", "--trials", 2, "--local")
     assert other.wait() == 2
