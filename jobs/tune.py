@@ -50,7 +50,12 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, interrupt)
     start, uri = time.monotonic(), value_of(words, "--run")
     # The config of the search is that of the run URI/base, so an existing search brings its own.
-    starts = not words[0].startswith("-") or value_of(words, "--base") or {"-h", "--help", "--help-all"} & {*words}
+    starts = (
+        not words
+        or not words[0].startswith("-")
+        or value_of(words, "--base")
+        or {"-h", "--help", "--help-all"} & {*words}
+    )
     if uri and not starts and open_run(f"{uri}/base") is None:
         start_it = f"`python -m jobs.tune PRESET --run {uri} --search FIELD=SPACE --trials N`"
         raise UserError(f"no search in {uri}: start one with {start_it}")
