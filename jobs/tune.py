@@ -72,7 +72,7 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
 
         define(storage, definition)
         base = start_run(run_options.run, preset, config, run_options.base)
-        search = Search(storage, definition, config)
+        search = Search(storage, definition, base.config)
         before = set(search.results)
         pool = open_pool(run_options, config)
         try:

@@ -13,7 +13,7 @@ from wm.models.vision import VAE
 from wm.runs.shards import PIXELS, DataSet, FrameStream
 from wm.seeds import derive
 from wm.training.learner import Learner, split
-from wm.training.motion import ChangeWeight, motion_shown, pairs
+from wm.training.motion import change_weights, motion_shown, pairs
 from wm.training.weights import start_from
 
 EVALUATED = 1024  # held-out frames of an evaluation
@@ -33,10 +33,9 @@ class VisionLearner(Learner):
         self.game = game
         self.measured = torch.from_numpy(spread(data, test, EVALUATED))  # (B, 64, 64, 3)
         self.moving = pairs(data, test)
-        self.weight: ChangeWeight | None = None
+        self.weight: Tensor | None = None  # of pixels, (64, 64, 1)
         if section.change_weight:
-            frames = torch.from_numpy(spread(data, training, EVALUATED))
-            self.weight = ChangeWeight(frames, section.change_weight, device)
+            self.weight = change_weights(data, training, section.change_weight).to(device)
 
     def batches(self, start: int) -> Iterator[Tensor]:
         if self.device == "cuda" and self._fits():
@@ -67,7 +66,7 @@ class VisionLearner(Learner):
         noise = noise.to(self.device, non_blocking=True)
         if self.weight is None:
             return self.model.losses(batch, noise, self.section.kl_weight)
-        return self.model.losses(batch, noise, self.section.kl_weight, self.weight(batch))
+        return self.model.losses(batch, noise, self.section.kl_weight, self.weight)
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
