@@ -21,8 +21,9 @@ from wm.experiments.sweep import FOLDER, Trial, check_base, outcome, run_trial, 
 from wm.pool import Progress
 from wm.report.temperature import comma_separated, data, markdown, plot, rows_of
 from wm.runs.lease import hold
+from wm.runs.reader import sealed
 from wm.runs.run import open_existing
-from wm.runs.storage import open_storage, to_json
+from wm.runs.storage import open_storage
 
 DOC = f"""{__doc__}
 --tau T [T ...]: temperatures (default: those of the paper, 0.1 0.5 1.0 1.15 1.3)
@@ -54,7 +55,7 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         table = markdown(rows, config.game)
         storage.put("table.md", table.encode())
         storage.put("table.csv", comma_separated(found).encode())
-        storage.put("table.json", to_json(data(rows, config.game)))
+        storage.put("table.json", sealed(data(rows, config.game)))
         storage.put("table.svg", plot(rows, config.game).encode())
     print(f"{table}\n{storage.uri}/table.md, .csv, .json, .svg; tensorboard --logdir {storage.uri}", file=sys.stderr)
     return {

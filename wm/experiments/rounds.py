@@ -6,7 +6,6 @@ may be polished: V and M stay as they are, and C continues along principal compo
 ordinary run (`round-000`, `round-001`, `round-001-polished`) that can be viewed, continued and built upon.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,11 +19,31 @@ from wm.pipeline import stage_function
 from wm.pool import Pool, Progress
 from wm.runs.disk_check import DiskSpaceCheck
 from wm.runs.manifest import Manifest
+from wm.runs.reader import read, sealed
 from wm.runs.run import Run, open_run, start_run
 from wm.runs.stages import STAGES
 from wm.runs.status import stage_statuses
 from wm.runs.storage import to_json
+from wm.schemas import HASH, boolean, integer, mapping, measured, plain, record
 
+MEAN = record({"mean": measured, "se": measured})
+ROW = record(
+    {
+        "round": integer(),
+        "polished": boolean,
+        "evolve": HASH,
+        "generations": integer(),
+        "env_steps": integer(),
+        "validation": measured,
+        "validation_se": measured,
+        "driven": measured,
+        "dream": MEAN,
+        "coverage": plain,
+        "nll": mapping(MEAN),
+    },
+    {"nll_before": MEAN},
+)
+CURE = "delete it and run `python -m jobs.iterate` again, which measures the round again"
 PREPARING = tuple(STAGES)[:-1]  # all stages but the score, which only the best round gets
 POLISHED = "-polished"  # appended to a round's URI
 
@@ -45,7 +64,7 @@ def iterate(run: Run, pool: Pool) -> list[Manifest]:
             stage_function(stage)(part, pool)
         parts.append(part)
         table.append(_row(run, part, number, polished))
-        run.storage.put("rounds.json", to_json(table))
+        run.storage.put("rounds.json", to_json(table))  # for other programs; each row is read from its round
 
     for number in range(config.rounds.count):
         complete(open_round(run, number), number)
@@ -114,7 +133,7 @@ def best_of(table: Sequence[dict[str, Any]]) -> int:
 
 def row_of(part: Run) -> dict[str, Any]:
     """The metrics of a complete round, or {}."""
-    return json.loads(part.storage.get("round.json") or b"{}")
+    return read(part.storage, "round.json", ROW, CURE) or {}
 
 
 def round_config(config: Config, uri: str, number: int) -> Config:
@@ -175,5 +194,5 @@ def _row(run: Run, part: Run, number: int, polished: bool) -> dict[str, Any]:
     if known.items() >= made.items():
         return known
     row = {"round": number, "polished": polished, **made, **round_metrics(rounds_of(run)[0], part, number)}
-    part.storage.put("round.json", to_json(row))
+    part.storage.put("round.json", sealed(row))
     return row

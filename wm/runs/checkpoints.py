@@ -1,14 +1,13 @@
-"""Tensors in files: checkpoints that detect damage, and weights that can't run code."""
+"""Checkpoints that detect damage."""
 
-import json
 import logging
+import re
 from typing import Any
 
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from wm.errors import UserError
+from wm.runs.reader import pack, unpack
 from wm.runs.storage import Storage, sha256
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,9 @@ class Checkpoints:
         for key in reversed(self._keys("step-")):
             data = self.storage.get(key) or b""
             if sha256(data)[:12] == key.removesuffix(".safetensors")[-12:]:
-                return unpack(data)
+                state, info = unpack(data, f"{self.storage.uri}/{key}", self._cure)
+                if self._number(key) == info.get("step", info.get("generation")):
+                    return state, info
             log.warning("%s/%s is damaged: resuming from the previous checkpoint", self.storage.uri, key)
             self.storage.delete(key)  # otherwise put_new would keep it when it is made again
         return None
@@ -55,22 +56,18 @@ class Checkpoints:
         """The file that `save_best` wrote; raises a UserError if it is missing or damaged."""
         data = self.storage.get(key) or b""
         if sha256(data)[:12] != key.removesuffix(".safetensors")[-12:]:
-            raise UserError(
-                f"{self.storage.uri}/{key} is missing or damaged: remove the folder {self.folder} and run the same"
-                " command again, which trains from the start"
-            )
+            raise UserError(f"{self.storage.uri}/{key} is missing or damaged: {self._cure}")
         return data
+
+    @property
+    def _cure(self) -> str:
+        return f"delete the folder {self.folder} and run the same command again, which starts from the beginning"
+
+    @staticmethod
+    def _number(key: str) -> int:
+        """The step in a checkpoint's name; -1 if it has none."""
+        digits = key.rpartition("/step-")[2].partition("-")[0]
+        return int(digits) if re.fullmatch("[0-9]{10}", digits) else -1
 
     def _keys(self, prefix: str) -> list[str]:
         return [key for key in self.storage.sizes(self.folder) if key.startswith(f"{self.folder}/{prefix}")]
-
-
-def pack(tensors: dict[str, Tensor], info: dict[str, Any]) -> bytes:
-    """Tensors and JSON metadata as one safetensors file, which can't contain code."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save_tensors(contiguous, metadata={"info": json.dumps(info, sort_keys=True)})
-
-
-def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return load_tensors(data), json.loads(header["__metadata__"]["info"])
