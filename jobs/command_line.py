@@ -138,8 +138,9 @@ def _help_of(section: type, name: str) -> str:
 
 def _in_one_line(box: str) -> str:
     """The message in tyro's error box, with its first suggestion."""
-    rows = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
-    message, *notes = re.split("─{9,}", " ".join(rows.split()))
+    # Without Unicode, the rows of the box begin with two spaces.
+    rows = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith(("│", "  "))) or box
+    message, *notes = re.split("[─-]{9,}", " ".join(rows.split()))
     message = re.sub(r" from python -m jobs\.[^:]*:", ":", message)  # the box breaks the names of presets
     flags = [found[0] for note in notes if "Perhaps you meant" in note and (found := re.findall(r"--[\w.-]+", note))]
     hint = f" (perhaps you meant {flags[0]})" if flags else ""

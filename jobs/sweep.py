@@ -14,6 +14,7 @@ from typing import Any
 
 from jobs.command_line import RunOptions, parse
 from jobs.display import Display
+from jobs.parser import Parser
 from jobs.runner import guard, interrupt, open_pool
 from wm.config.schema import Config
 from wm.errors import UserError
@@ -88,7 +89,7 @@ def _named(name: str, tell: Callable[[Progress], None]) -> Callable[[Progress], 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--tau", type=float, nargs="+", default=[0.1, 0.5, 1.0, 1.15, 1.3])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--cpus-each", type=int, default=1)

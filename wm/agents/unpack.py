@@ -15,7 +15,7 @@ from wm.runs.cures import AGENT_FILE
 from wm.runs.manifest import Manifest
 from wm.runs.reader import pack, read, sealed
 from wm.runs.run import Run, open_run, start_run
-from wm.runs.storage import open_storage, sha256
+from wm.runs.storage import Storage, open_storage, sha256
 from wm.schemas import HASH, record
 
 AGENT = record({"digest": HASH, "card": CARD})
@@ -60,9 +60,14 @@ def unpack(trained: Trained, uri: str) -> Run:
     return run
 
 
+def read_agent(storage: Storage) -> dict[str, Any] | None:
+    """The digest and the card of the agent that the run was made from, if any."""
+    return read(storage, AGENT_FILE, AGENT, CURE)
+
+
 def _agent_in(run: Run) -> str | None:
     """The digest of the agent that the run was made from, also if agent.json was deleted."""
-    found = read(run.storage, AGENT_FILE, AGENT, CURE)
+    found = read_agent(run.storage)
     made = run.stage("collect").manifest() if found is None else None
     return found["digest"] if found else made.inputs.get("agent") if made else None
 
@@ -71,5 +76,5 @@ def carried_card(manifest: Manifest) -> dict[str, Any] | None:
     """The card of the agent that this stage was unpacked from, if it was."""
     if "agent" not in manifest.inputs:
         return None
-    found = read(manifest.storage, AGENT_FILE, AGENT, CURE) or {"card": {}}
+    found = read_agent(manifest.storage) or {"card": {}}
     return {"env_steps": 0, "runs": []} | found["card"]

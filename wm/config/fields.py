@@ -180,7 +180,11 @@ def check_types(config: Any, *path: str) -> None:
         elif schema := _schema_of(get_type_hints(type(config))[item.name]):
             try:
                 schema(value, f"--{flag(*path, item.name)}")
-            except schemas.Wrong as wrong:
+            except schemas.Wrong:
+                if type(value) in (int, float) and not abs(value) <= LARGEST:
+                    wrong = schemas.Wrong(
+                        f"--{flag(*path, item.name)} must be a finite number of at most {LARGEST}, got {value}"
+                    )
                 raise UserError(str(wrong)) from None
 
 

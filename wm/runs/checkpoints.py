@@ -1,5 +1,6 @@
 """Checkpoints that detect damage."""
 
+import contextlib
 import logging
 import re
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from wm.errors import UserError
-from wm.runs.reader import pack, unpack
+from wm.runs.reader import Damaged, pack, unpack
 from wm.runs.storage import Storage, sha256
 
 log = logging.getLogger(__name__)
@@ -43,11 +44,8 @@ class Checkpoints:
     def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """(state, info) of the last undamaged checkpoint."""
         for key in reversed(self._keys("step-")):
-            data = self.storage.get(key) or b""
-            if sha256(data)[:12] == key.removesuffix(".safetensors")[-12:]:
-                state, info = unpack(data, f"{self.storage.uri}/{key}", self._cure)
-                if self._number(key) == info.get("step", info.get("generation")):
-                    return state, info
+            with contextlib.suppress(Damaged):
+                return verify_checkpoint(self.storage, key)
             log.warning("%s/%s is damaged: resuming from the previous checkpoint", self.storage.uri, key)
             self.storage.delete(key)  # otherwise put_new would keep it when it is made again
         return None
@@ -56,18 +54,23 @@ class Checkpoints:
         """The file that `save_best` wrote; raises a UserError if it is missing or damaged."""
         data = self.storage.get(key) or b""
         if sha256(data)[:12] != key.removesuffix(".safetensors")[-12:]:
-            raise UserError(f"{self.storage.uri}/{key} is missing or damaged: {self._cure}")
+            raise UserError(
+                f"{self.storage.uri}/{key} is missing or damaged: remove the folder {self.folder} and run the same"
+                " command again, which trains from the start"
+            )
         return data
-
-    @property
-    def _cure(self) -> str:
-        return f"delete the folder {self.folder} and run the same command again, which starts from the beginning"
-
-    @staticmethod
-    def _number(key: str) -> int:
-        """The step in a checkpoint's name; -1 if it has none."""
-        digits = key.rpartition("/step-")[2].partition("-")[0]
-        return int(digits) if re.fullmatch("[0-9]{10}", digits) else -1
 
     def _keys(self, prefix: str) -> list[str]:
         return [key for key in self.storage.sizes(self.folder) if key.startswith(f"{self.folder}/{prefix}")]
+
+
+def verify_checkpoint(storage: Storage, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Its (state, info); raises `Damaged` if they are not those of the hash and the step in its name."""
+    data, file, cure = storage.get(key) or b"", f"{storage.uri}/{key}", "delete it: the previous one is used"
+    if sha256(data)[:12] != key.removesuffix(".safetensors")[-12:]:
+        raise Damaged(file, "its SHA-256 differs", cure)
+    state, info = unpack(data, file, cure)
+    step = re.search(r"/step-([0-9]{10})-", key)
+    if step and int(step[1]) != info.get("step", info.get("generation")):
+        raise Damaged(file, "it is of another step", cure)
+    return state, info

@@ -11,12 +11,18 @@ CURE = "delete it, which only forgets the time spent so far, and run the same co
 SAVE_SECONDS = 10.0  # between writes; a killed job loses the time since the last one
 
 
+def read_seconds(storage: Storage, key: str) -> float:
+    """The stored time; 0 if there is none."""
+    values = read(storage, key, SCHEMA, CURE)
+    return float(values["seconds"]) if values else 0.0
+
+
 class Clock:
     """Counts from now on, added to the stored time."""
 
     def __init__(self, storage: Storage, key: str):
         self.storage, self.key = storage, key
-        self.earlier = float((read(storage, key, SCHEMA, CURE) or {"seconds": 0.0})["seconds"])
+        self.earlier = read_seconds(storage, key)
         self.began = self.saved = time.monotonic()
 
     def tick(self) -> None:

@@ -72,6 +72,12 @@ class Holder:
         return _start_of(self.pid) == self.began
 
 
+def read_lease(storage: Storage, key: str) -> Holder | None:
+    """The holder, or None if it released its lease in the meantime."""
+    values = read(storage, key, SCHEMA, CURE)
+    return None if values is None else Holder(**values)
+
+
 @contextlib.contextmanager
 def hold(storage: Storage, take_over: bool = False) -> Iterator["Lease"]:
     """Hold the lease of the run in this storage; raises a UserError that names the current holder."""
@@ -151,7 +157,7 @@ class Lease:
         """Try to take the lease with this number, and return whether it is ours."""
         key = f"{FOLDER}/{number:04d}.json"
         if not self.storage.put_new(key, self._record()):
-            found = self._read(key)
+            found = read_lease(self.storage, key)
             if found is None or found.token != self.mine.token:  # otherwise it is ours, and only the response was lost
                 return False
         keys = self._keys()
@@ -185,7 +191,7 @@ class Lease:
     def _newest(self) -> tuple[int, Holder | None]:
         """The highest number and its holder."""
         for highest, key in sorted(self._keys().items(), reverse=True):
-            holder = self._read(key)
+            holder = read_lease(self.storage, key)
             if holder is not None:
                 return highest, holder
         return 0, None
@@ -194,11 +200,6 @@ class Lease:
         """The keys of all leases by their number: as text, 10000 comes before 9999."""
         found = [(re.fullmatch(rf"{FOLDER}/([0-9]{{4,15}})\.json", key), key) for key in self.storage.sizes(FOLDER)]
         return {int(name[1]): key for name, key in found if name}
-
-    def _read(self, key: str) -> Holder | None:
-        """The holder, or None if it released its lease in the meantime."""
-        values = read(self.storage, key, SCHEMA, CURE)
-        return None if values is None else Holder(**values)
 
     @staticmethod
     def _expired(holder: Holder) -> bool:

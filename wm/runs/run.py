@@ -23,7 +23,7 @@ from wm.runs.clock import Clock
 from wm.runs.cures import remake, restart
 from wm.runs.manifest import Manifest, load_manifest
 from wm.runs.provenance import circumstances, warn_of_differences
-from wm.runs.reader import Damaged, check_format, checked, parsed, sealed, unsealed
+from wm.runs.reader import Damaged, check_format, parsed, sealed, unsealed
 from wm.runs.stages import STAGES, extent_of
 from wm.runs.storage import Storage, open_storage
 from wm.schemas import Wrong, mapping, one_of, optional, plain, record, text
@@ -238,34 +238,34 @@ def _open(uri: str, derived: tuple[str, ...]) -> Run | None:
     try:
         found = {key: int(name[1] or 0) for key in storage.sizes() if (name := CONFIG.fullmatch(key))}
         newest = max(found, key=lambda key: found[key], default=None)
-        data = storage.get(newest) if newest else None
     except OSError as error:
         raise UserError(f"can't read {uri}: {str(error).splitlines()[0]}") from None
-    if newest is None or data is None:
+    if newest is None:
         return None
-    file, cure = f"{storage.uri}/{newest}", restart(storage.uri)
-    values = parsed(data, file, cure)
-    check_format(values.get("format") if isinstance(values, dict) else None, storage.uri, "start another run")
-    values = unsealed(data, file, SCHEMA, cure)
+    values, config = read_config(storage, newest)
     base: Run | None = None
     if values["base"] is not None:
         if storage.uri in derived:
-            raise Damaged(file, "the run is its own base", cure)
+            raise Damaged(f"{storage.uri}/{newest}", "the run is its own base", restart(storage.uri))
         base = _open(values["base"], (*derived, storage.uri))
         if base is None:
             raise _no_run(values["base"])
-    return Run(storage, _config(values["config"], file, cure), values["preset"], base, found[newest])
+    return Run(storage, config, values["preset"], base, found[newest])
 
 
-def _config(values: Any, file: str, cure: str) -> Config:
-    def schema(values: Any, place: str) -> None:
-        try:
-            fields.from_dict(values, Config).check_values()
-        except UserError as error:
-            raise Wrong(str(error)) from None
-
-    checked(values, file, schema, cure)
-    return fields.from_dict(values, Config)
+def read_config(storage: Storage, key: str) -> tuple[dict[str, Any], Config]:
+    """All values in a config file, and the config itself."""
+    file, cure = f"{storage.uri}/{key}", restart(storage.uri)
+    data = storage.get(key) or b""
+    values = parsed(data, file, cure)
+    check_format(values.get("format") if isinstance(values, dict) else None, storage.uri, "start another run")
+    values = unsealed(data, file, SCHEMA, cure)
+    try:
+        config = fields.from_dict(values["config"], Config)
+        config.check_values()
+    except (Wrong, UserError) as error:
+        raise Damaged(file, str(error), cure) from None
+    return values, config
 
 
 def _no_run(uri: str) -> UserError:
