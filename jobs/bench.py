@@ -3,7 +3,6 @@
 Ratios are comparable between machines; absolute figures help to size a cluster.
 """
 
-import argparse
 import logging
 import sys
 from typing import Any
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from jobs.benchmarks import agent, data, dispatch, evolution, games, scaling, simulation, training
 from jobs.benchmarks.measure import Row
+from jobs.parser import Parser
 from jobs.runner import guard
 from wm.runs.provenance import circumstances
 
@@ -52,7 +52,7 @@ def bench(names: list[str], seconds: float, as_json: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m jobs.bench", description=__doc__)
+    parser = Parser(prog="python -m jobs.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--seconds", type=float, default=4.0, help="seconds per measurement (default 4)")
     parser.add_argument("--json", action="store_true", help="no table, only the JSON at the end of the output")

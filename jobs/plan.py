@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.command_line import configured
+from jobs.parser import Parser
 from jobs.runner import guard
 from wm.errors import UserError
 from wm.experiments.plan import Estimate, Rates, estimate, estimate_rounds, rates_of
@@ -117,9 +118,7 @@ def _assumed_rates(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.plan", description=__doc__, epilog="Every field of the config is a flag, too."
-    )
+    parser = Parser(prog="python -m jobs.plan", description=__doc__, epilog="Every field of the config is a flag, too.")
     parser.add_argument("preset", help="a preset of jobs.pipeline")
     parser.add_argument("--cpus", type=int, help="workers (default 2; with --measure, those of this machine)")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs for V and M (default 0: train them on two CPUs)")

@@ -14,6 +14,7 @@ from typing import Any
 
 from jobs.command_line import RunOptions, parse
 from jobs.display import Display
+from jobs.parser import Parser
 from jobs.runner import guard, interrupt, open_pool
 from wm.config.schema import Config
 from wm.errors import UserError
@@ -21,8 +22,9 @@ from wm.experiments.sweep import FOLDER, Trial, check_base, outcome, run_trial, 
 from wm.pool import Progress
 from wm.report.temperature import comma_separated, data, markdown, plot, rows_of
 from wm.runs.lease import hold
+from wm.runs.reader import sealed
 from wm.runs.run import open_existing
-from wm.runs.storage import open_storage, to_json
+from wm.runs.storage import open_storage
 
 DOC = f"""{__doc__}
 --tau T [T ...]: temperatures (default: those of the paper, 0.1 0.5 1.0 1.15 1.3)
@@ -54,7 +56,7 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         table = markdown(rows, config.game)
         storage.put("table.md", table.encode())
         storage.put("table.csv", comma_separated(found).encode())
-        storage.put("table.json", to_json(data(rows, config.game)))
+        storage.put("table.json", sealed(data(rows, config.game)))
         storage.put("table.svg", plot(rows, config.game).encode())
     print(f"{table}\n{storage.uri}/table.md, .csv, .json, .svg; tensorboard --logdir {storage.uri}", file=sys.stderr)
     return {
@@ -87,7 +89,7 @@ def _named(name: str, tell: Callable[[Progress], None]) -> Callable[[Progress], 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--tau", type=float, nargs="+", default=[0.1, 0.5, 1.0, 1.15, 1.3])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--cpus-each", type=int, default=1)

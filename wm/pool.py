@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
-from wm.errors import Failure, UserError
+from wm.errors import Failure, UserError, described, is_external
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,11 @@ class UnitFailed(Failure):
         self.unit = unit
 
 
+def explained(error: Exception) -> str:
+    """A traceback, or one line for an error that no code caused."""
+    return described(error) if is_external(error) else "".join(traceback.format_exception(error))
+
+
 def set_threads(threads: int) -> None:
     """Make this process compute with this many threads; 0 changes nothing.
 
@@ -185,8 +190,8 @@ class _LocalCrew:
                 return self.do(unit)
             except UserError:
                 raise
-            except Exception:
+            except Exception as error:
                 self.do = None  # the exception may have left it in a broken state
                 if tries == self.retries:
-                    raise UnitFailed(unit, tries, traceback.format_exc()) from None
-                log.warning("%s failed, retrying:\n%s", unit, traceback.format_exc())
+                    raise UnitFailed(unit, tries, explained(error)) from None
+                log.warning("%s failed, retrying:\n%s", unit, explained(error))

@@ -82,7 +82,12 @@ class Storage(ABC):
 
 def open_storage(uri: str) -> Storage:
     """The storage at this URI."""
-    parts = urlsplit(uri)
+    if not uri.strip() or "\0" in uri:
+        raise UserError(f"{uri!r} names no place: use a folder or s3://bucket/prefix")
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise UserError(f"{uri} is no valid URI ({error}): use a folder or s3://bucket/prefix") from None
     if parts.scheme == "s3":
         if not parts.netloc:
             raise UserError(f"{uri} has no bucket name: use s3://bucket/prefix")
@@ -96,7 +101,10 @@ class Folder(Storage):
     """A folder on this machine, created by the first write."""
 
     def __init__(self, path: str):
-        self.root = Path(path).expanduser().absolute()
+        try:
+            self.root = Path(path).expanduser().absolute()
+        except RuntimeError:  # ~somebody who does not exist
+            raise UserError(f"{path} names no folder, since there is no such user: use another folder") from None
         self.uri = str(self.root)
 
     def get(self, key: str) -> bytes | None:
@@ -104,6 +112,10 @@ class Folder(Storage):
             return (self.root / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except (IsADirectoryError, PermissionError) as error:
+            raise UserError(
+                f"can't read {self.root / key} ({error.strerror}): remove it or fix its permissions"
+            ) from None
 
     def put_new(self, key: str, data: bytes) -> bool:
         with self._temporary(key, data) as (unfinished, final):
