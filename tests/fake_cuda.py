@@ -1,7 +1,7 @@
 """CUDA tensors without a GPU: devices, shapes and types are checked, numbers are not computed.
 
-torch's FakeTensorMode refuses cuda in a CPU build; a device guard of one line, compiled here, changes that. Gradients are
-made up, since autograd needs a real device. cuDNN, recorded graphs and the numbers need a real GPU: tests/gpu.
+torch's FakeTensorMode refuses cuda in a CPU build; a device guard of one line, compiled here, changes that. Gradients
+are made up, since autograd needs a real device. cuDNN, recorded graphs and the numbers need a real GPU: tests/gpu.
 """
 
 import ctypes
