@@ -23,8 +23,27 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # run paths may be relativ
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C interrupts the job as usual
 
 
-def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, tell: Callable[[Progress], None]) -> None:
-    """Run the trials with `cpus` CPUs each, as many at a time as fit into the cluster.
+def bundles(cpus: int, gpu: bool) -> list[dict[str, float]]:
+    """The resources of a trial.
+
+    With one CPU it does its work in its own process, which then also has the GPU; with more, its process only drives
+    the workers, each with a CPU or the GPU.
+    """
+    own = {"GPU": 1.0} if gpu else {}
+    if cpus == 1:
+        return [{"CPU": 1.0, **own}]
+    return [{}, *({"CPU": 1.0} for _ in range(cpus)), *([own] if gpu else [])]
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    base: str,
+    config: Config,
+    cpus: int,
+    tell: Callable[[Progress], None],
+    run: Callable[..., Any] = run_trial,
+) -> None:
+    """Run the trials with `cpus` CPUs each, and a GPU for dreams on cuda, as many at a time as fit into the cluster.
 
     Tune's own state, which is pickled, is discarded: the runs hold all progress.
     """
@@ -41,18 +60,17 @@ def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, te
             )
 
         try:
-            run_trial(trial, base, config, pool, report)
+            run(trial, base, config, pool, report)
         except UserError as mistake:
             tune.report({"mistake": str(mistake)})  # reported as a result, since Tune would retry an error
         finally:
             pool.close()
 
-    # With one CPU a trial does its work in its own process; with more, its process only drives the workers.
-    bundles: list[dict[str, float]] = [{"CPU": 1}] if cpus == 1 else [{}, *({"CPU": 1.0} for _ in range(cpus))]
+    resources = tune.PlacementGroupFactory(bundles(cpus, config.evolve.device == "cuda"))
     watch = _Watch(tell)
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         tuner = tune.Tuner(
-            tune.with_resources(trainable, tune.PlacementGroupFactory(bundles)),
+            tune.with_resources(trainable, resources),
             param_space={"trial": tune.grid_search([{"tau": one.tau, "seed": one.seed} for one in trials])},
             run_config=tune.RunConfig(
                 name="sweep",
@@ -72,7 +90,7 @@ def run_trials(trials: Sequence[Trial], base: str, config: Config, cpus: int, te
 
 def _pool(config: Config, cpus: int) -> RayPool:
     workers = config.workers
-    return RayPool(cpus, workers.retries, workers.unit_seconds, recycle_units=workers.recycle_units)
+    return RayPool(cpus, workers.retries, workers.unit_seconds, recycle_units=workers.recycle_units, gpu_workers=1)
 
 
 class _Watch(tune.Callback):

@@ -125,6 +125,7 @@ def open_pool(options: RunOptions, config: Config) -> Pool:
             retries=config.workers.retries,
             unit_seconds=config.workers.unit_seconds,
             recycle_units=config.workers.recycle_units,
+            gpu_seconds=config.workers.gpu_seconds,
         )
     signal.signal(signal.SIGTERM, interrupt)  # again, since Ray installs its own handler
     return pool

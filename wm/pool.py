@@ -160,7 +160,7 @@ class LocalPool(Pool):
     def gpus(self) -> int:
         import torch
 
-        return torch.cuda.device_count()
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
     @contextmanager
     def crew(self, work: Work, gpu: bool = False) -> Iterator[Crew]:

@@ -77,10 +77,11 @@ class Training:
     evaluate_steps: int = bits(500)
     """Updates between evaluations. The weights with the lowest held-out loss are the result."""
     device: Device = bits("auto")
-    """auto uses a GPU if the cluster has one. cpu and cuda differ in their last bits."""
+    """auto uses a GPU if the cluster has one or can start one in time. cpu and cuda differ in their last bits."""
     precision: Precision = bits("float32")
     """bfloat16 computes the layers in half precision. auto is frozen as what this machine is fast at: bfloat16 on GPUs
-    and processors with AMX or AVX-512 bf16, else float32."""
+    and processors with AMX or AVX-512 bf16, else float32. On a GPU, float32 means TF32 in products, convolutions and
+    LSTMs: fp32 with 10 bits of mantissa."""
     threads: int = bits(2)
     """CPU threads of the training."""
     seed: int = bits(0)
@@ -232,7 +233,7 @@ class Evolve:
     dream_lap: bool = bits(False)
     """End a dream once its rewards add up to a lap, as the game does."""
     device: Literal["cpu", "cuda"] = bits("cpu")
-    """Where dreams are computed. The real game always runs on CPUs."""
+    """Where dreams are computed; on cuda with products in TF32. The real game always runs on CPUs."""
     seed: int = bits(0)
     """Added to the run's seed for this stage only."""
     init: str = bits("")
@@ -364,6 +365,8 @@ class Workers:
     """A worker without an answer for this long is restarted and its unit done elsewhere."""
     recycle_units: int = free(64)
     """A worker process is replaced after this many units, to bound memory leaks of games."""
+    gpu_seconds: float = free(600.0)
+    """Seconds that the device auto waits for a node with a GPU to start; then it is the CPU."""
     checkpoint_seconds: float = free(60.0)
     """Seconds between checkpoints of the trainings of V and M."""
     log_seconds: float = free(10.0)
@@ -371,7 +374,7 @@ class Workers:
 
     def check(self) -> None:
         positive(self, "workers", "retries", "unit_seconds", "recycle_units", "checkpoint_seconds", "log_seconds")
-        not_negative(self, "workers", "count")
+        not_negative(self, "workers", "count", "gpu_seconds")
 
 
 @dataclass(frozen=True)

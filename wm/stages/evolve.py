@@ -20,6 +20,7 @@ from wm.evolution.objective import Evaluation, clipped, evaluate, most_telling
 from wm.evolution.plateau import has_settled
 from wm.evolution.units import dream_units, game_units, tracks_of, validation_units
 from wm.models.agent import Models
+from wm.models.device import FLOAT32
 from wm.pool import Crew, Pool, Progress
 from wm.runs.checkpoints import Checkpoints
 from wm.runs.curves import write_curves
@@ -86,6 +87,7 @@ def evolve(run: Run, pool: Pool) -> Manifest:
             "best_generation": int(best["generation"]),
             "best_validation": best["validation"],
             "best_validation_se": best["validation_se"],
+            **({"device": "cuda", "float32": FLOAT32} if section.device == "cuda" else {}),
         },
     )
 

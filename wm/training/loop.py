@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wm.errors import Failure
+from wm.models.device import description
 from wm.pool import Progress
 from wm.runs.checkpoints import Checkpoints
 from wm.runs.curves import write_curves
@@ -102,6 +103,7 @@ def train(
     metrics |= learner.measures()
     if step > first:
         metrics |= {"steps_per_second": (step - first) / seconds, "waited_for_data": waited / seconds}
+    metrics |= description(learner.device)
     yield Finished(step, best.step, key, sha256(weights), metrics)
 
 
