@@ -23,14 +23,14 @@ from wm.experiments.verify import OUTPUTS
 VOLATILE = {"seconds", "steps_per_second", "waited_for_data", "bytes", "run", "from", "next"}
 # Jobs of a trial on a damaged run, with their weights. `status --check` is run in each trial.
 JOBS = {
-    ("status",): 4,
-    ("pipeline", "--local"): 8,
-    ("score", "--local"): 2,
-    ("evolve", "--local"): 2,
-    ("collect", "--local"): 1,
-    ("memory", "--local"): 1,
-    ("export", "--to", "AGENT"): 2,
-    ("score", "--local", "--episodes", "3"): 1,
+    ("status",): 20,
+    ("pipeline", "--local"): 40,
+    ("score", "--local"): 10,
+    ("evolve", "--local"): 10,
+    ("collect", "--local"): 5,
+    ("memory", "--local"): 5,
+    ("export", "--to", "AGENT"): 8,
+    ("score", "--local", "--episodes", "3"): 2,
     ("report",): 1,
 }
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jobs.runner
+from jobs.display import Display
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT = 120.0  # seconds until a job counts as hung, on a busy machine
@@ -106,7 +106,7 @@ def _as_a_process(argv: list[str], out: io.StringIO, err: io.StringIO, limit: fl
 @contextlib.contextmanager
 def _interrupted(at: int) -> Iterator[None]:
     """Press Ctrl-C at the progress report with this number."""
-    tell: Callable[..., None] = jobs.runner.Listeners.tell
+    tell: Callable[..., None] = Display.tell
     count = 0
 
     def counting(self: Any, progress: Any) -> None:
@@ -116,8 +116,8 @@ def _interrupted(at: int) -> Iterator[None]:
         if at and count >= at:
             raise KeyboardInterrupt
 
-    jobs.runner.Listeners.tell = counting  # type: ignore[method-assign]
+    Display.tell = counting  # type: ignore[method-assign]
     try:
         yield
     finally:
-        jobs.runner.Listeners.tell = tell  # type: ignore[method-assign]
+        Display.tell = tell  # type: ignore[method-assign]
