@@ -172,18 +172,22 @@ class Lease:
 
     def _renew(self) -> None:
         trouble = False
-        while not self.released.wait(RENEW_SECONDS):
+        while not self.lost and not self.released.wait(RENEW_SECONDS):
             try:
-                _, holder = self._newest()
-                if holder is not None and holder.token != self.mine.token:
-                    self.lost = holder
-                    return
-                self.storage.put(self.key, self._record())
+                self._renew_once()
                 trouble = False
             except (OSError, UserError) as error:
                 if not trouble:
                     trouble = True
                     log.warning("can't renew the lease of the run (%s): retrying", error)
+
+    def _renew_once(self) -> None:
+        """Write a later expiry, or note who has taken the lease."""
+        _, holder = self._newest()
+        if holder is not None and holder.token != self.mine.token:
+            self.lost = holder
+        else:
+            self.storage.put(self.key, self._record())
 
     def _record(self) -> bytes:
         return sealed(asdict(self.mine) | {"until": round(time.time() + EXPIRY_SECONDS, 3)})

@@ -51,7 +51,7 @@ def unsealed(data: bytes, file: str, schema: Schema, cure: str) -> dict[str, Any
     seal = values.pop(SEAL, None)
     if seal is None:
         raise Damaged(file, "its seal is missing", cure)
-    if seal != _hash(values):
+    if seal != seal_of(values):
         raise Damaged(file, "its content does not match its seal", cure)
     checked(values, file, schema, cure)
     return values
@@ -88,7 +88,7 @@ def check_format(version: Any, file: str, what: str) -> None:
         )
 
 
-def _hash(values: Any) -> str:
+def seal_of(values: Any) -> str:
     try:
         return sha256(to_json(values))
     except (ValueError, RecursionError):  # JSON that Python reads but does not write
@@ -102,7 +102,7 @@ def sealed_rows(rows: Sequence[Mapping[str, Any]]) -> bytes:
     if not rows:
         return b""
     *others, last = rows
-    lines = [*others, {**last, SEAL: _hash(list(rows))}]
+    lines = [*others, {**last, SEAL: seal_of(list(rows))}]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
@@ -110,7 +110,7 @@ def unsealed_rows(data: bytes, file: str, schema: Schema, cure: str) -> list[dic
     rows = [parsed(line, file, cure) for line in data.split(b"\n")[:-1]]
     if not all(isinstance(row, dict) for row in rows) or (data and not data.endswith(b"\n")):
         raise Damaged(file, "it has an incomplete line", cure)
-    if rows and rows[-1].pop(SEAL, None) != _hash(rows):
+    if rows and rows[-1].pop(SEAL, None) != seal_of(rows):
         raise Damaged(file, "its content does not match its seal", cure)
     for row in rows:
         checked(row, file, schema, cure)

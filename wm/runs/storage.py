@@ -85,7 +85,7 @@ class Storage(ABC):
 
 def open_storage(uri: str) -> Storage:
     """The storage at this URI."""
-    if not uri.strip() or "\0" in uri:
+    if not uri.strip() or not uri.isprintable():
         raise UserError(f"{uri!r} names no place: use a folder or s3://bucket/prefix")
     try:
         parts = urlsplit(uri)
