@@ -7,7 +7,7 @@ from pathlib import Path
 
 NOT_JOBS = {"__init__", "__main__", "command_line", "display", "parser", "runner", "sudden_end"}
 GROUPS = {
-    "Train": ("pipeline", "collect", "vision", "latents", "memory", "evolve", "score", "iterate", "sweep"),
+    "Train": ("pipeline", "collect", "vision", "latents", "memory", "evolve", "score", "iterate", "tune", "sweep"),
     "Inspect": ("report", "watch", "play", "status", "compare"),
     "Agents": ("export", "unpack"),
     "Machines": ("plan", "bench", "preflight", "submit", "completion"),

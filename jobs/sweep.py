@@ -8,17 +8,16 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
-from jobs.command_line import RunOptions, parse
+from jobs.command_line import parse
 from jobs.display import Display
 from jobs.parser import Parser
-from jobs.runner import guard, interrupt, open_pool
-from wm.config.schema import Config
-from wm.errors import UserError
-from wm.experiments.sweep import FOLDER, Trial, check_base, outcome, run_trial, trials_of
+from jobs.runner import guard, interrupt
+from jobs.tune import carry_out
+from wm.errors import Failure, UserError
+from wm.experiments.sweep import FOLDER, Sweep, trials_of
 from wm.pool import Progress
 from wm.report.temperature import comma_separated, data, markdown, plot, rows_of
 from wm.runs.lease import hold
@@ -37,55 +36,38 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, interrupt)
     _, run_options, config = parse("sweep", DOC, words)
     base = open_existing(run_options.run)
-    trials = trials_of(options.tau, options.seeds)
+    trials_of(options.tau, options.seeds)
     if options.cpus_each < 1:
         raise UserError(f"--cpus-each must be 1 or more, got {options.cpus_each}")
-    check_base(base, config)
+    search = Sweep(base, config, options.tau, options.seeds)
     start, storage = time.monotonic(), open_storage(f"{base.uri}/{FOLDER}")
-    with Display(config.workers.log_seconds, 2 * len(trials)) as display, hold(storage, run_options.take_over) as lease:
+    with Display(config.workers.log_seconds, 2 * len(search.trials)) as display:  # noqa: SIM117
+        with hold(storage, run_options.take_over) as lease:
 
-        def tell(progress: Progress) -> None:
-            lease.check()
-            display.tell(progress)
+            def tell(progress: Progress) -> None:
+                lease.check()
+                display.tell(progress)
 
-        missing = [trial for trial in trials if outcome(trial, base.uri, config) is None]
-        if missing:
-            _run(missing, base.uri, config, run_options, options.cpus_each, tell)
-        found = [one for trial in trials if (one := outcome(trial, base.uri, config))]
-        rows = rows_of(found)
-        table = markdown(rows, config.game)
-        storage.put("table.md", table.encode())
-        storage.put("table.csv", comma_separated(found).encode())
-        storage.put("table.json", sealed(data(rows, config.game)))
-        storage.put("table.svg", plot(rows, config.game).encode())
+            if search.missing:
+                gpus = 1 if config.evolve.device == "cuda" else 0
+                carry_out(search, search.place, run_options, options.cpus_each, gpus, tell)
+            found = search.results()
+            rows = rows_of(found)
+            table = markdown(rows, config.game)
+            storage.put("table.md", table.encode())
+            storage.put("table.csv", comma_separated(found).encode())
+            storage.put("table.json", sealed(data(rows, config.game)))
+            storage.put("table.svg", plot(rows, config.game).encode())
     print(f"{table}\n{storage.uri}/table.md, .csv, .json, .svg; tensorboard --logdir {storage.uri}", file=sys.stderr)
+    if search.failures:
+        raise Failure(f"{len(search.failures)} trials failed; the first: {search.failures[0]}")
     return {
         "job": "sweep",
         "run": base.uri,
         "seconds": round(time.monotonic() - start, 1),
-        "made": [trial.name for trial in missing],
+        "made": [trial.name for trial in search.missing],
         "trials": [asdict(one) for one in found],
     }
-
-
-def _run(
-    trials: list[Trial], base: str, config: Config, options: RunOptions, cpus: int, tell: Callable[[Progress], None]
-) -> None:
-    pool = open_pool(options, config)
-    try:
-        if options.local:
-            for trial in trials:
-                run_trial(trial, base, config, pool, _named(trial.name, tell))
-        else:
-            from cluster.sweep import run_trials
-
-            run_trials(trials, base, config, cpus, tell)
-    finally:
-        pool.close()
-
-
-def _named(name: str, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    return lambda progress: tell(replace(progress, stage=f"{name} {progress.stage}"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from wm.config.fields import leaves
 from wm.config.presets import PRESETS
 from wm.runs.run import Run
 
-GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("cli", "dream", "carracing", "fine-tuning"))]
+NAMES = ("cli", "dream", "carracing", "fine-tuning", "your-game", "own-machines")
+GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 TEXT = "\n".join(guide.read_text() for guide in GUIDES)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"python -m jobs\.([a-z_]+)((?:[^`|\n\\]|\\\||\\\n)*)", TEXT)
@@ -43,7 +44,24 @@ def test_every_job_is_described_and_no_other() -> None:
 
 def test_flags_and_presets_exist() -> None:
     own = {"--run", "--base", "--in", "--local", "--address", "--take-over", "--rounds", "--tau", "--runs", "--to"}
-    own |= {"--half", "--cpus", "--gpus", "--agent", "--resume", "--seeds", "--scored", "--help", "--help-all"}
+    own |= {
+        "--half",
+        "--search",
+        "--searcher",
+        "--trials",
+        "--stop-early",
+        "--cpus-each",
+        "--gpus-each",
+        "--no-score",
+        "--cpus",
+        "--gpus",
+        "--agent",
+        "--resume",
+        "--seeds",
+        "--scored",
+        "--help",
+        "--help-all",
+    }
     fields = {flag for flag in leaves(PRESETS["tiny"]) if not re.match(r"(rounds|polish)\..*\.", flag)}
     known = {"--" + flag for flag in fields} | {f"--rounds.{flag}" for flag in fields}
     known |= {f"--polish.{flag}" for flag in fields}

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +12,11 @@ import ray
 from cluster import runtime, training
 from cluster.pool import RayPool
 from cluster.runtime import NodeType
-from cluster.sweep import bundles, run_trials
+from cluster.tune import bundles, run_trials
 from wm.config.presets import PRESETS
 from wm.errors import UserError
 from wm.evolution.evaluation import EvaluateWork
-from wm.experiments.sweep import Trial
+from wm.experiments.trials import Place, Trial
 from wm.pool import Progress
 from wm.stages.vision import VisionTraining
 
@@ -90,7 +90,7 @@ def test_a_gpu_that_torch_cannot_use_is_no_traceback(
     assert "is built without CUDA: training on the CPU" in caplog.text
     config = PRESETS["tiny"]
     task = VisionTraining(None, "/tmp", "vision", "cuda", 1.0, config.vision, None, 1)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="can't use cuda: torch .* is built without CUDA: install"):
+    with pytest.raises(UserError, match=r"can't use cuda: torch .* is built without CUDA: install"):
         list(pool.stream(task))
     work = EvaluateWork(None, None, 1, device="cuda")  # type: ignore[arg-type]
     with (
@@ -164,19 +164,39 @@ def test_a_training_whose_gpu_node_is_lost_resumes_on_another(
     assert "the task was lost" in caplog.text
 
 
-def test_a_trial_has_a_gpu_only_for_dreams_on_it() -> None:
-    assert bundles(1, gpu=False) == [{"CPU": 1}]
-    assert bundles(1, gpu=True) == [{"CPU": 1, "GPU": 1}]
-    assert bundles(2, gpu=True) == [{}, {"CPU": 1}, {"CPU": 1}, {"GPU": 1}]
+def test_the_bundles_of_a_trial() -> None:
+    assert bundles(1, 0) == [{"CPU": 1}]
+    assert bundles(1, 1) == [{"CPU": 1, "GPU": 1}]
+    assert bundles(2, 1) == [{}, {"CPU": 1}, {"CPU": 1}, {"GPU": 1}]
+
+
+class TwoTrials:
+    """A schedule of two trials; their result is the GPU that each had."""
+
+    def __init__(self) -> None:
+        self.left = [Trial(f"{number:04}", number, 0, {}, {}) for number in range(2)]
+        self.failures: list[str] = []
+
+    def next(self) -> Trial | None:
+        return self.left.pop() if self.left else None
+
+    def validated(self, trial: Trial, found: Any) -> bool:
+        return False
+
+    def completed(self, trial: Trial, result: Any) -> None: ...
+
+    def failed(self, trial: Trial, reason: str) -> None:
+        self.failures.append(reason)
 
 
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_each_trial_of_a_sweep_has_its_own_gpu(cpus: int, node: Callable[..., Any], monkeypatch: Any) -> None:
+def test_each_trial_of_a_search_has_its_own_gpu(
+    cpus: int, node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     node(**(GPU_NODE | {"num_cpus": 4}))
-    config = replace(PRESETS["tiny"], evolve=replace(PRESETS["tiny"].evolve, device="cuda"))
     told: list[Progress] = []
 
-    def trial(trial: Trial, base: str, config: Any, pool: Any, tell: Callable[[Progress], None]) -> None:
+    def run(trial: Trial, place: Place, pool: Any, tell: Callable[[Progress], None]) -> None:
         import time
 
         import ray
@@ -194,9 +214,12 @@ def test_each_trial_of_a_sweep_has_its_own_gpu(cpus: int, node: Callable[..., An
                 (gpus,) = (answer for _, answer in crew.map([1]))
         time.sleep(4)  # until the other trial has one, too
         assert len(gpus) == 1, gpus
-        tell(Progress("evolve", 1, 1, "generations", {"mean": float(gpus[0])}))
+        tell(Progress("collect", 1, 1, "episodes", {"mean": float(gpus[0])}))
 
-    run_trials([Trial(0.5, 1), Trial(1.0, 1)], "base", config, cpus, told.append, trial)
+    schedule = TwoTrials()
+    place = Place(PRESETS["tiny"], "base", str(tmp_path / "trials"), "")
+    run_trials(schedule, place, cpus, 1, told.append, run)
+    assert not schedule.failures
     assert sorted(progress.metrics["mean"] for progress in told) == [0.0, 1.0]
 
 

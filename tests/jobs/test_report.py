@@ -12,7 +12,7 @@ import pytest
 from processes import Job
 
 from jobs.display import show_cost
-from wm.experiments.sweep import Trial, TrialResult
+from wm.experiments.sweep import TauResult
 from wm.formatting import format_duration
 from wm.report import score_section
 from wm.report.provenance import changed_flags
@@ -110,7 +110,7 @@ def test_a_sweep_over_temperatures_is_shown_with_its_gaps(cartpole: Run, tmp_pat
     assert "Calibration of the predicted end" in alone
     assert "Evolution in dreams" not in alone  # no published scores for this game
     outcomes = [
-        TrialResult(Trial(tau, seed), str(uri), 2, 9.0, (90.0 - tau, 5.0, 8), (20.0 + 10 * seed, 4.0, 8))
+        TauResult(tau, seed, str(uri), 2, 9.0, (90.0 - tau, 5.0, 8), (20.0 + 10 * seed, 4.0, 8))
         for tau in (0.1, 1.0)
         for seed in (1, 2)
     ]

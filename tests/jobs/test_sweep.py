@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from processes import Job
 
-from wm.experiments.sweep import Trial, outcome, run_trial
+from wm.experiments.sweep import Sweep
+from wm.experiments.trials import result_of, run_trial
 from wm.pool import LocalPool
-from wm.runs.run import Run
+from wm.runs.run import Run, open_existing
 
 
 def files(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -38,17 +39,19 @@ def test_a_killed_sweep_resumes_without_repeating_trials(cartpole: Run, base: Pa
     assert not {folder.name for folder in finished} & set(again.summary["made"])
     assert before == {folder: files(folder) for folder in finished}
     assert len(list(base.glob(scored))) == 4
-    done = [(one["trial"]["tau"], one["trial"]["seed"]) for one in again.summary["trials"]]
+    done = [(one["tau"], one["seed"]) for one in again.summary["trials"]]
     assert done == [(0.5, 1), (1.15, 1), (0.5, 2), (1.15, 2)]
     assert len(again.stdout.splitlines()) == 1
     for name in ("table.md", "table.csv", "table.svg"):
         assert (base / "sweep" / name).stat().st_size > 100
     assert [row["tau"] for row in json.loads((base / "sweep/table.json").read_text())["rows"]] == [0.5, 1.15]
     assert (base / "sweep/table.md").read_text() in again.stderr
-    trial = Trial(1.15, 2)
-    theirs = outcome(trial, str(base), cartpole.config)
+    search = Sweep(open_existing(str(base)), cartpole.config, [0.5, 1.15], 2)
+    assert not search.missing
+    trial = search.trials[-1]
+    theirs = result_of(trial, search.place)
     shutil.rmtree(base / "sweep")
-    assert theirs == run_trial(trial, str(base), cartpole.config, LocalPool())
+    assert theirs == run_trial(trial, search.place, LocalPool())
 
 
 @pytest.mark.parametrize(

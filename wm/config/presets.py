@@ -161,6 +161,42 @@ TINY = replace(
     ),
 )
 
+# Pictures and rewards from elsewhere: nothing is known of the game, so no patience, and no unit of its rewards.
+ANY_GAME = Config(
+    game="gym:LunarLander-v3?skip=4&stack=3",
+    collect=Collect(episodes=160, steps=1_000),
+    vision=Vision(kl_weight=0.1, batch=32, steps=3_000, decay_steps=1_000, evaluate_steps=500, change_weight=1.0),
+    memory=Memory(
+        steps=1_500,
+        batch=16,
+        sequence=128,
+        learning_rate=0.003,
+        decay_steps=500,
+        reward_scaled=True,
+        done=True,
+        evaluate_steps=250,
+    ),
+    evolve=Evolve(
+        generations=60,
+        population=24,
+        episodes=4,
+        unit_episodes=16,
+        covariance="diagonal",
+        validate_every=5,
+    ),
+    score=Score(episodes=50),
+    rounds=Rounds(
+        count=2,
+        overrides={
+            "collect.episodes": 96,
+            "vision.steps": 2_000,
+            "memory.steps": 1_000,
+            "evolve.generations": 60,
+            "evolve.covariance": "diagonal",
+        },
+    ),
+)
+
 DOOM = Config(
     game="doom",
     collect=Collect(steps=2_100),
@@ -247,6 +283,7 @@ PRESETS: dict[str, Config] = {
     "car-racing-best": BEST,  # one machine, hours, with jobs.iterate
     "car-racing-dream": DREAM,  # one machine, some hours, with jobs.iterate
     "demo": DEMO,  # one machine, minutes
+    "any-game": ANY_GAME,  # a game of one's own, under an hour on one machine
     "tiny": TINY,  # seconds: checks that everything runs, learns nothing
     "doom": DOOM,  # the paper's scale
     "doom-small": DOOM_SMALL,  # one machine, under two hours

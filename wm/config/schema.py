@@ -108,6 +108,9 @@ class Vision(Training):
     """Size of the latent vector z."""
     kl_weight: float = bits(1.0)
     """Weight of the KL term. At 1, small objects such as fireballs may be left out."""
+    change_weight: float = bits(0.0)
+    """Additional weight of pixels in proportion to their difference from the mean frame: for small things that move
+    over a still background; 0 weighs all pixels alike."""
     frozen: bool = bits(False)
     """Use the V of `init` unchanged."""
     gamma: float = bits(0.1)
@@ -118,6 +121,9 @@ class Vision(Training):
     def check(self) -> None:
         super().check()
         positive(self, "vision", "z", "kl_weight", "gamma", "gan_ramp")
+        not_negative(self, "vision", "change_weight")
+        if self.change_weight and self.kind != "vae":
+            raise UserError("--vision.change-weight is for the VAE only: remove it, or use --vision.kind vae")
         if self.frozen and not self.init:
             raise UserError("--vision.frozen needs a run to take V from: add --vision.init URI")
 
@@ -155,6 +161,8 @@ class Memory(Training):
     """Gradients are clipped to this value."""
     reward_clip: float = bits(0.0)
     """Clip the rewards that M learns to this size; 0 does not. A rare -100 outweighs thousands of small rewards."""
+    reward_scaled: bool = bits(False)
+    """Divide the reward's part of the loss by the variance of the rewards seen, whatever their unit."""
     done_weight: float = bits(10.0)
     """Weight of steps that end the episode in the done loss."""
 

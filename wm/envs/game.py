@@ -21,6 +21,7 @@ class Game(ABC):
     version: str  # changes whenever the same seed and actions give other frames or rewards
     actions: int  # A, numbers in one action
     max_steps: int  # the game's own time limit
+    own_limit: bool = True  # False: the game has none, so scores of episodes cut at max_steps are not whole
     lap: float = 0.0  # an episode ends when its rewards, without the price of each step, add up to this; 0: never
     step_price: float = 0.0  # subtracted from each step's reward
     random_steps: int = 0  # typical length of a random policy's episodes, for estimates; 0 is max_steps

@@ -1,51 +1,59 @@
-"""The effect of temperature: C evolved at several tau and seeds, each in its own run, with a base run's V and M."""
+"""The effect of temperature: C evolved at several tau and seeds, each in its own run, with a base run's V and M.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+A sweep is a grid of trials (wm/experiments/trials.py) that are all scored, in the dream and in the real game.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from wm.config.schema import Config
 from wm.errors import UserError
-from wm.pool import Pool, Progress
-from wm.runs.lease import hold
-from wm.runs.manifest import Manifest
-from wm.runs.run import Run, open_existing, open_run, start_run
-from wm.runs.status import stage_statuses
-from wm.stages.evolve import evolve
-from wm.stages.score import score
+from wm.experiments.trials import Place, Trial, TrialResult, Validation, result_of
+from wm.runs.run import Run
 
 FOLDER = "sweep"  # in the base run: the trials' runs and the table of results
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One temperature with one seed of the evolution."""
+class TauResult:
+    """A complete trial: the same C in the dream that it was evolved in and in the real game."""
 
     tau: float
     seed: int
-
-    @property
-    def name(self) -> str:
-        return f"tau-{self.tau:g}-seed-{self.seed}"
-
-    def uri(self, base: str) -> str:
-        return f"{base}/{FOLDER}/{self.name}"
-
-    def config(self, config: Config) -> Config:
-        """The base's config with C evolved in the dream at this temperature."""
-        evolve = replace(config.evolve, where="dream", tau=self.tau, seed=self.seed)
-        return replace(config, evolve=evolve).check()
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """A complete trial: the same C in the dream that it was evolved in and in the real game."""
-
-    trial: Trial
     uri: str
     generations: int
     validation: float
     dream: tuple[float, float, int]  # mean, standard deviation, episodes
     real: tuple[float, float, int]
+
+
+class Sweep:
+    """Runs the trials in order; see wm.experiments.trials.Schedule."""
+
+    def __init__(self, base: Run, config: Config, taus: Sequence[float], seeds: int):
+        self.place = Place(config, base.uri, f"{base.uri}/{FOLDER}", shared="", scored=True)
+        self.trials = trials_of(taus, seeds)
+        # Trials use the base's V and M: a UserError that names the job, if they are missing.
+        Run(base.storage, self.trials[0].config(config), base.preset, base.base).need("memory")
+        self.missing = [trial for trial in self.trials if result_of(trial, self.place) is None]
+        self.open = iter(self.missing)
+        self.failures: list[str] = []
+
+    def next(self) -> Trial | None:
+        return next(self.open, None)
+
+    def validated(self, trial: Trial, found: Sequence[Validation]) -> bool:
+        return False
+
+    def completed(self, trial: Trial, result: TrialResult) -> None:
+        """Nothing to note: results are read from the runs."""
+
+    def failed(self, trial: Trial, reason: str) -> None:
+        self.failures.append(f"{trial.name}: {reason}")
+
+    def results(self) -> list[TauResult]:
+        """Those of complete trials."""
+        return [of_tau(one) for trial in self.trials if (one := result_of(trial, self.place))]
 
 
 def trials_of(taus: Sequence[float], seeds: int) -> list[Trial]:
@@ -55,50 +63,28 @@ def trials_of(taus: Sequence[float], seeds: int) -> list[Trial]:
     for tau in taus:
         if not tau > 0:
             raise UserError(f"--tau must be above 0, got {tau}")
-    return [Trial(tau, seed) for seed in range(1, seeds + 1) for tau in dict.fromkeys(taus)]
+    each = list(dict.fromkeys(taus))
+    return [
+        Trial(
+            f"tau-{tau:g}-seed-{seed}",
+            number,
+            seed,
+            values={"evolve.tau": tau},
+            fixed={"evolve.where": "dream", "evolve.seed": seed},
+        )
+        for seed in range(1, seeds + 1)
+        for number, tau in enumerate(each)
+    ]
 
 
-def check_base(base: Run, config: Config) -> None:
-    """Trials use the base's V and M: a UserError that names the job, if they are missing."""
-    Run(base.storage, Trial(1.0, 1).config(config), base.preset, base.base).need("memory")
-
-
-def run_trial(
-    trial: Trial, base: str, config: Config, pool: Pool, tell: Callable[[Progress], None] = lambda progress: None
-) -> TrialResult:
-    """Evolve in the dream, score in both. Existing work is not repeated."""
-    origin = open_existing(base)
-    run = start_run(trial.uri(origin.uri), origin.preset, trial.config(config), base=origin.uri)
-    with hold(run.storage) as lease:
-
-        def watched(progress: Progress) -> None:
-            lease.check()
-            tell(progress)
-
-        run.tell, run.cpus = watched, pool.workers * max(1, config.threads)
-        made, played = evolve(run, pool), score(run, pool)
-    return _outcome(trial, run, made, played)
-
-
-def outcome(trial: Trial, base: str, config: Config) -> TrialResult | None:
-    """The result of a trial, once it is complete."""
-    run = open_run(trial.uri(base))
-    if run is None:
-        return None
-    found = {name: status.manifest for name, status in stage_statuses(run).items()}
-    made, played = found["evolve"], found["score"]
-    if not made or made.extent < config.evolve.generations or not played or played.extent < config.score.episodes:
-        return None
-    return _outcome(trial, run, made, played)
-
-
-def _outcome(trial: Trial, run: Run, made: Manifest, played: Manifest) -> TrialResult:
-    metrics = played.metrics
-    return TrialResult(
-        trial,
-        run.uri,
-        made.extent,
-        made.metrics["best_validation"],
+def of_tau(result: TrialResult) -> TauResult:
+    metrics = result.metrics
+    return TauResult(
+        result.trial.values["evolve.tau"],
+        result.trial.seed,
+        result.uri,
+        result.generations,
+        result.validation.score,
         (metrics["dream_score"], metrics["dream_std"], metrics["dream_episodes"]),
         (metrics["score"], metrics["std"], metrics["episodes"]),
     )

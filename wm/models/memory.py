@@ -207,11 +207,12 @@ def losses(
     done: Tensor | None = None,  # (B, T), 1 if the step ended the episode (a time limit does not count)
     next_action: Tensor | None = None,  # (B, T, A)
     done_weight: float = 10.0,
+    reward_weight: float = 1.0,
 ) -> dict[str, Tensor]:
     """The training loss and its parts, all scalars: means over the steps at which the mask is 1.
 
     "nll": mean over Z, masked by `next_mask`.
-    "reward": squared error of the unscaled reward, masked by `mask`.
+    "reward": squared error of the reward in the game's unit, times `reward_weight`, masked by `mask`.
     "done": binary cross entropy with positives weighted by `done_weight` (10 in the authors' Doom), masked by `mask`.
     "next_action": squared error, mean over A, masked by `next_mask`.
     "loss": the sum of the parts.
@@ -219,7 +220,7 @@ def losses(
     parts = {"nll": _mean(nll(prediction, z_next).mean(dim=-1), next_mask)}
     if prediction.reward is not None:
         assert reward is not None, "this M predicts the reward: pass reward"
-        parts["reward"] = _mean((prediction.reward - reward) ** 2, mask)
+        parts["reward"] = reward_weight * _mean((prediction.reward - reward) ** 2, mask)
     if prediction.done is not None:
         assert done is not None, "this M predicts done: pass done"
         weight = prediction.done.new_full((), done_weight)  # without a copy to the device

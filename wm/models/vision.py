@@ -124,17 +124,25 @@ class VAE(Vision):
             x = F.relu(deconvolution(x))  # (B, 64, 13, 13), (B, 32, 30, 30)
         return torch.sigmoid(last(x).float()).permute(0, 2, 3, 1)  # (B, 64, 64, 3)
 
-    def losses(self, frames: Tensor, noise: Tensor, kl_weight: float = 1.0) -> dict[str, Tensor]:
+    def losses(
+        self, frames: Tensor, noise: Tensor, kl_weight: float = 1.0, weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Squared error plus KL (appendix A.1), with a lower bound on KL as in the authors' code.
 
-        "reconstruction": squared error of frames in [0, 1], summed over pixels and channels, mean over B.
+        "reconstruction": squared error of frames in [0, 1], summed over pixels and channels, mean over B. Pixels may
+            have a `weight`, (B, 64, 64, 1).
         "kl": KL(N(mu, exp(logvar)) || N(0, 1)) summed over Z, mean over B.
         "loss": reconstruction + kl_weight * max(KL, 0.5 * Z), with the maximum taken for each frame, mean over B.
         """
         x = _pixels(frames)  # (B, 3, 64, 64)
         mu, logvar = self._encode(x)
         decoded = self.decode(draw(mu, logvar, noise))
-        reconstruction = F.mse_loss(decoded, x.permute(0, 2, 3, 1), reduction="sum") / len(frames)
+        target = x.permute(0, 2, 3, 1)  # (B, 64, 64, 3)
+        if weight is None:
+            error = F.mse_loss(decoded, target, reduction="sum")
+        else:
+            error = (weight * (decoded - target) ** 2).sum()
+        reconstruction = error / len(frames)
         kl = kl_divergence(mu, logvar).sum(dim=1)  # (B,)
         loss = reconstruction + kl_weight * kl.clamp(min=0.5 * self.z).mean()
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl.mean()}

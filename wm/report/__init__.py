@@ -7,6 +7,7 @@ run_page             the report of one run, from these sections:
 run_view             the state of a run, which may be incomplete
 learning_curve       validation scores over steps of the game, including earlier runs
 published            published scores for each game
+tune_page            the results of a search, from the numbers of tune_table
 temperature          the tables and the plot of a sweep over temperatures
 compare_page         several runs next to each other, from the numbers of compare_data
 """

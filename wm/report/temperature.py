@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wm.experiments.sweep import TrialResult
+from wm.experiments.sweep import TauResult
 from wm.report.charts import Series, lines
 from wm.report.page import tag
 from wm.report.published import PUBLISHED
@@ -48,11 +48,11 @@ class Row:
         return self.dream.mean - self.real.mean
 
 
-def rows_of(outcomes: Sequence[TrialResult]) -> list[Row]:
+def rows_of(outcomes: Sequence[TauResult]) -> list[Row]:
     """One row for each tau, in ascending order."""
     rows = []
-    for tau in sorted({outcome.trial.tau for outcome in outcomes}):
-        these = sorted((one for one in outcomes if one.trial.tau == tau), key=lambda one: one.trial.seed)
+    for tau in sorted({outcome.tau for outcome in outcomes}):
+        these = sorted((one for one in outcomes if one.tau == tau), key=lambda one: one.seed)
         dream, real = (_pooled([getattr(one, name) for one in these]) for name in SCORES)
         rows.append(Row(tau, dream, real, float(np.mean([one.validation for one in these]))))
     return rows
@@ -104,15 +104,15 @@ def markdown(rows: Sequence[Row], game: str) -> str:
     )
 
 
-def comma_separated(outcomes: Sequence[TrialResult]) -> str:
+def comma_separated(outcomes: Sequence[TauResult]) -> str:
     """One line for each trial."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = [f"{score}_{what}" for score in SCORES for what in ("score", "std", "episodes")]
     writer.writerow(["tau", "seed", "generations", "validation", *names, "run"])
-    for one in sorted(outcomes, key=lambda one: (one.trial.tau, one.trial.seed)):
+    for one in sorted(outcomes, key=lambda one: (one.tau, one.seed)):
         numbers = [*one.dream, *one.real]
-        writer.writerow([one.trial.tau, one.trial.seed, one.generations, one.validation, *numbers, one.uri])
+        writer.writerow([one.tau, one.seed, one.generations, one.validation, *numbers, one.uri])
     return file.getvalue()
 
 

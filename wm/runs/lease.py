@@ -48,6 +48,10 @@ SCHEMA = record(
 CURE = "make sure that no job works on this run, delete it and run the same command again"
 
 
+class InUse(UserError):
+    """Another job holds the run."""
+
+
 @dataclass(frozen=True)
 class Holder:
     """A process on any machine."""
@@ -125,7 +129,7 @@ class Lease:
                 continue
             first = first or holder
             if holder.is_local() or holder.token != first.token or holder.until > first.until:
-                raise UserError(
+                raise InUse(
                     f"{self.storage.uri} is in use by {holder}: wait for that job, stop it, or add --take-over, which"
                     " makes it stop"
                 )

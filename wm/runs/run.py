@@ -40,6 +40,13 @@ def number_in(key: str, kind: str) -> int:
     return int(found[1]) if found else 0
 
 
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a manifest, and the defaults of those that did not exist when it was made."""
+    sections = {path.partition(".")[0] for path in config if "." in path}
+    defaults = fields.of_kind(Config(), "bits")
+    return {path: value for path, value in defaults.items() if path.partition(".")[0] in sections} | config
+
+
 class Stage:
     """One stage of a run. Results of its base count, too, if they were made with the same config."""
 
@@ -76,7 +83,7 @@ class Stage:
                 manifest = load_manifest(run.storage, key)
                 if run is self.run:
                     self._check_made_here(manifest, key)
-                if manifest.config == self.config and (run is self.run or self._same_inputs(manifest)):
+                if _with_defaults(manifest.config) == self.config and (run is self.run or self._same_inputs(manifest)):
                     warn_of_differences(manifest.made["code"], manifest.made["processor"])
                     return manifest
             run = run.base

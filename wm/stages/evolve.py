@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from wm.agents.artifacts import load_mean, load_models, mean_key
-from wm.config.schema import Config
+from wm.config.schema import Config, Evolve
 from wm.dream.rules import rules_of
 from wm.dream.starts import starts_of
 from wm.envs import Game, load
@@ -42,6 +42,7 @@ USUAL = {  # names of metrics in other libraries, with which TensorBoard shows t
     "validation": "eval/mean_reward",
     "env_steps": "time/total_timesteps",
 }
+TIED = 10  # generations between warnings that all candidates score the same
 DECLINE = 3.0  # warn if a validation is this many standard errors below the best one
 
 
@@ -123,6 +124,7 @@ class Generations:
             row["env_steps"] += self.history[-1]["env_steps"] if self.history else steps
             row["seconds"] = round(time.monotonic() - began, 3)
             self.history.append(row)
+            _warn_of_ties(self.history, section)
             self._save(evolution)
             self.stage.tell(self._progress(evolution))
         if self._validation_due():
@@ -247,3 +249,22 @@ def _warn_of_decline(history: list[dict[str, Any]], row: dict[str, Any]) -> None
                 best["validation"],
                 best["generation"],
             )
+
+
+def _warn_of_ties(history: list[dict[str, Any]], section: Evolve) -> None:
+    """Without differences between candidates CMA-ES learns nothing. Said once, and then for every tenth generation."""
+    tied = 0
+    for row in reversed(history):
+        if row["best"] != row["worst"]:
+            break
+        tied += 1
+    if tied % TIED != 1:
+        return
+    cure = f"a higher --evolve.patience than {section.patience} or 0, " if section.patience else ""
+    log.warning(
+        "evolve: all candidates score %g, in %d generations now, so there is nothing to learn from: try %sa larger"
+        " --evolve.sigma0, more --evolve.episodes, or a game that rewards more often",
+        history[-1]["best"],
+        tied,
+        cure,
+    )

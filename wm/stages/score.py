@@ -1,5 +1,6 @@
 """Score an agent on whole episodes of the unmodified game, on seeds that nothing else uses."""
 
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from wm.schemas import HASH, integer, record, sequence
 from wm.seeds import derive, test_episode
 from wm.statistics import mean_of
 from wm.training.tensorboard import event_file
+
+log = logging.getLogger(__name__)
 
 DREAMS = 64  # dreams in a unit of work
 
@@ -76,8 +79,23 @@ def score_agent(trained: Trained, run: Run, pool: Pool) -> Manifest:
             "first_seed": test_episode(config.score.seed),
             "env_steps": int(sum(played[number]["steps"] for number in range(total))),
         }
+        | _cut(game, [played[number] for number in range(total)])
         | dreamed,
     )
+
+
+def _cut(game: Game, episodes: list[dict[str, Any]]) -> dict[str, int]:
+    """How many episodes were cut at a limit that is not the game's own, so that their scores are not whole."""
+    if game.own_limit:
+        return {}
+    cut = sum(episode["steps"] >= game.max_steps and not episode["terminated"] for episode in episodes)
+    if cut:
+        log.warning(
+            "score: %d of %d episodes were cut at %d steps, since %s has no limit of its own: set one by"
+            " --game '%s%smax_episode_steps=N'",
+            *(cut, len(episodes), game.max_steps, game.name, game.name, "&" if "?" in game.name else "?"),
+        )
+    return {"cut": cut, "cut_at": game.max_steps}
 
 
 def _game_units(section: Score, game: Game, theta: np.ndarray, played: dict[int, Any]) -> Iterator[GameUnit]:

@@ -1,5 +1,6 @@
 """Train V on the frames of the rollouts."""
 
+import logging
 from dataclasses import dataclass
 
 from wm.config.schema import Vision
@@ -10,9 +11,14 @@ from wm.runs.manifest import Manifest
 from wm.runs.run import Run
 from wm.runs.storage import Storage
 from wm.stages.training import TrainingTask, reuse, run_training
+from wm.training.motion import BLIND
 from wm.training.vaegan import VaeGanLearner
 from wm.training.vision import VisionLearner
 from wm.visuals.pictures import vision_pictures
+
+TRAINED = 300  # updates, below which any V is blind
+
+log = logging.getLogger(__name__)
 
 LEARNERS: dict[str, type[VisionLearner]] = {"vae": VisionLearner, "vaegan": VaeGanLearner}
 
@@ -31,7 +37,21 @@ def train_vision(run: Run, pool: Pool) -> Manifest:
     data.verify()
     game, device = load(config.game), pool.device(section.device)
     where = (data, run.uri, stage.folder, device, config.workers.checkpoint_seconds)
-    return run_training(VisionTraining(*where, section, game, config.seed), section, inputs, stage, pool)
+    made = run_training(VisionTraining(*where, section, game, config.seed), section, inputs, stage, pool)
+    _warn_of_blindness(made)
+    return made
+
+
+def _warn_of_blindness(made: Manifest) -> None:
+    shown = made.metrics.get("motion_shown")
+    if shown is not None and shown < BLIND and made.extent >= TRAINED:
+        log.warning(
+            "vision: the reconstructions show %.0f%% of what changes between frames, so C may be blind to what moves:"
+            " look at %s/vision/pictures, and try --vision.change-weight 1, more --vision.steps or a lower"
+            " --vision.kl-weight",
+            100 * max(0.0, shown),
+            made.storage.uri,
+        )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class MemoryLearner(Learner):
         chosen = torch.searchsorted(ends, steps, right=True)
         share = (steps - (ends - lengths)[chosen]) / lengths[chosen]
         self.measured = self.episodes.windows(test[chosen], self.starts(test[chosen], share))  # (3, B)
+        self.reward_weight = 1 / self._variance_of_rewards() if section.reward_scaled else 1.0
 
     def starts(self, episodes: Tensor, share: Tensor) -> Tensor:
         """First steps of the windows at these relative positions of their episodes.
@@ -103,7 +104,15 @@ class MemoryLearner(Learner):
             done=sequences.done,
             next_action=torch.roll(sequences.a, -1, dims=1),
             done_weight=self.section.done_weight,
+            reward_weight=self.reward_weight,
         )
+
+    def _variance_of_rewards(self) -> float:
+        """That of the training episodes, as M learns them; 1 if all rewards are the same."""
+        begins, lengths = self.episodes.begins, self.episodes.lengths
+        parts = [self.episodes.columns["reward"][begins[one] :][: lengths[one]] for one in self.training]
+        clip = self.section.reward_clip or math.inf
+        return float(torch.cat(parts).clamp(-clip, clip).double().var(correction=0)) or 1.0
 
     def expect(self, sequences: Sequences, noise: Tensor) -> tuple[Tensor, Prediction]:
         """z sampled with this noise (B, T, Z), and M's prediction from it."""

@@ -6,10 +6,12 @@ A file of metrics is a pure function of the rows, so it can be written again at 
 import io
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import hparams
 
 
 def event_file(stage: str, rows: Sequence[Mapping[str, float]]) -> bytes:
@@ -37,6 +39,17 @@ def picture_file(pictures: Mapping[str, tuple[bytes, int, int]]) -> bytes:
     for tag, (data, width, height) in pictures.items():
         shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
         _write(file, Event(wall_time=now, step=0, summary=Summary(value=[Summary.Value(tag=tag, image=shown)])))
+    return file.getvalue()
+
+
+def hparams_file(values: Mapping[str, Any], metrics: Mapping[str, float]) -> bytes:
+    """An event file for TensorBoard's HParams: the fields of one trial and what came of it."""
+    file = io.BytesIO()
+    _write(file, Event(wall_time=0.0, file_version="brain.Event:2"))
+    for part in hparams(dict(values), dict(metrics)):
+        _write(file, Event(wall_time=0.0, step=0, summary=part))
+    rows = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+    _write(file, Event(wall_time=0.0, step=0, summary=Summary(value=rows)))
     return file.getvalue()
 
 

@@ -13,6 +13,7 @@ from wm.models.vision import VAE
 from wm.runs.shards import PIXELS, DataSet, FrameStream
 from wm.seeds import derive
 from wm.training.learner import Batch, Learner, split
+from wm.training.motion import ChangeWeight, motion_shown, pairs
 from wm.training.weights import start_from
 
 EVALUATED = 1024  # held-out frames of an evaluation
@@ -33,6 +34,11 @@ class VisionLearner(Learner):
         self.game = game
         self.frames: Tensor | None = None  # of all training episodes, on a GPU where they fit
         self.measured = torch.from_numpy(spread(data, test, EVALUATED))  # (B, 64, 64, 3)
+        self.moving = pairs(data, test)
+        self.weight: ChangeWeight | None = None
+        if section.change_weight:
+            frames = torch.from_numpy(spread(data, training, EVALUATED))
+            self.weight = ChangeWeight(frames, section.change_weight, device)
 
     def batches(self, start: int) -> Iterator[Batch]:
         if self.cuda and self.frames is None and self._fits():
@@ -73,14 +79,20 @@ class VisionLearner(Learner):
         return frames
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return self.model.losses(self.frames_of(batch), batch[1], self.section.kl_weight)
+        frames = self.frames_of(batch)
+        weight = None if self.weight is None else self.weight(frames)
+        return self.model.losses(frames, batch[1], self.section.kl_weight, weight)
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
         self.model.eval()
-        parts = [part.to(self.device) for part in self.measured.split(128)]
-        decoded = [self.model.decode(self.model.encode(part)[0]).cpu() for part in parts]
-        return self.game.measure(self.measured, torch.cat(decoded))
+        measures = self.game.measure(self.measured, self._reconstructed(self.measured))
+        shown = motion_shown(self._reconstructed, *self.moving)
+        return measures if shown is None else measures | {"motion_shown": shown}
+
+    def _reconstructed(self, frames: Tensor) -> Tensor:
+        parts = [part.to(self.device) for part in frames.split(128)]
+        return torch.cat([self.model.decode(self.model.encode(part)[0]).cpu() for part in parts])
 
 
 def spread(data: DataSet, episodes: np.ndarray, count: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from wm.experiments.sweep import Trial, TrialResult, trials_of
+from wm.experiments.sweep import TauResult, trials_of
 from wm.report.temperature import comma_separated, data, markdown, paper_of, plot, rows_of
 
 
@@ -19,8 +19,7 @@ RNG = np.random.default_rng(1)
 DREAM = {(tau, seed): RNG.normal(2000 / (1 + tau), 100, 12) for tau in (0.1, 1.15) for seed in (1, 2)}
 REAL = {key: RNG.normal(200 + 700 * key[0], 300, 12) for key in DREAM}
 OUTCOMES = [
-    TrialResult(Trial(*key), f"runs/x/{key}", 60, 300 + 100 * key[0] + key[1], of(DREAM[key]), of(REAL[key]))
-    for key in DREAM
+    TauResult(*key, f"runs/x/{key}", 60, 300 + 100 * key[0] + key[1], of(DREAM[key]), of(REAL[key])) for key in DREAM
 ]
 
 

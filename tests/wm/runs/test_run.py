@@ -153,6 +153,18 @@ def test_a_manifest_completes_a_stage(uri: str) -> None:
         longer.need("vision")
 
 
+def test_a_manifest_made_before_a_field_existed_counts_with_its_default(tmp_path: Path) -> None:
+    run = start_run(str(tmp_path / "run"), "tiny", TINY)
+    commit(run, "vision", 6)
+    [path] = (tmp_path / "run/vision").glob("manifest-*.json")
+    values = json.loads(path.read_text())
+    del values["config"]["vision.change-weight"]
+    path.write_text(json.dumps(values))
+    assert run.stage("vision").manifest() is not None
+    other = replace(TINY, vision=replace(TINY.vision, change_weight=1.0))
+    assert start_run(str(tmp_path / "other"), "tiny", other, base=run.uri).stage("vision").manifest() is None
+
+
 def test_a_digest_depends_on_the_content_only(tmp_path: Path) -> None:
     one, two, three = (start_run(str(tmp_path / name), "tiny", TINY) for name in ("one", "two", "three"))
     assert commit(one, "vision", 6).digest == commit(two, "vision", 9).digest
