@@ -23,6 +23,7 @@ from wm.errors import UserError
 from wm.experiments.plan import Estimate, Rates, estimate, estimate_rounds, rates_of
 from wm.formatting import format_duration
 
+MOST_ROUNDS = 100
 ASSUMED = (
     "Assumptions: {rates}; episodes in evolution last 0.6 of the time limit; a stage holds only the machines it uses;"
     " no work is lost."
@@ -34,8 +35,8 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
         arguments.cpus = (os.cpu_count() or 1) if arguments.measure else 2
     if arguments.cpus < 1 or arguments.gpus < 0:
         raise UserError(f"--cpus must be 1 or more and --gpus 0 or more, got {arguments.cpus} and {arguments.gpus}")
-    if arguments.rounds < 0:
-        raise UserError(f"--rounds must be 0 or more, got {arguments.rounds}")
+    if not 0 <= arguments.rounds <= MOST_ROUNDS:
+        raise UserError(f"--rounds must be in [0, {MOST_ROUNDS}], got {arguments.rounds}")
     config = configured("plan", __doc__ or "", arguments.preset, rest)
     rates = _measured() if arguments.measure else _rates(arguments.bench)
     if arguments.rounds:

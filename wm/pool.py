@@ -106,13 +106,18 @@ class UnitFailed(Failure):
     """A unit raised an exception in every attempt."""
 
     def __init__(self, unit: Any, tries: int, trace: str):
-        super().__init__(f"{unit} failed {tries} times; the last exception:\n{trace.rstrip()}")
+        super().__init__(f"{unit} failed {tries} times; the last exception:{_indented(trace)}")
         self.unit = unit
 
 
 def explained(error: Exception) -> str:
     """A traceback, or one line for an error that no code caused."""
     return described(error) if is_external(error) else "".join(traceback.format_exception(error))
+
+
+def _indented(trace: str) -> str:
+    """One line stays in the same line, a traceback begins in the next one."""
+    return f"\n{trace.rstrip()}" if "\n" in trace.strip() else f" {trace.strip()}"
 
 
 def set_threads(threads: int) -> None:
@@ -194,4 +199,4 @@ class _LocalCrew:
                 self.do = None  # the exception may have left it in a broken state
                 if tries == self.retries:
                     raise UnitFailed(unit, tries, explained(error)) from None
-                log.warning("%s failed, retrying:\n%s", unit, explained(error))
+                log.warning("%s failed, retrying:%s", unit, _indented(explained(error)))

@@ -20,7 +20,8 @@ from typing import Any
 from jobs.display import Display
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LIMIT = 120.0  # seconds until a job counts as hung, on a busy machine
+LIMIT = 300.0  # seconds until a job counts as hung, on a busy machine
+PATIENCE = 15.0  # seconds from the first progress report to the one at which a job is interrupted
 
 
 @dataclass
@@ -109,12 +110,18 @@ def _interrupted(at: int) -> Iterator[None]:
     tell: Callable[..., None] = Display.tell
     count = 0
 
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
     def counting(self: Any, progress: Any) -> None:
         nonlocal count
         tell(self, progress)
         count += 1
         if at and count >= at:
-            raise KeyboardInterrupt
+            interrupt()
+        if at and count == 1:  # it works, so it does not hang
+            signal.signal(signal.SIGALRM, interrupt)
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
     Display.tell = counting  # type: ignore[method-assign]
     try:
