@@ -17,7 +17,7 @@ from rich.table import Table
 from jobs.command_line import configured
 from jobs.runner import guard
 from wm.errors import UserError
-from wm.experiments.plan import Estimate, Rates, estimate, estimate_rounds, rates_of
+from wm.experiments.plan import Estimate, Rates, estimate, estimate_rounds, rates_of, side_by_side
 from wm.formatting import format_duration
 
 ASSUMED = (
@@ -32,14 +32,18 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     if arguments.rounds < 0:
         raise UserError(f"--rounds must be 0 or more, got {arguments.rounds}")
     config = configured("plan", __doc__ or "", arguments.preset, rest)
-    rates = _rates(arguments.bench)
+    if not 1 <= arguments.runs <= arguments.cpus:
+        raise UserError(f"--runs must be in [1, {arguments.cpus}], the number of CPUs, got {arguments.runs}")
+    rates, cpus = _rates(arguments.bench), arguments.cpus // arguments.runs
     if arguments.rounds:
-        table = estimate_rounds(config, arguments.rounds, arguments.cpus, arguments.gpus, rates)
+        table = estimate_rounds(config, arguments.rounds, cpus, arguments.gpus, rates)
         stages = [
             dataclasses.replace(stage, stage=f"{name} {stage.stage}") for name, row in table.items() for stage in row
         ]
     else:
-        stages = estimate(config, arguments.cpus, arguments.gpus, rates)
+        stages = estimate(config, cpus, arguments.gpus, rates)
+    if arguments.runs > 1:
+        stages = side_by_side(stages, arguments.runs, arguments.gpus)
     return {"job": "plan", "preset": arguments.preset, **_print_table(stages, arguments)}
 
 
@@ -96,7 +100,12 @@ def _rates(path: str | None) -> Rates:
 
 def _assumed_rates(bench: str | None, gpus: int) -> str:
     rates = f"the rates in {bench}" if bench else "cores of the reference machine (AMD EPYC, AVX2)"
-    return rates + ("; a GPU is 25 times as fast as two cores for V and 15 times for M (not measured)" if gpus else "")
+    assumed = "a GPU is 25 times as fast as two cores for V, 15 times for M, 50 times as fast as one for dreams"
+    return (
+        f"{rates}; {assumed} (not measured, unless {bench or '--bench'} has figures of `jobs.bench gpu`)"
+        if gpus
+        else rates
+    )
 
 
 if __name__ == "__main__":
@@ -105,8 +114,11 @@ if __name__ == "__main__":
     )
     parser.add_argument("preset", help="a preset of jobs.pipeline")
     parser.add_argument("--cpus", type=int, default=2, help="workers (default 2)")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs for V and M (default 0: train them on two CPUs)")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs for V, M and dreams on cuda (default 0: CPUs)")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of jobs.iterate (default: one pipeline)")
+    parser.add_argument(
+        "--runs", type=int, default=1, help="runs at the same time, such as seeds, which share the machines"
+    )
     parser.add_argument("--price-cpu", type=float, default=0.0, help="price of a CPU hour")
     parser.add_argument("--price-gpu", type=float, default=0.0, help="price of a GPU hour")
     parser.add_argument("--bench", help="a file with the output of jobs.bench on the machine")

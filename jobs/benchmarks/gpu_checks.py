@@ -15,7 +15,7 @@ from wm.models.memory import MDNRNN
 from wm.training.learner import Learner
 
 STEPS = 20
-SMALL = {"batch": 4, "sequence": 32}  # of M, so that the CPU is fast enough
+SMALL: dict[str, Any] = {"batch": 4, "sequence": 32}  # of M, so that the CPU is fast enough
 LEARNERS: dict[str, Callable[..., Learner]] = {
     "V": lambda device, precision: vision_learner(device, precision, 8),
     "VAE-GAN": lambda device, precision: vision_learner(device, precision, 8, "vaegan"),

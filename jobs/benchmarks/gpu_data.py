@@ -26,10 +26,8 @@ Precision = Literal["float32", "bfloat16"]
 class RandomData(DataSet):
     """Episodes of random frames or latents."""
 
-    readers = 1  # type: ignore[assignment]
-
     def __init__(self, episodes: int, steps: int, z: int = 32, actions: int = 3):
-        super().__init__([])
+        super().__init__([], readers=1)
         self.lengths = np.full(episodes, steps, np.int64)
         rng = np.random.default_rng(1)
         latents = dict.fromkeys(("mu", "logvar"), (steps, z)) | {"action": (steps, actions)}
