@@ -1,7 +1,8 @@
-"""A read-only S3 server on loopback whose answers are late, like those of a bucket."""
+"""A read-only S3 server on loopback whose answers are late, like those of a bucket. It has a process of its own."""
 
 import os
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +11,25 @@ from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import unquote, urlsplit
 
-from wm.runs.storage import Bucket, Storage, open_storage
-
 
 @contextmanager
-def slow_store(folder: str, delay: float) -> Iterator[Storage]:
-    """The files of this folder as a bucket; each request takes `delay` seconds more."""
+def slow_store(folder: str, delay: float) -> Iterator[str]:
+    """The URI of a bucket with the files of this folder; each request takes `delay` seconds more."""
+    command = (sys.executable, "-m", "jobs.benchmarks.slow_store", folder, str(delay))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        keys = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": "us-east-1"}
+        try:
+            with patch.dict(os.environ, {"AWS_ENDPOINT_URL": endpoint, **keys}):
+                for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL_S3"):
+                    os.environ.pop(name, None)
+                yield "s3://bench"
+        finally:
+            server.kill()
 
+
+def serve(folder: str, delay: float) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -48,14 +61,9 @@ def slow_store(folder: str, delay: float) -> Iterator[Storage]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_REGION": "us-east-1"}
-    try:
-        with patch.dict(os.environ, {**settings, "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}):
-            os.environ.pop("AWS_PROFILE", None)
-            storage = open_storage("s3://bench")
-            assert isinstance(storage, Bucket)
-            yield storage
-    finally:
-        server.shutdown()
-        server.server_close()
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], float(sys.argv[2]))

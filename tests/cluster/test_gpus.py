@@ -15,7 +15,6 @@ from cluster.runtime import NodeType
 from cluster.tune import bundles, run_trials
 from wm.config.presets import PRESETS
 from wm.errors import UserError
-from wm.evolution.evaluation import EvaluateWork
 from wm.experiments.trials import Place, Trial
 from wm.pool import Progress
 from wm.stages.vision import VisionTraining
@@ -92,18 +91,15 @@ def test_a_gpu_that_torch_cannot_use_is_no_traceback(
     task = VisionTraining(None, "/tmp", "vision", "cuda", 1.0, config.vision, None, 1)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"can't use cuda: torch .* is built without CUDA: install"):
         list(pool.stream(task))
-    work = EvaluateWork(None, None, 1, device="cuda")  # type: ignore[arg-type]
-    with (
-        pool.crew(as_work(lambda unit: prepared(work.device)), gpu=True) as crew,
-        pytest.raises(UserError, match="cuda"),
-    ):
+    with pool.crew(as_work(prepare_gpu), gpu=True) as crew, pytest.raises(UserError, match="can't use cuda"):
         list(crew.map([1]))
 
 
-def prepared(device: str) -> None:
+def prepare_gpu(unit: int) -> None:
+    """As the work of dreams does."""
     from wm.models.device import prepare
 
-    prepare(device)
+    prepare("cuda")
 
 
 def test_the_process_of_a_training_ends_with_it(node: Callable[..., Any]) -> None:

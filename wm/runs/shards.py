@@ -132,8 +132,9 @@ BUCKET_READERS = 16  # waiting takes the time: a request to S3 takes 20 ms or mo
 class DataSet:
     """Episodes in shards. Each is read separately; only the footers of the files are kept in memory."""
 
-    def __init__(self, files: Iterable[File]):
-        self.files = tuple(files)
+    def __init__(self, files: Iterable[File], readers: int = 0):
+        """readers: threads that read at the same time; 0 chooses their number. It does not change what is read."""
+        self.files, self.chosen_readers = tuple(files), readers
         self.episodes = [(file, group) for file in self.files for group in range(len(file.shard.lengths))]
         self.lengths = np.array([file.shard.lengths[group] for file, group in self.episodes], np.int64)
         self.footers: dict[tuple[str, str], Any] = {}
@@ -143,7 +144,8 @@ class DataSet:
 
     @property
     def readers(self) -> int:
-        """Threads that read at the same time."""
+        if self.chosen_readers:
+            return self.chosen_readers
         if not all(isinstance(file.storage, Folder) for file in self.files):
             return BUCKET_READERS
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
