@@ -128,7 +128,8 @@ def _short_help(command: str, doc: str, section: str | None, config: Config, mor
     else:
         shown = [(path.replace("-", "_"), *path.rpartition(".")[::2]) for path in COMMON_FIELDS]
     flags: list[Any] = [
-        (name, Annotated[str | None, tyro.conf.arg(name=name, help=text)], None) for name, text in more.items()
+        (name.replace("-", "_"), Annotated[str | None, tyro.conf.arg(name=name, help=text)], None)
+        for name, text in more.items()
     ]
     for name, holder_name, field in shown:
         holder = getattr(config, holder_name) if holder_name else config

@@ -25,16 +25,16 @@ from wm.runs.reader import sealed
 from wm.runs.run import open_existing
 from wm.runs.storage import open_storage
 
-DOC = f"""{__doc__}
---tau T [T ...]: temperatures (default: those of the paper, 0.1 0.5 1.0 1.15 1.3)
---seeds N: evolutions for each temperature (default 1)
---cpus-each N: CPUs of each trial; as many trials as fit on the cluster run in parallel (default 1)
-"""
+FLAGS = {
+    "tau": "T [T ...]: temperatures (default: those of the paper, 0.1 0.5 1.0 1.15 1.3).",
+    "seeds": "Evolutions for each temperature (default 1).",
+    "cpus-each": "CPUs of each trial (default 1); as many trials as fit on the cluster run in parallel.",
+}
 
 
 def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, interrupt)
-    _, run_options, config = parse("sweep", DOC, words)
+    _, run_options, config = parse("sweep", __doc__ or "", words, more=FLAGS)
     base = open_existing(run_options.run)
     trials_of(options.tau, options.seeds)
     if options.cpus_each < 1:

@@ -35,15 +35,16 @@ from wm.runs.status import stage_statuses
 from wm.runs.storage import Storage, open_storage, to_json
 from wm.training.tensorboard import hparams_file
 
-DOC = f"""{__doc__}
---search FIELD=SPACE: a field and its values; once for each field
---trials N: configurations to try; a grid has as many as its choices give
---searcher random|grid|tpe: random (default), all combinations, or Optuna's TPE, a model of the results so far
---seeds K: evolutions for each configuration, with different seeds (default 1)
---stop-early: stop trials that are below the median by more than the errors of the validations
---cpus-each N, --gpus-each N: resources of each trial (default 1, 0); as many trials as fit run in parallel
---no-score: do not score the best configuration in the unmodified game at the end
-"""
+FLAGS = {
+    "search": "FIELD=SPACE: a field and its values; once for each field.",
+    "trials": "Configurations to try; a grid has as many as its choices give.",
+    "searcher": "random (default), grid: all combinations, or tpe: a model of the results so far, Optuna's.",
+    "seeds": "Evolutions for each configuration, with different seeds (default 1).",
+    "stop-early": "Stop trials that are below the median by more than the errors of the validations.",
+    "cpus-each": "CPUs of each trial (default 1); as many trials as fit run in parallel.",
+    "gpus-each": "GPUs of each trial (default 0).",
+    "no-score": "Do not score the best configuration in the unmodified game at the end.",
+}
 
 
 def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         start_it = f"`python -m jobs.tune PRESET --run {uri} --search FIELD=SPACE --trials N`"
         raise UserError(f"no search in {uri}: start one with {start_it}")
     words = [*without(words, "--run"), *(["--run", f"{uri}/base"] if uri else [])]
-    preset, run_options, config = parse("tune", DOC, words)
+    preset, run_options, config = parse("tune", __doc__ or "", words, more=FLAGS)
     config.check()
     storage = open_storage(str(uri))
     definition = _definition(options, storage, config)
@@ -72,7 +73,7 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
 
         define(storage, definition)
         base = start_run(run_options.run, preset, config, run_options.base)
-        search = Search(storage, definition, config)
+        search = Search(storage, definition, base.config)
         before = set(search.results)
         pool = open_pool(run_options, config)
         try:

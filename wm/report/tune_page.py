@@ -7,6 +7,7 @@ from wm.report.charts import Bar, Series, bars, lines
 from wm.report.page import Html, columns, commands, facts, figure, missing, page, section, table, tag
 from wm.report.tune_table import Results, Row, rows_with, shown, validation_of
 
+BARS = 12  # configurations in the ranking
 CURVES = 24  # that are drawn; more are unreadable
 
 
@@ -22,11 +23,10 @@ def tune_page(results: Results) -> str:
         section(
             "Which fields mattered",
             "Share of the variance between configurations that each field explains alone, adjusted for chance.",
-            _importance(results),
-            columns(*(_effect(results, space) for space in results.spaces)),
+            columns(_importance(results), *(_effect(results, space) for space in results.spaces)),
         ),
         section("All trials", "Validations are the best of an evolution; the default is marked.", _table(results)),
-        section("Validations", None, _curves(results)),
+        section("Validations", None, columns(_curves(results), _ranking(results))),
     )
 
 
@@ -103,9 +103,27 @@ def _table(results: Results) -> Html:
         name = f"{row.number:04d}{' (default)' if row is default else ''}"
         reason = tag("small", f" {row.reason}") if row.reason else ""
         cells = [shown(row.values[field]) for field in results.fields]
-        rows.append((name, *cells, validation_of(row), f"{row.generations:,}", [state, reason]))
-    heads = ("trial", *results.fields, "validation", "generations", "state")
-    return table(heads, rows, range(1, len(heads) - 1), strong=0 if results.best else -1)
+        rows.append((name, [state, reason], *cells, validation_of(row), f"{row.generations:,}"))
+    heads = ("trial", "state", *results.fields, "validation", "generations")
+    return table(heads, rows, range(2, len(heads)), strong=0 if results.best else -1)
+
+
+def _ranking(results: Results) -> Html | None:
+    rows = rows_with(results, ["complete"])[:BARS]
+    if not rows:
+        return None
+    shown_rows = [
+        Bar(
+            ", ".join(shown(row.values[field]) for field in results.fields),
+            row.mean,
+            validation_of(row),
+            error=row.error,
+            strong=row is results.best or results.ties(row),
+        )
+        for row in rows
+    ]
+    note = "Best validations with standard errors. Blue: the best and those within the error of it."
+    return figure("The best configurations.", note, bars(shown_rows, "validations of the best configurations"))
 
 
 def _curves(results: Results) -> Html:

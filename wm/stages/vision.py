@@ -47,7 +47,7 @@ def _warn_of_blindness(made: Manifest) -> None:
     if shown is not None and shown < BLIND and made.extent >= TRAINED:
         log.warning(
             "vision: the reconstructions show %.0f%% of what changes between frames, so C may be blind to what moves:"
-            " look at %s/vision/pictures, and try --vision.change-weight 1, more --vision.steps or a lower"
+            " look at %s/vision/pictures, and try a larger --vision.change-weight, more --vision.steps or a lower"
             " --vision.kl-weight",
             100 * max(0.0, shown),
             made.storage.uri,

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wm.envs import FRAME
 from wm.runs.shards import DataSet
 
 APART = 4  # steps between the two frames of a pair
 PAIRS = 256
+SAMPLED = 64  # episodes from which the weights of pixels are computed
 CHANGED = 0.08  # least difference of a pixel, in [0, 1], that counts as a change
 BLIND = 0.1  # V misses what moves if its reconstructions show less of the changes than this
 
@@ -45,19 +47,16 @@ def motion_shown(reconstruct: Callable[[Tensor], Tensor], before: Tensor, after:
     return 1 - float((changed * error).sum()) / total
 
 
-class ChangeWeight:
-    """Weights of pixels: 1, plus a share in proportion to their difference from the mean frame.
+def change_weights(data: DataSet, episodes: np.ndarray, weight: float) -> Tensor:
+    """Weights of V's pixels, 1 plus a share in proportion to how much each changes within episodes. (64, 64, 1) fp32
 
-    The share is relative to the mean difference of all pixels, so `weight` is what it adds on average.
+    Where things move, an error weighs more, whether a thing is missing there or shown where it is not. What stands
+    still within episodes, such as the ground, does not count, even if it differs between them. `weight` is the mean
+    share.
     """
-
-    def __init__(self, frames: Tensor, weight: float, device: str):
-        assert frames.shape[1:] == (64, 64, 3), frames.shape
-        pixels = frames.float() / 255
-        self.usual = pixels.mean(dim=0)  # (64, 64, 3)
-        self.scale = weight / max(1e-6, float((pixels - self.usual).abs().mean()))
-        self.usual = self.usual.to(device)
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        """uint8 (B, 64, 64, 3) -> (B, 64, 64, 1)"""
-        return 1 + self.scale * (frames / 255 - self.usual).abs().mean(dim=-1, keepdim=True)
+    change = np.zeros((*FRAME[:2], 1))
+    for episode in episodes[np.linspace(0, len(episodes) - 1, min(SAMPLED, len(episodes))).astype(int)]:
+        frames = data.read(int(episode), ["frame"])["frame"].astype(np.float32) / 255  # (T, 64, 64, 3)
+        change += np.abs(frames - frames.mean(axis=0)).mean(axis=(0, 3))[..., None]
+    mean = change.mean()
+    return torch.from_numpy((1 + weight * change / mean if mean else np.ones_like(change)).astype(np.float32))

@@ -13,7 +13,7 @@ from wm.models.vision import VAE
 from wm.runs.shards import PIXELS, DataSet, FrameStream
 from wm.seeds import derive
 from wm.training.learner import Batch, Learner, split
-from wm.training.motion import ChangeWeight, motion_shown, pairs
+from wm.training.motion import change_weights, motion_shown, pairs
 from wm.training.weights import start_from
 
 EVALUATED = 1024  # held-out frames of an evaluation
@@ -35,10 +35,9 @@ class VisionLearner(Learner):
         self.frames: Tensor | None = None  # of all training episodes, on a GPU where they fit
         self.measured = torch.from_numpy(spread(data, test, EVALUATED))  # (B, 64, 64, 3)
         self.moving = pairs(data, test)
-        self.weight: ChangeWeight | None = None
+        self.weight: Tensor | None = None  # of pixels, (64, 64, 1)
         if section.change_weight:
-            frames = torch.from_numpy(spread(data, training, EVALUATED))
-            self.weight = ChangeWeight(frames, section.change_weight, device)
+            self.weight = change_weights(data, training, section.change_weight).to(device)
 
     def batches(self, start: int) -> Iterator[Batch]:
         if self.cuda and self.frames is None and self._fits():
@@ -79,9 +78,7 @@ class VisionLearner(Learner):
         return frames
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        frames = self.frames_of(batch)
-        weight = None if self.weight is None else self.weight(frames)
-        return self.model.losses(frames, batch[1], self.section.kl_weight, weight)
+        return self.model.losses(self.frames_of(batch), batch[1], self.section.kl_weight, self.weight)
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:

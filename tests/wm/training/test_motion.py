@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wm.models.vision import VAE
-from wm.training.motion import ChangeWeight, motion_shown
+from wm.training.motion import change_weights, motion_shown
 
 
 def walking(steps: int = 20) -> Tensor:
@@ -31,13 +31,22 @@ def test_a_v_that_leaves_out_what_moves_is_found_out() -> None:
     assert motion_shown(lambda x: x.float() / 255, before, before) is None
 
 
-def test_pixels_that_differ_from_the_mean_frame_weigh_more() -> None:
-    frames = walking()
-    weight = ChangeWeight(frames, 2.0, "cpu")(frames)
-    assert weight.shape == (20, 64, 64, 1)
+class Episodes:
+    """Two episodes: the ground of the second one is white, and it stands still in both."""
+
+    def read(self, episode: int, columns: list[str]) -> dict[str, np.ndarray]:
+        frames = walking().numpy()
+        frames[:, 50:] = 255 * episode
+        return {"frame": frames}
+
+
+def test_pixels_weigh_more_where_things_move() -> None:
+    weight = change_weights(Episodes(), np.array([0, 1]), 2.0)  # type: ignore[arg-type]
+    assert weight.shape == (64, 64, 1)
     assert float(weight.mean()) == pytest.approx(3.0, rel=1e-3)
-    assert float(weight[0, 0, 0, 0]) == pytest.approx(1.0, abs=1e-3)
-    assert float(weight[5, 31, 16, 0]) > 50  # the square
+    assert float(weight[0, 0, 0]) == pytest.approx(1.0, abs=1e-3)
+    assert float(weight[60, 30, 0]) == pytest.approx(1.0, abs=1e-3)  # differs between episodes, but does not move
+    assert float(weight[31, 16, 0]) > 20  # the square's way
 
 
 def test_the_weight_is_that_of_the_squared_error() -> None:
@@ -45,7 +54,7 @@ def test_the_weight_is_that_of_the_squared_error() -> None:
     model, frames = VAE(8), torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8))
     noise = torch.zeros(2, 8)
     plain = model.losses(frames, noise)
-    ones = model.losses(frames, noise, weight=torch.ones(2, 64, 64, 1))
-    doubled = model.losses(frames, noise, weight=torch.full((2, 64, 64, 1), 2.0))
+    ones = model.losses(frames, noise, weight=torch.ones(64, 64, 1))
+    doubled = model.losses(frames, noise, weight=torch.full((64, 64, 1), 2.0))
     torch.testing.assert_close(ones["loss"], plain["loss"])
     torch.testing.assert_close(doubled["reconstruction"], 2 * plain["reconstruction"])
