@@ -12,9 +12,7 @@ from wm.config.schema import Training
 from wm.errors import UserError
 from wm.runs.ahead import read_ahead
 from wm.seeds import derive
-from wm.training.recording import Recording
-
-Batch = tuple[Tensor, ...]  # of fixed shapes
+from wm.training.recording import Batch, Recording
 
 
 class Learner(ABC):

@@ -4,25 +4,32 @@ V's update has about 200 kernels of a few microseconds each, so launching them o
 recorded graph launches all of them at once. It computes the same as `update`, on the same memory in each step.
 """
 
-from __future__ import annotations
-
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from wm.training.learner import Batch, Learner
+Batch = tuple[Tensor, ...]  # of fixed shapes
 
 WARM_UP = 3  # updates before the recording, which are undone: libraries choose kernels and allocate memory in them
 QUEUED = 4  # updates that may wait for the GPU; more would only hold more pinned batches
 
 
+class Updating(Protocol):
+    """The part of a learner that is recorded."""
+
+    def on_device(self, batch: Batch) -> Batch: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def update(self, batch: Batch) -> dict[str, Tensor]: ...
+
+
 class Recording:
     """Does the learner's updates, recorded with this batch's shapes."""
 
-    def __init__(self, learner: Learner, batch: Batch):
+    def __init__(self, learner: Updating, batch: Batch):
         self.queued: deque[torch.cuda.Event] = deque()
         self.batch = learner.on_device(batch)
         before = {name: value.clone() for name, value in learner.state().items()}
