@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TESTS = $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --ignore=tests/cluster \
 	&& $(BIN)/python -m pytest -m "not slow" tests/cluster
 
-.PHONY: demo test check format chaos cluster-test bench clean
+.PHONY: demo test check format chaos cluster-test bench lock clean
 
 demo: $(VENV)/.installed
 	test -e runs/demo/config.json || $(BIN)/python -m jobs.plan demo --measure > /dev/null
@@ -44,15 +44,23 @@ cluster-test: $(VENV)/.tested
 bench: $(VENV)/.installed
 	$(BIN)/python -m jobs.bench
 
-# .venv is made once and used again; it is brought up to date when pyproject.toml changes.
-$(VENV)/.installed: pyproject.toml
+# .venv is made once and used again; it is brought up to date when pyproject.toml or constraints.txt changes.
+$(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e .
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e ".[test]"
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e ".[test]"
 	touch $@
+
+# After versions in pyproject.toml have changed: a new environment without constraints, and its versions.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet ".[test]"
+	{ grep '^#' constraints.txt; build/lock/bin/python -m pip freeze | grep -v -e '^torch==' -e '^world-models-ray'; } \
+		> build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -50,7 +50,8 @@ class RayPool(Pool):
         max_deaths: int = 8,
         memory: int = 0,
         label_selector: dict[str, str] | None = None,
-        planned_gpus: int = 0,
+        gpu_workers: int = 0,
+        gpu_seconds: float = 600.0,
     ):
         """
         workers: maximum number of CPU workers. 0 means one per CPU, including CPUs that the autoscaler may add;
@@ -62,9 +63,10 @@ class RayPool(Pool):
         max_deaths: number of workers that one unit may kill before it fails the job.
         memory: bytes to request for each worker, which keeps Ray from overcommitting a node's memory.
         label_selector: nodes for the workers. The default is nodes with the label wm.io/role=rollout, if there are any.
-        planned_gpus: number of GPUs that the autoscaler may add.
+        gpu_workers: maximum number of GPU workers. 0 means one per GPU, including those that the autoscaler may add.
+        gpu_seconds: how long the device auto waits for a node with a GPU to start.
         """
-        self.planned_gpus = planned_gpus
+        self.gpu_limit, self.gpu_seconds = gpu_workers, gpu_seconds
         self.limit, self.retries, self.max_deaths = workers, retries, max_deaths
         self.unit_seconds, self.min_timeout_seconds = unit_seconds, min_timeout_seconds
         self.recycle_units = recycle_units
@@ -90,7 +92,14 @@ class RayPool(Pool):
 
     @property
     def gpus(self) -> int:
-        return max(self.planned_gpus, runtime.planned_gpus(), sum(node.gpus for node in runtime.nodes()))
+        return max(runtime.planned_gpus(), sum(node.gpus for node in runtime.nodes()))
+
+    def device(self, wanted: str) -> str:
+        found = super().device(wanted)
+        if wanted == "auto" and found == "cuda" and (reason := training.missing_gpu(self.gpu_seconds)):
+            log.warning("%s: training on the CPU", reason)
+            return "cpu"
+        return found
 
     def stream(self, task: Task) -> Iterator[Any]:
         return training.stream(task, self.max_deaths)
@@ -108,7 +117,7 @@ class _Crew:
 
     def __init__(self, pool: RayPool, work: Work, gpu: bool):
         self.pool, self.stats = pool, pool.stats
-        self.group = WorkerGroup(work, 0 if gpu else pool.limit, pool.options, pool.stats, gpu)
+        self.group = WorkerGroup(work, pool.gpu_limit if gpu else pool.limit, pool.options, pool.stats, gpu)
         self.unfinished: set[WorkItem] = set()  # items of the current map without a result
         self.backlog: deque[WorkItem] = deque()  # unfinished items that no worker has
         self.durations: list[float] = []  # seconds per unit in the current map, sorted

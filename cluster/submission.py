@@ -8,7 +8,6 @@ The job server's own list is lost with the head; the record in the run allows a 
 import asyncio
 import contextlib
 import ipaddress
-import json
 import logging
 import os
 import re
@@ -28,7 +27,9 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from wm.errors import Failure, UserError
 from wm.runs.provenance import circumstances
-from wm.runs.storage import Storage, to_json
+from wm.runs.reader import read, sealed
+from wm.runs.storage import Storage
+from wm.schemas import boolean, integer, record, sequence, text
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +67,23 @@ class Submission:
         return ["python", "-m", f"jobs.{self.stage}", *self.words]
 
 
+SCHEMA = record(
+    {
+        "id": text(longest=200),
+        "number": integer(),
+        "stage": text("[a-z]+", longest=50),
+        "words": sequence(text()),
+        "at": text(longest=100),
+        "code": boolean,
+    }
+)
+
+
 def last(storage: Storage) -> Submission | None:
     """The latest submission for this run."""
     keys = [key for key in storage.sizes(FOLDER) if _number(key)]
-    data = storage.get(keys[-1]) if keys else None
-    if data is None:
-        return None
-    try:
-        return Submission(**json.loads(data))
-    except (ValueError, TypeError):
-        raise UserError(f"{storage.uri}/{keys[-1]} is not a valid submission record: delete it and retry") from None
+    values = read(storage, keys[-1], SCHEMA, "delete it and submit the job again") if keys else None
+    return None if values is None else Submission(**values)
 
 
 def _number(key: str) -> int:
@@ -138,7 +146,7 @@ def submit(
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         submission = Submission(f"{name}-{stage}-{number}", number, stage, words, at, code)
         key = f"{FOLDER}/{number:04d}.json"
-        if not storage.put_new(key, to_json(asdict(submission))):
+        if not storage.put_new(key, sealed(asdict(submission))):
             continue  # another process has just taken this number
         try:
             if _send(client, submission, {"run": storage.uri, "stage": stage, "attempt": str(number), **metadata}):

@@ -12,6 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 from cluster import runtime
 from cluster.workers import brief, portable
 from wm.errors import Failure
+from wm.models.device import problem
 from wm.pool import Task, set_threads
 
 log = logging.getLogger(__name__)
@@ -19,9 +20,12 @@ log = logging.getLogger(__name__)
 MAX_UNREAD_REPORTS = 16  # the task blocks until the driver has read some
 GRACE_SECONDS = 5.0  # between interrupting the task and killing it
 NO_NODE_WARNING_SECONDS = 30.0
+GPU_POLL_SECONDS = 2.0
 
 
-@ray.remote(max_retries=0)
+# The process ends with its task (max_calls counts only here, not in options): idle, it would keep its CUDA context and
+# the frames that it has on the GPU.
+@ray.remote(max_retries=0, max_calls=1)
 def _run(task: Task) -> Iterator[tuple[str, Any]]:
     """Yield ("report", report) for each report, and ("error", (error, traceback)) if the task raises."""
     try:
@@ -30,6 +34,33 @@ def _run(task: Task) -> Iterator[tuple[str, Any]]:
             yield "report", report
     except Exception as error:
         yield "error", (portable(error), traceback.format_exc())
+
+
+@ray.remote(max_retries=3, max_calls=1)
+def _gpu_problem() -> str:
+    return problem()
+
+
+def missing_gpu(seconds: float) -> str:
+    """Wait for a GPU that torch can use; the reason if there is none. Busy GPUs are waited for without a limit.
+
+    A request of its own shows whether the autoscaler can start a node: it may lack the quota or the capacity.
+    """
+    answer = _gpu_problem.options(**_on_gpu()).remote()
+    end, told = time.monotonic() + seconds, False
+    while not ray.wait([answer], timeout=GPU_POLL_SECONDS)[0]:
+        if any(node.gpus and not node.draining for node in runtime.nodes()):
+            end = time.monotonic() + seconds
+        elif time.monotonic() > end:
+            ray.cancel(answer, force=True)
+            return f"no node with a GPU has started within {seconds:.0f} s (--workers.gpu-seconds)"
+        elif not told:
+            told = True
+            log.warning("waiting for a node with a GPU, for %.0f s at most", seconds)
+    try:
+        return str(ray.get(answer))
+    except RayError as error:
+        return f"the node with a GPU was lost ({brief(error)})"
 
 
 def stream(task: Task, max_failures: int) -> Iterator[Any]:
@@ -86,13 +117,19 @@ def _run_once(task: Task) -> Iterator[Any]:
 
 
 def _place(task: Task) -> dict[str, Any]:
-    nodes, planned = runtime.nodes(), runtime.planned()
     if task.device == "cuda":
-        roles = {node.role for node in nodes if node.gpus} | {kind.role for kind in planned if kind.gpus}
-        where = {"label_selector": {runtime.ROLE: "train"}} if "train" in roles else {}
-        return {"num_gpus": 1, "num_cpus": 1, **where}
+        return _on_gpu()
+    nodes, planned = runtime.nodes(), runtime.planned()
     largest = max([*(node.cpus for node in nodes if not node.draining), *(kind.cpus for kind in planned)], default=1)
     return {"num_cpus": max(1, min(task.threads, largest))}
+
+
+def _on_gpu() -> dict[str, Any]:
+    roles = {node.role for node in runtime.nodes() if node.gpus} | {
+        kind.role for kind in runtime.planned() if kind.gpus
+    }
+    where = {"label_selector": {runtime.ROLE: "train"}} if "train" in roles else {}
+    return {"num_gpus": 1, "num_cpus": 1, **where}
 
 
 def _any_node(task: Task) -> bool:

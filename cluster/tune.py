@@ -27,19 +27,34 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C interrupts t
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # curves are in the runs
 
 
-def run_trials(schedule: Schedule, place: Place, cpus: int, gpus: float, tell: Callable[[Progress], None]) -> None:
+def bundles(cpus: int, gpus: float) -> list[dict[str, float]]:
+    """The resources of a trial.
+
+    With one CPU it does its work in its own process, which then also has the GPU; with more, its process only drives
+    the workers, each with a CPU or the GPU.
+    """
+    own = {"GPU": gpus} if gpus else {}
+    if cpus == 1:
+        return [{"CPU": 1.0, **own}]
+    return [{}, *({"CPU": 1.0} for _ in range(cpus)), *([own] if gpus else [])]
+
+
+def run_trials(
+    schedule: Schedule,
+    place: Place,
+    cpus: int,
+    gpus: float,
+    tell: Callable[[Progress], None],
+    run: Callable[[Trial, Place, Pool, Callable[[Progress], None]], Any] = run_trial,
+) -> None:
     """Run all trials with `cpus` CPUs and `gpus` GPUs each, as many at a time as fit into the cluster.
 
     Tune's own state, which is pickled, is discarded: the runs hold all progress.
     """
-    # With one CPU a trial does its work in its own process; with more, its process only drives the workers.
-    own = {"CPU": 1.0} if cpus == 1 else {}
-    bundles: list[dict[str, float]] = [own | ({"GPU": gpus} if gpus else {})]
-    bundles += [] if cpus == 1 else [{"CPU": 1.0} for _ in range(cpus)]
     course = _Course(schedule, place, tell)
     with tempfile.TemporaryDirectory(prefix="tune-") as folder:
         tuner = tune.Tuner(
-            tune.with_resources(_trainable(place, cpus), tune.PlacementGroupFactory(bundles)),
+            tune.with_resources(_trainable(place, cpus, run), tune.PlacementGroupFactory(bundles(cpus, gpus))),
             tune_config=tune.TuneConfig(num_samples=-1, search_alg=_Proposals(course, cpus, gpus), scheduler=course),
             run_config=tune.RunConfig(
                 name="tune",
@@ -56,7 +71,7 @@ def run_trials(schedule: Schedule, place: Place, cpus: int, gpus: float, tell: C
         raise Failure(f"{len(results.errors)} trials failed; the first: {results.errors[0]}")
 
 
-def _trainable(place: Place, cpus: int) -> Callable[[dict[str, Any]], None]:
+def _trainable(place: Place, cpus: int, run: Callable[..., Any]) -> Callable[[dict[str, Any]], None]:
     def trainable(parameters: dict[str, Any]) -> None:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         trial: Trial = parameters["trial"]
@@ -70,7 +85,7 @@ def _trainable(place: Place, cpus: int) -> Callable[[dict[str, Any]], None]:
 
         # Reported as results, since Tune would retry an error.
         try:
-            run_trial(trial, place, pool, report)
+            run(trial, place, pool, report)
         except UserError as mistake:
             tune.report({"mistake": str(mistake)})
         except Failure as failure:

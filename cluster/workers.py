@@ -4,7 +4,6 @@ import logging
 import os
 import pickle
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from ray.actor import ActorHandle
 from cluster import runtime
 from cluster.metrics import Stats, WorkerMetrics
 from wm.errors import Failure, UserError
-from wm.pool import Work, set_threads
+from wm.pool import Work, explained, set_threads
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +68,9 @@ class Worker:
             kind, answer = "done", self._prepare()(unit)
         except (UserError, Failure) as error:
             kind, answer = "stop", portable(error)
-        except Exception:
+        except Exception as error:
             self.run_unit = None  # the error may have left the built objects in a bad state
-            kind, answer = "failed", traceback.format_exc()
+            kind, answer = "failed", explained(error)
         seconds = time.perf_counter() - start
         self.metrics.record(kind, seconds)
         return kind, answer, seconds

@@ -5,7 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
-NOT_JOBS = {"__init__", "__main__", "command_line", "display", "runner"}
+NOT_JOBS = {"__init__", "__main__", "command_line", "display", "parser", "runner", "sudden_end"}
 GROUPS = {
     "Train": ("pipeline", "collect", "vision", "latents", "memory", "evolve", "score", "iterate", "tune", "sweep"),
     "Inspect": ("report", "watch", "play", "status", "compare"),

@@ -1,18 +1,24 @@
 """Benchmark this machine against naive baselines: `python -m jobs.bench [NAME ...]`.
 
-Ratios are comparable between machines; absolute figures help to size a cluster.
+Ratios are comparable between machines; absolute figures help to size a cluster. `python -m jobs.bench gpu` checks and
+benchmarks a GPU; it needs only torch and numpy.
 """
 
-import argparse
 import logging
 import sys
 from typing import Any
+
+if __name__ == "__main__" and sys.argv[1:2] == ["gpu"]:  # before imports of packages that it does not need
+    from jobs.benchmarks import gpu
+
+    sys.exit(gpu.main(sys.argv[2:]))
 
 from rich.console import Console
 from rich.table import Table
 
 from jobs.benchmarks import agent, data, dispatch, evolution, games, scaling, simulation, training
 from jobs.benchmarks.measure import Row
+from jobs.parser import Parser
 from jobs.runner import guard
 from wm.runs.provenance import circumstances
 
@@ -52,8 +58,10 @@ def bench(names: list[str], seconds: float, as_json: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m jobs.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
+    parser = Parser(prog="python -m jobs.bench", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all; or gpu, alone"
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="seconds per measurement (default 4)")
     parser.add_argument("--json", action="store_true", help="no table, only the JSON at the end of the output")
     arguments = parser.parse_args()

@@ -164,9 +164,10 @@ def _help_of(section: type, name: str) -> str:
 
 def _in_one_line(box: str) -> str:
     """The message in tyro's error box, with its first suggestion."""
-    rows = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
-    message, *notes = re.split("─{9,}", " ".join(rows.split()))
-    message = re.sub(r" from python -m jobs\.[^:]*:", ":", message)
+    # Without Unicode, the rows of the box begin with two spaces.
+    rows = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith(("│", "  "))) or box
+    message, *notes = re.split("[─-]{9,}", " ".join(rows.split()))
+    message = re.sub(r" from python -m jobs\.[^:]*:", ":", message)  # the box breaks the names of presets
     number = re.fullmatch(
         r"Error parsing (\S+): (?:invalid literal for (int)|could not convert string to float).*: '(.*)'",
         message.strip(),

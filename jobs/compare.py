@@ -1,12 +1,12 @@
 """Compare runs in one HTML file: `python -m jobs.compare --runs URI URI ...`."""
 
-import argparse
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.parser import Parser
 from jobs.runner import guard
 from wm.pool import set_threads
 from wm.report.compare_data import fresh_drives, groups
@@ -37,7 +37,7 @@ def compare(uris: Sequence[str], to: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m jobs.compare", description=__doc__)
+    parser = Parser(prog="python -m jobs.compare", description=__doc__)
     parser.add_argument("--runs", required=True, nargs="+", help="runs made on the same rollouts")
     parser.add_argument(
         "--to", default="runs", help="folder or bucket for compare.html and compare.json (default: runs)"

@@ -3,12 +3,12 @@
 A card next to it describes how the agent was made and, with `--scored`, how it scores.
 """
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jobs.parser import Parser, filled
 from jobs.runner import check_writable, guard
 from wm.agents.card import card_of, markdown, scored
 from wm.agents.files import export_agent
@@ -56,8 +56,8 @@ def _score(uri: str, agent: bytes, path: Path) -> Manifest:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m jobs.export", description=__doc__)
-    parser.add_argument("--run", required=True, help="the run: a folder or s3://bucket/prefix")
+    parser = Parser(prog="python -m jobs.export", description=__doc__)
+    parser.add_argument("--run", required=True, type=filled, help="the run: a folder or s3://bucket/prefix")
     parser.add_argument(
         "--to", required=True, help="the file to write; V's decoder and the card are written next to it"
     )

@@ -17,11 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.command_line import configured
+from jobs.parser import Parser
 from jobs.runner import guard
 from wm.errors import UserError
-from wm.experiments.plan import Estimate, Rates, estimate, estimate_rounds, rates_of
+from wm.experiments.plan import Estimate, Rates, estimate, estimate_rounds, rates_of, side_by_side
 from wm.formatting import format_duration
 
+MOST_ROUNDS = 100
 ASSUMED = (
     "Assumptions: {rates}; episodes in evolution last 0.6 of the time limit; a stage holds only the machines it uses;"
     " no work is lost."
@@ -33,17 +35,22 @@ def plan(arguments: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
         arguments.cpus = (os.cpu_count() or 1) if arguments.measure else 2
     if arguments.cpus < 1 or arguments.gpus < 0:
         raise UserError(f"--cpus must be 1 or more and --gpus 0 or more, got {arguments.cpus} and {arguments.gpus}")
-    if arguments.rounds < 0:
-        raise UserError(f"--rounds must be 0 or more, got {arguments.rounds}")
+    if not 0 <= arguments.rounds <= MOST_ROUNDS:
+        raise UserError(f"--rounds must be in [0, {MOST_ROUNDS}], got {arguments.rounds}")
     config = configured("plan", __doc__ or "", arguments.preset, rest)
+    if not 1 <= arguments.runs <= arguments.cpus:
+        raise UserError(f"--runs must be in [1, {arguments.cpus}], the number of CPUs, got {arguments.runs}")
     rates = _measured() if arguments.measure else _rates(arguments.bench)
+    cpus = arguments.cpus // arguments.runs
     if arguments.rounds:
-        table = estimate_rounds(config, arguments.rounds, arguments.cpus, arguments.gpus, rates)
+        table = estimate_rounds(config, arguments.rounds, cpus, arguments.gpus, rates)
         stages = [
             dataclasses.replace(stage, stage=f"{name} {stage.stage}") for name, row in table.items() for stage in row
         ]
     else:
-        stages = estimate(config, arguments.cpus, arguments.gpus, rates)
+        stages = estimate(config, cpus, arguments.gpus, rates)
+    if arguments.runs > 1:
+        stages = side_by_side(stages, arguments.runs, arguments.gpus)
     return {"job": "plan", "preset": arguments.preset, **_print_table(stages, arguments)}
 
 
@@ -109,21 +116,24 @@ def _rates(path: str | None) -> Rates:
 
 
 def _assumed_rates(arguments: argparse.Namespace) -> str:
-    rates = f"the rates in {arguments.bench}" if arguments.bench else "cores of the reference machine (AMD EPYC, AVX2)"
+    bench = arguments.bench
+    rates = f"the rates in {bench}" if bench else "cores of the reference machine (AMD EPYC, AVX2)"
     if arguments.measure:
         rates = "the rates of this machine, measured now"
-    gpu = "; a GPU is 25 times as fast as two cores for V and 15 times for M (not measured)"
+    assumed = "a GPU is 25 times as fast as two cores for V, 15 times for M, 50 times as fast as one for dreams"
+    gpu = f"; {assumed} (not measured, unless {bench or '--bench'} has figures of `jobs.bench gpu`)"
     return rates + (gpu if arguments.gpus else "")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.plan", description=__doc__, epilog="Every field of the config is a flag, too."
-    )
+    parser = Parser(prog="python -m jobs.plan", description=__doc__, epilog="Every field of the config is a flag, too.")
     parser.add_argument("preset", help="a preset of jobs.pipeline")
     parser.add_argument("--cpus", type=int, help="workers (default 2; with --measure, those of this machine)")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs for V and M (default 0: train them on two CPUs)")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs for V, M and dreams on cuda (default 0: CPUs)")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of jobs.iterate (default: one pipeline)")
+    parser.add_argument(
+        "--runs", type=int, default=1, help="runs at the same time, such as seeds, which share the machines"
+    )
     parser.add_argument("--price-cpu", type=float, default=0.0, help="price of a CPU hour")
     parser.add_argument("--price-gpu", type=float, default=0.0, help="price of a GPU hour")
     parser.add_argument("--measure", action="store_true", help="measure this machine for some seconds")

@@ -1,12 +1,12 @@
 """Check AWS prerequisites before `ray up`: `python -m jobs.preflight ray_cluster.yaml`."""
 
-import argparse
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
 from cluster.aws import plan as files
 from cluster.aws.account import Account
+from jobs.parser import Parser
 from jobs.runner import guard
 from wm.errors import UserError
 
@@ -69,7 +69,7 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m jobs.preflight", description=__doc__)
+    parser = Parser(prog="python -m jobs.preflight", description=__doc__)
     parser.add_argument(
         "file", nargs="?", default="ray_cluster.yaml", help="the Ray cluster config (default: ray_cluster.yaml)"
     )

@@ -1,11 +1,11 @@
 """Write an HTML report of a run: `python -m jobs.report --run URI`."""
 
-import argparse
 import logging
 import sys
 import time
 from typing import Any
 
+from jobs.parser import Parser, filled
 from jobs.runner import guard
 from wm.experiments.baselines import measure
 from wm.pool import set_threads
@@ -31,8 +31,8 @@ def report(uri: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m jobs.report", description=__doc__)
-    parser.add_argument("--run", required=True, help="the run: a folder or s3://bucket/prefix")
+    parser = Parser(prog="python -m jobs.report", description=__doc__)
+    parser.add_argument("--run", required=True, type=filled, help="the run: a folder or s3://bucket/prefix")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     sys.exit(guard(lambda: report(arguments.run)))

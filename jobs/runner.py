@@ -13,24 +13,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from jobs.command_line import RunOptions, parse, typed_flags
 from jobs.display import Display, show_cost
+from jobs.sudden_end import announced
 from wm.config.schema import Config
-from wm.errors import Failure, UserError
+from wm.errors import Failure, UserError, described, is_external
 from wm.pipeline import stage_function
 from wm.pool import LocalPool, Pool, Progress, set_threads
 from wm.runs.disk_check import DiskSpaceCheck
 from wm.runs.lease import Lease, hold
 from wm.runs.manifest import Manifest
-from wm.runs.run import Run, start_run
+from wm.runs.memory_space import check_machine
+from wm.runs.run import Run, open_run, start_run
 from wm.runs.stages import STAGES
 from wm.runs.storage import Storage, open_storage
+from wm.stages.references import check_references
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame prints a greeting on stdout
 
+KEPT = "Completed work is kept; run the same command to resume."
 Work = Callable[[Run, Pool], list[Manifest]]
 
 
@@ -63,9 +68,12 @@ def stage_job(
         argv = sys.argv[1:] if words is None else words
         with typed_flags(argv, own):
             preset, options, config = parse(name, doc or "", argv, own, fallback, more)
+            check_before(options, config, [name] if name in STAGES else list(STAGES))
             run = start_run(options.run, preset, config, options.base)
         start = time.monotonic()
-        with Display(config.workers.log_seconds, count(config)) as display:  # noqa: SIM117
+        with Display(config.workers.log_seconds, count(config)) as display, ExitStack() as stack:
+            if not options.local:
+                stack.enter_context(announced())
             with hold(run.storage, options.take_over) as lease:
                 pool = open_pool(options, config)
                 run.tell = Listeners(run, lease, display, pool).tell
@@ -78,6 +86,14 @@ def stage_job(
         return summary(name, run, manifests, time.monotonic() - start)
 
     sys.exit(guard(job))
+
+
+def check_before(options: RunOptions, config: Config, stages: Sequence[str]) -> None:
+    """Raise a UserError for what would fail later, before anything is started or frozen."""
+    config.check()
+    check_machine(config, stages, cluster=not options.local and bool(options.address or os.environ.get("RAY_ADDRESS")))
+    if open_run(options.run) is None:
+        check_references(config)
 
 
 class Listeners:
@@ -109,6 +125,7 @@ def open_pool(options: RunOptions, config: Config) -> Pool:
             retries=config.workers.retries,
             unit_seconds=config.workers.unit_seconds,
             recycle_units=config.workers.recycle_units,
+            gpu_seconds=config.workers.gpu_seconds,
         )
     signal.signal(signal.SIGTERM, interrupt)  # again, since Ray installs its own handler
     return pool
@@ -130,7 +147,11 @@ def guard(job: Callable[[], dict[str, Any]]) -> int:
     except UserError as error:
         return _print(2, str(error))
     except Failure as failure:
-        return _print(1, f"failed: {failure}\nCompleted work is kept; run the same command to resume.")
+        return _print(1, f"failed: {failure}\n{KEPT}")
+    except Exception as error:
+        if not is_external(error):
+            raise
+        return _print(1, f"failed: {described(error)}\n{KEPT}")
     except BrokenPipeError:  # the reader is gone: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

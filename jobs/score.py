@@ -1,7 +1,8 @@
 """Score C on unseen episodes of the unmodified game: `python -m jobs.score --run URI`.
 
 An agent that comes with the project, or one from a file, needs no run:
-`python -m jobs.score --agent car-racing --episodes 1000`.
+`python -m jobs.score --agent car-racing --episodes 1000`. A file that names a game of gymnasium needs --allow-game,
+since that game's code runs.
 """
 
 import sys
@@ -19,9 +20,10 @@ from wm.stages.score import score, score_agent
 def prepare(words: list[str]) -> tuple[Trained | None, list[str]]:
     """Return the agent of --agent, if any, and the other words. Its score is kept in a run, so that it can resume."""
     agent = value_of(words, "--agent")
-    if not agent:
+    if agent is None:
         return None, words
-    trained, words = load_agent(agent), without(words, "--agent")
+    allow_game, words = "--allow-game" in words, [word for word in words if word != "--allow-game"]
+    trained, words = load_agent(agent, allow_game), without(words, "--agent")
     if value_of(words, "--run") is None:
         words += ["--run", f"runs/agent-{trained.digest[:12]}"]
     return trained, words

@@ -1,14 +1,16 @@
 """Show the progress of a run and the next command: `python -m jobs.status --run URI`."""
 
-import argparse
 import sys
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from jobs.parser import Parser, filled
 from jobs.runner import guard
+from wm.errors import UserError
 from wm.experiments.rounds import PREPARING, is_complete, parts_of, rounds_of, row_of
+from wm.experiments.verify import verify
 from wm.formatting import format_bytes, format_number
 from wm.runs.run import Run, open_existing
 from wm.runs.status import StageStatus, stage_statuses
@@ -46,6 +48,29 @@ def status(uri: str) -> dict[str, Any]:
             }
             for name, stage in stages.items()
         },
+    }
+
+
+def check(uri: str) -> dict[str, Any]:
+    """Read and verify all files of the run; the status itself only reads what it shows."""
+    run = open_existing(uri)
+    found = verify(run)
+    if found.problems:
+        raise UserError("\n".join(found.problems))
+    for file in found.unknown:
+        print(f"not part of a run: {file}", file=sys.stderr)
+    print(
+        f"{found.files:,} files ({format_bytes(found.bytes)}) are undamaged; {found.outputs:,} pictures and other"
+        " outputs have no hash",
+        file=sys.stderr,
+    )
+    return {
+        "job": "status",
+        "run": run.uri,
+        "verified": found.files,
+        "bytes": found.bytes,
+        "outputs": found.outputs,
+        "unknown": found.unknown,
     }
 
 
@@ -89,7 +114,8 @@ def _result(stage: StageStatus) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m jobs.status", description=__doc__)
-    parser.add_argument("--run", required=True, help="the run: a folder or s3://bucket/prefix")
+    parser = Parser(prog="python -m jobs.status", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="read all files of the run and verify them")
+    parser.add_argument("--run", required=True, type=filled, help="the run: a folder or s3://bucket/prefix")
     arguments = parser.parse_args()
-    sys.exit(guard(lambda: status(arguments.run)))
+    sys.exit(guard(lambda: check(arguments.run) if arguments.check else status(arguments.run)))

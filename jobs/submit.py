@@ -17,6 +17,7 @@ from typing import Any
 from cluster import submission
 from cluster.submission import Submission
 from jobs.command_line import parse
+from jobs.parser import Parser, filled
 from jobs.runner import guard
 from wm.errors import UserError
 from wm.runs.provenance import circumstances
@@ -131,7 +132,7 @@ def _absolute(word: str, before: str) -> str:
 def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     stage = argv[0] if argv and not argv[0].startswith("-") else ""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m jobs.submit",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -147,7 +148,7 @@ def main(argv: list[str]) -> int:
         parser.add_argument("--no-code", action="store_true", help="upload no code: the nodes have it in their image")
     else:
         parser.add_argument("--resume", action="store_true", help="follow the last job of the run, or submit it again")
-        parser.add_argument("--run", required=True, help="the run: s3://bucket/prefix")
+        parser.add_argument("--run", required=True, type=filled, help="the run: s3://bucket/prefix")
     options, words = parser.parse_known_args(argv[1:] if stage else argv)
     if not stage and (words or not options.resume):
         parser.error(f"no stage: name one of {', '.join(SECTIONS)}, or use --resume")

@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.command_line import parse
 from jobs.display import Display
+from jobs.parser import Parser
 from jobs.runner import guard, interrupt
 from jobs.tune import carry_out
 from wm.errors import Failure, UserError
@@ -20,8 +21,9 @@ from wm.experiments.sweep import FOLDER, Sweep, trials_of
 from wm.pool import Progress
 from wm.report.temperature import comma_separated, data, markdown, plot, rows_of
 from wm.runs.lease import hold
+from wm.runs.reader import sealed
 from wm.runs.run import open_existing
-from wm.runs.storage import open_storage, to_json
+from wm.runs.storage import open_storage
 
 FLAGS = {
     "tau": "T [T ...]: temperatures (default: those of the paper, 0.1 0.5 1.0 1.15 1.3).",
@@ -47,13 +49,14 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
                 display.tell(progress)
 
             if search.missing:
-                carry_out(search, search.place, run_options, options.cpus_each, 0, tell)
+                gpus = 1 if config.evolve.device == "cuda" else 0
+                carry_out(search, search.place, run_options, options.cpus_each, gpus, tell)
             found = search.results()
             rows = rows_of(found)
             table = markdown(rows, config.game)
             storage.put("table.md", table.encode())
             storage.put("table.csv", comma_separated(found).encode())
-            storage.put("table.json", to_json(data(rows, config.game)))
+            storage.put("table.json", sealed(data(rows, config.game)))
             storage.put("table.svg", plot(rows, config.game).encode())
     print(f"{table}\n{storage.uri}/table.md, .csv, .json, .svg; tensorboard --logdir {storage.uri}", file=sys.stderr)
     if search.failures:
@@ -68,7 +71,7 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--tau", type=float, nargs="+", default=[0.1, 0.5, 1.0, 1.15, 1.3])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--cpus-each", type=int, default=1)

@@ -13,12 +13,11 @@ import cv2
 import numpy as np
 
 from jobs.display import Display
+from jobs.parser import Parser, add_source, source_of
 from jobs.runner import destination, guard
-from wm.agents.files import load_agent
-from wm.agents.trained import Trained, best_so_far
+from wm.agents.trained import Trained
 from wm.errors import UserError
 from wm.pool import Progress, set_threads
-from wm.runs.run import open_existing
 from wm.runs.storage import open_storage
 from wm.training.tensorboard import picture_file
 from wm.visuals.film import SUFFIXES, encoded, films, side_by_side
@@ -60,8 +59,7 @@ def watch(
 
 def job(arguments: argparse.Namespace) -> dict[str, Any]:
     check(arguments)
-    run = open_existing(arguments.run) if arguments.run else None
-    agent = best_so_far(run) if run else load_agent(arguments.agent)
+    run, agent = source_of(arguments)
     set_threads(agent.config.threads)
     seed = agent.config.score.seed if arguments.seed is None else arguments.seed
     name = arguments.to or f"{arguments.where}-{seed}.mp4"
@@ -99,10 +97,8 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m jobs.watch", description=__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", help="the run: a folder or s3://bucket/prefix")
-    source.add_argument("--agent", help="an agent that comes with the project, or a file written by jobs.export")
+    parser = Parser(prog="python -m jobs.watch", description=__doc__)
+    add_source(parser)
     parser.add_argument("--in", dest="where", choices=("real", "dream", "both"), default="real", help="default: real")
     parser.add_argument("--seed", type=int, help="number of the test episode or dream; default: the first scored one")
     parser.add_argument("--steps", type=int, default=0, help="maximum steps; 0 plays the whole episode")

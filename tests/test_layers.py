@@ -10,7 +10,20 @@ ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {"wm": {"ray", "cluster", "jobs"}, "cluster": {"jobs"}, "jobs": set()}
 # The order of wm: packages and the modules beside them, lowest first.
 ORDER = (
-    *("errors", "formatting", "statistics", "seeds", "pool", "envs", "config", "models", "runs", "dream", "evolution"),
+    *(
+        "errors",
+        "schemas",
+        "formatting",
+        "statistics",
+        "seeds",
+        "pool",
+        "envs",
+        "config",
+        "models",
+        "runs",
+        "dream",
+        "evolution",
+    ),
     *("training", "agents", "visuals", "stages", "pipeline", "experiments", "play", "report"),
 )
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
-from wm.errors import Failure, UserError
+from wm.errors import Failure, UserError, described, is_external
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +106,18 @@ class UnitFailed(Failure):
     """A unit raised an exception in every attempt."""
 
     def __init__(self, unit: Any, tries: int, trace: str):
-        super().__init__(f"{unit} failed {tries} times; the last exception:\n{trace.rstrip()}")
+        super().__init__(f"{unit} failed {tries} times; the last exception:{_indented(trace)}")
         self.unit = unit
+
+
+def explained(error: Exception) -> str:
+    """A traceback, or one line for an error that no code caused."""
+    return described(error) if is_external(error) else "".join(traceback.format_exception(error))
+
+
+def _indented(trace: str) -> str:
+    """One line stays in the same line, a traceback begins in the next one."""
+    return f"\n{trace.rstrip()}" if "\n" in trace.strip() else f" {trace.strip()}"
 
 
 def set_threads(threads: int) -> None:
@@ -155,7 +165,7 @@ class LocalPool(Pool):
     def gpus(self) -> int:
         import torch
 
-        return torch.cuda.device_count()
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
     @contextmanager
     def crew(self, work: Work, gpu: bool = False) -> Iterator[Crew]:
@@ -185,8 +195,8 @@ class _LocalCrew:
                 return self.do(unit)
             except UserError:
                 raise
-            except Exception:
+            except Exception as error:
                 self.do = None  # the exception may have left it in a broken state
                 if tries == self.retries:
-                    raise UnitFailed(unit, tries, traceback.format_exc()) from None
-                log.warning("%s failed, retrying:\n%s", unit, traceback.format_exc())
+                    raise UnitFailed(unit, tries, explained(error)) from None
+                log.warning("%s failed, retrying:%s", unit, _indented(explained(error)))

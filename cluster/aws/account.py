@@ -12,6 +12,8 @@ from wm.errors import UserError
 
 STACK_FIX = "create the stack in cluster/aws/prerequisites.yaml (docs/aws.md, step 2)"
 ACCESS_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden")
+MIN_DRIVER = 580  # of CUDA 13.0, for which PyPI's torch is built
+DRIVER = re.compile(r"driver\D{0,20}(\d{3})\.\d", re.IGNORECASE)
 NOT_FOUND = ("NotFound", "NoSuch", "Malformed", "InvalidInstanceType", "404")
 INVALID_CREDENTIALS = (
     "ExpiredToken",
@@ -127,7 +129,7 @@ class Account:
                     f"no machine image {ami} in {self.file.region}: see the comment above machine_image in the file"
                 )
             self._check_image(images[0])
-            names.append(images[0].get("Name", ami))
+            names.append(images[0].get("Name", ami) + self._driver(images[0]))
         return ", ".join(names)
 
     def _check_image(self, image: dict[str, Any]) -> None:
@@ -150,6 +152,21 @@ class Account:
                     f"VolumeSize of {node_type.name} must be at least {min_size} for {ami}, got {size}: set it to"
                     f" {min_size + 40} or more"
                 )
+
+    def _driver(self, image: dict[str, Any]) -> str:
+        """The GPU driver, if a node type with GPUs uses the image and its name or description says which it has."""
+        ami = image["ImageId"]
+        if not any(node_type.gpus and node_type.config.get("ImageId") == ami for node_type in self.file.node_types):
+            return ""
+        found = DRIVER.search(f"{image.get('Name', '')} {image.get('Description', '')}")
+        if not found:
+            return f" (driver not stated: it must be {MIN_DRIVER} or later, see nvidia-smi on the GPU node)"
+        if int(found[1]) < MIN_DRIVER:
+            raise UserError(
+                f"machine image {ami} has NVIDIA driver {found[1]}, torch needs {MIN_DRIVER} or later for CUDA 13.0:"
+                " see the comment above machine_image in the file"
+            )
+        return f" (driver {found[1]})"
 
     def instance_types(self) -> str:
         wanted = sorted({name for node_type in self.file.node_types for name in node_type.instance_types})

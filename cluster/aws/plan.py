@@ -26,6 +26,7 @@ class NodeType:
     max_nodes: int
     config: dict[str, Any]  # arguments of EC2's RunInstances
     instead: tuple[str, ...] = ()  # fallback instance types
+    gpus: int = 0
 
     @property
     def instance_types(self) -> tuple[str, ...]:
@@ -73,6 +74,7 @@ class ClusterFile:
                 head=name == self.config["head_node_type"],
                 max_nodes=min(node_type.get("max_workers", self.config["max_workers"]), self.config["max_workers"]),
                 config=node_type["node_config"],
+                gpus=int(node_type.get("resources", {}).get("GPU", 0)),
                 instead=tuple(
                     self.config["provider"].get("instead", {}).get(node_type["node_config"]["InstanceType"], [])
                 ),

@@ -62,7 +62,7 @@ if units:  # like collect, encode, evolve and score
     with pool.crew(Stage()) as crew:
         list(crew.map(range(units)))
 else:  # like the training of V and M
-    list(pool.stream(Stage(pool.device("auto"))))
+    list(pool.stream(Stage(pool.device("cuda"))))
 """
 
 

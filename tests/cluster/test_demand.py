@@ -64,7 +64,6 @@ def test_a_training_task_requests_a_node_with_the_train_role(autoscaling: None) 
         threads, device = 6, "cuda"
 
     assert RayPool().gpus == 2
-    assert RayPool().device("auto") == "cuda"
     assert training._place(Task()) == {"num_gpus": 1, "num_cpus": 1, "label_selector": {runtime.ROLE: "train"}}
     Task.device = "cpu"
     assert training._place(Task()) == {"num_cpus": 6}

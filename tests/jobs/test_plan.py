@@ -36,11 +36,20 @@ def test_the_plan_of_rounds() -> None:
     assert [row["stage"] for row in plan["stages"]][-2:] == ["round 1 evolve", "round 1 score"]
 
 
+def test_the_plan_of_several_runs_on_several_gpus() -> None:
+    words = ("car-racing", "--cpus", 64, "--gpus", 2, "--runs", 4)
+    stages = {row["stage"]: row for row in json.loads(type_in("jobs.plan", *words).stdout)["stages"]}
+    assert stages["vision"]["gpus"] == 2
+    assert stages["vision"]["work"].startswith("4 x ")
+    assert stages["collect"]["cpus"] == 64
+
+
 def test_user_errors(tmp_path: Path) -> None:
     for words in (
         ("nothing",),
         ("tiny", "--cpus", 0),
         ("tiny", "--rounds", -1),
+        ("tiny", "--runs", 3),
         ("tiny", "--bench", tmp_path / "none"),
     ):
         refused = type_in("jobs.plan", *words)

@@ -80,6 +80,23 @@ def test_an_account_with_all_prerequisites(ask: Callable[..., Any]) -> None:
     assert len(summary["ok"]) == len(err.splitlines())
 
 
+def test_the_gpu_driver_of_the_machine_image(account: Account, ask: Callable[..., Any]) -> None:
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.ec2.models import ec2_backends
+
+    assert "driver not stated: it must be 580 or later" in ask()[1]["ok"]["machine_image"]
+    image = ec2_backends[DEFAULT_ACCOUNT_ID][REGION].amis[account.machine_image]
+    image.description = "Supported EC2 instances: G5. NVIDIA driver version: 570.172.08"
+    code, summary, _ = ask()
+    assert code == 2
+    assert "NVIDIA driver 570, torch needs 580 or later for CUDA 13.0" in summary["failed"]["machine_image"]
+    without_gpus = ask(lambda config: config["available_node_types"]["train-gpu"].update(max_workers=0))[1]
+    assert "driver" not in without_gpus["ok"]["machine_image"]
+    image.description = "NVIDIA driver version: 580.95.05"
+    assert ask()[1]["ok"]["machine_image"].endswith("(driver 580)")
+    image.description = ""
+
+
 # Groups of failures that are tested together, since all checks run: check -> (edit, word in the message)
 FAILURES: list[dict[str, tuple[Edit, str]]] = [
     {"file": (lambda c: c.update(max_wokers=3), "max_wokers")},

@@ -18,6 +18,7 @@ from wm.report import score_section
 from wm.report.provenance import changed_flags
 from wm.report.run_page import run_report
 from wm.report.temperature import data, rows_of
+from wm.runs.reader import sealed
 from wm.runs.run import Run, open_existing
 from wm.runs.status import stage_statuses
 
@@ -115,7 +116,7 @@ def test_a_sweep_over_temperatures_is_shown_with_its_gaps(cartpole: Run, tmp_pat
         for seed in (1, 2)
     ]
     (uri / "sweep").mkdir()
-    (uri / "sweep/table.json").write_text(json.dumps(data(rows_of(outcomes), "gym:CartPole-v1")))
+    (uri / "sweep/table.json").write_bytes(sealed(data(rows_of(outcomes), "gym:CartPole-v1")))
     shown = run_report(open_existing(str(uri)))
     assert "Evolution in dreams" in shown
     assert "35 (SD\u00a0" in shown  # the mean of both seeds
@@ -130,7 +131,14 @@ def test_names_and_values_are_escaped(copy: Callable[..., Path]) -> None:
     frozen = json.loads((hostile / "config.json").read_text())
     frozen["preset"] = "<script>alert(2)</script>"
     frozen["config"]["evolve"]["init"] = "</td><script>alert(3)</script>"
-    (hostile / "config.json").write_text(json.dumps(frozen))
+    del frozen["seal"]
+    (hostile / "config.json").write_bytes(sealed(frozen))
+    # Manifests of other configs are refused.
+    for path in (hostile / "evolve").rglob("manifest-*.json"):
+        made = json.loads(path.read_text())
+        made["config"]["evolve.init"] = frozen["config"]["evolve"]["init"]
+        del made["seal"]
+        path.write_bytes(sealed(made))
     shown = run_report(open_existing(str(hostile)))
     assert "<script" not in shown
     assert "<img src=x" not in shown
@@ -145,7 +153,8 @@ def test_errors(tmp_path: Path, copy: Callable[..., Path], job: Callable[..., Jo
     uri = copy()
     frozen = json.loads((uri / "config.json").read_text())
     frozen["config"]["game"] = "<b>chess</b>"
-    (uri / "config.json").write_text(json.dumps(frozen))
+    del frozen["seal"]
+    (uri / "config.json").write_bytes(sealed(frozen))
     unknown = job("report", "--run", uri)
     assert unknown.wait() == 2
     assert unknown.stderr.count("\n") == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wm.agents.artifacts import load_memory, load_models, load_theta, load_vision
+from wm.agents.artifacts import load_mean, load_memory, load_models, load_theta, load_vision, mean_key
 from wm.config.schema import Config
 from wm.dream.rules import rules_of
 from wm.dream.starts import Starts, first_frames
@@ -19,7 +19,6 @@ from wm.models.build import models_of
 from wm.models.controller import Controller
 from wm.models.memory import MDNRNN
 from wm.models.vision import Vision
-from wm.runs.checkpoints import unpack
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run
 from wm.runs.status import StageStatus, stage_statuses
@@ -98,9 +97,8 @@ def _best_theta(run: Run, evolve: StageStatus) -> tuple[np.ndarray, str]:
         return load_theta(evolve.manifest), evolve.manifest.digest
     validated = [row for row in evolve.rows(run) if "validation" in row]
     for row in sorted(validated, key=lambda row: row["validation"], reverse=True):
-        data = run.storage.get(f"{evolve.folder}/means/{int(row['generation']):06d}.safetensors")
-        if data is not None:
-            return unpack(data)[0]["theta"].numpy(), row["theta_sha256"]
+        if mean_key(evolve.folder, int(row["generation"])) in run.storage.sizes(f"{evolve.folder}/means"):
+            return load_mean(run.storage, evolve.folder, row), row["theta_sha256"]
     raise UserError(
         f"no validated C in {run.uri} yet: run `python -m jobs.evolve --run {run.uri}` at least until its first"
         " validation"

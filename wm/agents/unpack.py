@@ -4,28 +4,30 @@ The run can then be extended: evolve C further, collect rollouts with it, dream 
 stages that hold them are complete and empty.
 """
 
-import json
 from typing import Any
 
 import torch
 
+from wm.agents.card_schema import CARD
 from wm.agents.trained import Trained
 from wm.errors import UserError
-from wm.runs.checkpoints import pack
+from wm.runs.cures import AGENT_FILE
 from wm.runs.manifest import Manifest
+from wm.runs.reader import pack, read, sealed
 from wm.runs.run import Run, open_run, start_run
-from wm.runs.storage import open_storage, sha256, to_json
+from wm.runs.storage import Storage, open_storage, sha256
+from wm.schemas import HASH, record
 
-AGENT_FILE = "agent.json"  # next to the config: the agent's digest and card
+AGENT = record({"digest": HASH, "card": CARD})
+CURE = "delete it and run `python -m jobs.unpack` with the same agent again"
 
 
 def unpack(trained: Trained, uri: str) -> Run:
     """The run at this URI, created if it does not exist."""
-    agent = to_json({"digest": trained.digest, "card": trained.card})
-    storage = open_storage(uri)
-    if open_run(uri) is not None and storage.get(AGENT_FILE) != agent:
+    storage, existing = open_storage(uri), open_run(uri)
+    if existing is not None and _agent_in(existing) != trained.digest:
         raise UserError(f"{uri} holds another run: unpack the agent into a new folder")
-    storage.put(AGENT_FILE, agent)
+    storage.put(AGENT_FILE, sealed({"digest": trained.digest, "card": trained.card}))
     known = trained.card.get("runs", [])
     run = start_run(uri, known[-1]["preset"] if known else "", trained.config)
     metrics = {made["stage"]: made["metrics"] for one in known for made in one["made"]}  # the last of each stage counts
@@ -58,9 +60,21 @@ def unpack(trained: Trained, uri: str) -> Run:
     return run
 
 
+def read_agent(storage: Storage) -> dict[str, Any] | None:
+    """The digest and the card of the agent that the run was made from, if any."""
+    return read(storage, AGENT_FILE, AGENT, CURE)
+
+
+def _agent_in(run: Run) -> str | None:
+    """The digest of the agent that the run was made from, also if agent.json was deleted."""
+    found = read_agent(run.storage)
+    made = run.stage("collect").manifest() if found is None else None
+    return found["digest"] if found else made.inputs.get("agent") if made else None
+
+
 def carried_card(manifest: Manifest) -> dict[str, Any] | None:
     """The card of the agent that this stage was unpacked from, if it was."""
     if "agent" not in manifest.inputs:
         return None
-    found: dict[str, Any] = json.loads(manifest.storage.get(AGENT_FILE) or b"{}")
-    return {"env_steps": 0, "runs": []} | found.get("card", {})
+    found = read_agent(manifest.storage) or {"card": {}}
+    return {"env_steps": 0, "runs": []} | found["card"]

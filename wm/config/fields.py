@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from wm import schemas
 from wm.errors import UserError
 
 C = TypeVar("C")
 T = TypeVar("T")
+LARGEST = 2**31 - 1  # of all numbers in a config
 
 
 def bits(default: Any) -> Any:
@@ -156,15 +158,47 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(values: dict[str, Any], kind: type[T]) -> T:
-    """The inverse of to_dict. A missing field has its default; an unknown one is an error."""
+def from_dict(values: Any, kind: type[T], place: str = "config") -> T:
+    """The inverse of to_dict. A missing field has its default; raises `Wrong` for unknown ones and other types."""
+    schemas.mapping(schemas.plain)(values, place)
     hints = get_type_hints(kind)
     unknown = sorted(values.keys() - hints.keys())
     if unknown:
-        raise UserError(f"unknown config fields: {', '.join(unknown)}; use the version of this project that made them")
-    return kind(
-        **{
-            name: from_dict(value, hints[name]) if dataclasses.is_dataclass(hints[name]) else value
-            for name, value in values.items()
-        }
-    )
+        raise schemas.Wrong(f"{place}.{unknown[0][:40]} is unknown")
+    found = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = from_dict(value, hints[name], f"{place}.{name}")  # type: ignore[arg-type]
+        elif schema := _schema_of(hints[name]):
+            schema(value, f"{place}.{name}")
+        found[name] = value
+    return kind(**found)
+
+
+SCHEMAS = {
+    int: schemas.integer(-LARGEST, LARGEST),
+    float: schemas.number(-LARGEST, LARGEST),
+    bool: schemas.boolean,
+    str: schemas.text(longest=2_000),
+}
+
+
+def check_types(config: Any, *path: str) -> None:
+    """Raise a UserError for a value of another type than its field, for NaN and infinity, and for huge numbers."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            check_types(value, *path, item.name)
+        elif schema := _schema_of(get_type_hints(type(config))[item.name]):
+            try:
+                schema(value, f"--{flag(*path, item.name)}")
+            except schemas.Wrong:
+                if type(value) in (int, float) and not abs(value) <= LARGEST:
+                    wrong = schemas.Wrong(
+                        f"--{flag(*path, item.name)} must be a finite number of at most {LARGEST}, got {value}"
+                    )
+                raise UserError(str(wrong)) from None
+
+
+def _schema_of(hint: Any) -> schemas.Schema | None:
+    return schemas.one_of(*get_args(hint)) if get_origin(hint) is Literal else SCHEMAS.get(hint)

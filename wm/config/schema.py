@@ -6,14 +6,21 @@ from typing import Any, Literal
 
 from tyro.conf import Suppress
 
-from wm.config.fields import bits, extent, free, not_negative, overrides, positive, with_overrides
-from wm.envs import load
+from wm.config.fields import bits, check_types, extent, free, not_negative, overrides, positive, with_overrides
+from wm.envs import Game, load
 from wm.errors import UserError
 
-FORMAT = 2  # of everything in a run and of agent files; other formats are refused
+FORMAT = 3  # of everything in a run and of agent files; other formats are refused
+MOST_THREADS = 1024  # `wm/runs/memory_space.py` compares with the machine
+LARGEST_SIGMA = 1_000.0
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]  # auto: what the machine that starts the run is fast at
+
+
+def check_threads(name: str, threads: int) -> None:
+    if not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"--{name} must be in [1, {MOST_THREADS}], got {threads}")
 
 
 @dataclass(frozen=True)
@@ -70,10 +77,11 @@ class Training:
     evaluate_steps: int = bits(500)
     """Updates between evaluations. The weights with the lowest held-out loss are the result."""
     device: Device = bits("auto")
-    """auto uses a GPU if the cluster has one. cpu and cuda differ in their last bits."""
+    """auto uses a GPU if the cluster has one or can start one in time. cpu and cuda differ in their last bits."""
     precision: Precision = bits("float32")
     """bfloat16 computes the layers in half precision. auto is frozen as what this machine is fast at: bfloat16 on GPUs
-    and processors with AMX or AVX-512 bf16, else float32."""
+    and processors with AMX or AVX-512 bf16, else float32. On a GPU, float32 means TF32 in products, convolutions and
+    LSTMs: fp32 with 10 bits of mantissa."""
     threads: int = bits(2)
     """CPU threads of the training."""
     seed: int = bits(0)
@@ -83,7 +91,8 @@ class Training:
 
     def check(self) -> None:
         name = type(self).__name__.lower()
-        positive(self, name, "steps", "batch", "learning_rate", "decay_steps", "evaluate_steps", "threads")
+        positive(self, name, "steps", "batch", "learning_rate", "decay_steps", "evaluate_steps")
+        check_threads(f"{name}.threads", self.threads)
         not_negative(self, name, "seed")
         if self.held_out < 2:
             raise UserError(f"--{name}.held-out must be 2 or more, got {self.held_out}: nothing is left to train on")
@@ -232,7 +241,7 @@ class Evolve:
     dream_lap: bool = bits(False)
     """End a dream once its rewards add up to a lap, as the game does."""
     device: Literal["cpu", "cuda"] = bits("cpu")
-    """Where dreams are computed. The real game always runs on CPUs."""
+    """Where dreams are computed; on cuda with products in TF32. The real game always runs on CPUs."""
     seed: int = bits(0)
     """Added to the run's seed for this stage only."""
     init: str = bits("")
@@ -246,6 +255,11 @@ class Evolve:
         positive(self, "evolve", "generations", "episodes", "unit_episodes", "sigma0", "validate_every")
         positive(self, "evolve", "validation_episodes", "tau", "dream_steps")
         not_negative(self, "evolve", "patience", "plateau", "seed", "init_sigma", "components", "cut", "hardness")
+        for name in ("sigma0", "init_sigma"):
+            if getattr(self, name) > LARGEST_SIGMA:
+                raise UserError(
+                    f"--evolve.{name.replace('_', '-')} must be at most {LARGEST_SIGMA:g}, got {getattr(self, name)}"
+                )
         if self.population < 4:
             raise UserError(f"--evolve.population must be 4 or more for CMA-ES, got {self.population}")
         if not 0 <= self.again < 1:
@@ -359,6 +373,8 @@ class Workers:
     """A worker without an answer for this long is restarted and its unit done elsewhere."""
     recycle_units: int = free(64)
     """A worker process is replaced after this many units, to bound memory leaks of games."""
+    gpu_seconds: float = free(600.0)
+    """Seconds that the device auto waits for a node with a GPU to start; then it is the CPU."""
     checkpoint_seconds: float = free(60.0)
     """Seconds between checkpoints of the trainings of V and M."""
     log_seconds: float = free(10.0)
@@ -366,7 +382,7 @@ class Workers:
 
     def check(self) -> None:
         positive(self, "workers", "retries", "unit_seconds", "recycle_units", "checkpoint_seconds", "log_seconds")
-        not_negative(self, "workers", "count")
+        not_negative(self, "workers", "count", "gpu_seconds")
 
 
 @dataclass(frozen=True)
@@ -397,10 +413,24 @@ class Config:
 
     def check(self) -> "Config":
         """Itself, or a UserError that names the first wrong value and its cure."""
-        game = load(self.game)
-        positive(self, "", "threads")
+        self.check_values()
+        self._check_game(load(self.game))
+        return self
+
+    def check_values(self) -> None:
+        """The part of `check` that does not need the game, whose module may be anybody's."""
+        check_types(with_overrides(with_overrides(self, self.rounds.overrides), self.polish.overrides))
+        check_types(self)
+        check_threads("threads", self.threads)
         if not 1 <= self.seed < 2**31:
             raise UserError(f"--seed must be in [1, {2**31 - 1}], got {self.seed}")
+        for section in dataclasses.fields(self):
+            value = getattr(self, section.name)
+            if dataclasses.is_dataclass(value):
+                value.check()  # type: ignore[union-attr]
+        self._check_between_sections()
+
+    def _check_game(self, game: Game) -> None:
         if self.collect.policy not in game.explorations:
             raise UserError(
                 f"--collect.policy must be {' or '.join(game.explorations)} for {self.game}, got {self.collect.policy}"
@@ -409,13 +439,6 @@ class Config:
             raise UserError(f"{self.game} is not mirror-symmetric: remove --latents.mirrored")
         if self.evolve.dream_lap and not game.lap:
             raise UserError(f"{self.game} has no laps: remove --evolve.dream-lap")
-        for section in dataclasses.fields(self):
-            value = getattr(self, section.name)
-            if dataclasses.is_dataclass(value):
-                value.check()  # type: ignore[union-attr]
-        self._check_between_sections()
-        with_overrides(with_overrides(self, self.rounds.overrides), self.polish.overrides)  # unknown fields
-        return self
 
     def _check_between_sections(self) -> None:
         evolve, controller = self.evolve, self.controller

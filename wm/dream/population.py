@@ -17,7 +17,7 @@ class Players(DreamBatch):
     """Dreams, each with a C and a score; row B dreams episode `episode[B]` for position `row[B]` of the result."""
 
     def __init__(self, batch: int, episodes: int, world: World, controller: Controller):
-        super().__init__(batch, world.memory, world.device)
+        super().__init__(batch, world.memory, world.device, world.aligned)
         zeros = torch.zeros(batch, device=world.device)
         self.features = self.state[:, : controller.features_size].unsqueeze(1)  # (B, 1, F)
         lines = -(-controller.size // LINE) * LINE
@@ -37,7 +37,9 @@ class Players(DreamBatch):
 class Dream:
     """The dreams of a population.
 
-    Noise depends on (seed, episode, step) only, so it is the same for all candidates and in any batch.
+    Noise depends on (seed, episode, step) only, so it is the same for all candidates and in any batch. On a GPU the
+    last bits of a dream may depend on the batch that it is in, since cuBLAS chooses its kernels by the batch's size.
+    They are still a function of the arguments of `rollout`.
     """
 
     def __init__(self, world: World, controller: Controller):
@@ -47,6 +49,7 @@ class Dream:
         assert controller.inputs == "z" or controller.hidden == memory.hidden, (controller.hidden, memory.hidden)
         self.world, self.controller = world, controller
         self.batches: dict[tuple[int, int], Players] = {}
+        self.stream: torch.cuda.Stream | None = None  # of all recordings: cuBLAS keeps a workspace for each stream
 
     @torch.inference_mode()
     def rollout(self, theta: np.ndarray, seed: int, episodes: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -89,15 +92,21 @@ class Dream:
         if key not in self.batches:
             players = self.batches[key] = Players(*key, self.world, self.controller)
             if self.world.device.type == "cuda":
-                side = torch.cuda.Stream()
-                side.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(side):
-                    self._chunk(players)  # kernels must have run before a graph can be recorded
-                side.synchronize()
-                players.graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(players.graph):
-                    self._chunk(players)
+                self._record(players)
         return self.batches[key]
+
+    def _record(self, players: Players) -> None:
+        self.stream = self.stream or torch.cuda.Stream()
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            self._chunk(players)  # kernels must have run before a graph can be recorded
+        self.stream.synchronize()
+        # All graphs share their memory: they run one after the other, and leave nothing but what is in the buffers.
+        pool = next((one.graph.pool() for one in self.batches.values() if one.graph), None)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, stream=self.stream):
+            self._chunk(players)
+        players.graph = graph
 
     def _fill(self, players: Players, population: Tensor, rngs: list[np.random.Generator]) -> None:
         device, count = self.world.device, len(population) * len(rngs)

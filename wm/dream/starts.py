@@ -6,9 +6,9 @@ import torch
 from wm.config.schema import Config
 from wm.errors import UserError
 from wm.models.memory import MDNRNN
-from wm.runs.checkpoints import unpack
 from wm.runs.datasets import latents_of
 from wm.runs.manifest import Manifest
+from wm.runs.reader import Damaged, check_tensors, unpack
 from wm.runs.shards import DataSet
 from wm.seeds import generator
 
@@ -62,7 +62,15 @@ def _all_steps(latents: Manifest, purpose: str) -> DataSet:
 
 
 def first_frames(latents: Manifest) -> Starts:
-    starts = unpack(latents.read(latents.content["starts"]))[0]
+    key = latents.content.get("starts")
+    if key is None:
+        raise UserError(f"{latents.storage.uri} holds no first frames to start dreams from: use another run")
+    file, cure = f"{latents.storage.uri}/{key}", latents.cure(key)
+    starts, _ = unpack(latents.read(key), file, cure)
+    shape = starts["mu"].shape if "mu" in starts else ()
+    check_tensors(starts, {"mu": shape, "logvar": shape}, file, cure)
+    if len(shape) != 2:
+        raise Damaged(file, f"mu has the shape {list(shape)}", cure)
     return Starts(starts["mu"].numpy(), starts["logvar"].numpy())
 
 

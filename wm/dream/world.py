@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wm.dream.rules import Rules
@@ -22,7 +23,7 @@ LINE = 16  # floats in a cache line
 class DreamBatch:
     """B dreams that step together: their state, and buffers for the results of a step."""
 
-    def __init__(self, batch: int, memory: MDNRNN, device: torch.device):
+    def __init__(self, batch: int, memory: MDNRNN, device: torch.device, aligned: bool = False):
         z, actions, hidden = memory.z, memory.actions, memory.hidden
 
         def zeros(*shape: int) -> Tensor:
@@ -31,13 +32,15 @@ class DreamBatch:
         # One buffer, so that the inputs of both M and C are views and no step concatenates tensors. All rows have the
         # same alignment to cache lines, because matrix products may add in another order with another alignment.
         gap = -actions % LINE
-        self.x = zeros(gap + actions + -(-(z + 2 * hidden) // LINE) * LINE)
+        self.x = zeros(gap + actions + _lines(z + 2 * hidden))
         self.seen = self.x[:, gap:][:, : actions + z + hidden]  # M's inputs
+        if aligned:  # with the gap before them and what follows, which have weights of 0
+            self.seen = self.x[:, : _lines(gap + actions + z + hidden)]
         self.state = self.x[:, gap + actions :][:, : z + 2 * hidden]  # C's inputs
-        self.a = self.seen[:, :actions]
+        self.a = self.x[:, gap:][:, :actions]
         self.z, self.h, self.c = self.state.split((z, hidden, hidden), dim=1)
         self.gates, self.squashed = zeros(4 * hidden), zeros(hidden)
-        self.heads = zeros(memory.heads.out_features)
+        self.heads = zeros(_lines(memory.heads.out_features) if aligned else memory.heads.out_features)
         self.reward, self.done = zeros(), zeros().bool()
 
 
@@ -53,6 +56,7 @@ class World:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,  # of the matrix products only
+        aligned: bool | None = None,  # pad the operands of products to whole cache lines; None does so on GPUs
     ):
         *mixture, reward, done, _ = memory.outputs
         if rules.reward == "head" and not reward:
@@ -65,8 +69,10 @@ class World:
             )
         self.memory, self.starts, self.rules, self.squash = memory, starts, rules, squash
         self.device, self.dtype = torch.device(device), dtype
+        # cuBLAS needs 16 bytes for its fast kernels. On CPUs the padding would change the order of additions.
+        self.aligned = self.device.type == "cuda" if aligned is None else aligned
         self.mixture, self.reward_heads = sum(mixture), reward
-        self.tau = torch.tensor(rules.tau, device=self.device)
+        self.tau = torch.full((), rules.tau, device=self.device)
         # Noise of each step: uniform for the mixture component and for done, normal for the deviation from the mean.
         self.widths = [memory.z, 1, memory.z]
         with torch.no_grad():
@@ -77,14 +83,21 @@ class World:
             weight[cell] *= 2
             bias[cell] *= 2
             z, a, _, h = weight.split((memory.z, memory.actions, memory.previous_done, memory.hidden), dim=1)
-            self.gates = self._pack(torch.cat((a, z, h), dim=1), bias)  # the previous done is 0 in live dreams
+            weight = torch.cat((a, z, h), dim=1)  # the previous done is 0 in live dreams
+            gap = -memory.actions % LINE
+            self.gates = self._pack(weight, bias, gap, _lines(gap + weight.shape[1]) - gap - weight.shape[1])
             self.heads = self._pack(memory.heads.weight.detach(), memory.heads.bias.detach())
 
-    def _pack(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        return bias.to(self.device, self.dtype), weight.t().contiguous().to(self.device, self.dtype)
+    def _pack(self, weight: Tensor, bias: Tensor, before: int = 0, after: int = 0) -> tuple[Tensor, Tensor]:
+        """Bias and transposed weight; aligned, with zeros around the inputs and for whole lines of outputs."""
+        weight = weight.t()  # (inputs, outputs)
+        if self.aligned:
+            outputs = _lines(weight.shape[1]) - weight.shape[1]
+            weight, bias = F.pad(weight, (0, outputs, before, after)), F.pad(bias, (0, outputs))
+        return bias.to(self.device, self.dtype), weight.contiguous().to(self.device, self.dtype)
 
     def batch(self, batch: int) -> DreamBatch:
-        return DreamBatch(batch, self.memory, self.device)
+        return DreamBatch(batch, self.memory, self.device, self.aligned)
 
     def noise(self, rng: np.random.Generator, steps: int) -> np.ndarray:
         """Noise for this many steps of one episode. (steps, W)"""
@@ -121,6 +134,10 @@ class World:
                 s.done.copy_(logit > 0)
             else:
                 s.done.copy_(end[:, 0] < torch.sigmoid(logit - math.log(self.rules.done_weight)))
+
+
+def _lines(floats: int) -> int:
+    return -(-floats // LINE) * LINE
 
 
 def _affine(x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor) -> None:

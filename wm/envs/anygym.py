@@ -74,7 +74,7 @@ class AnyGame(Game):
     def squash(self, raw: Tensor) -> Tensor:
         if self.discrete:
             return torch.nn.functional.one_hot(raw.argmax(-1), self.actions).to(raw.dtype)
-        low, high = self.low.to(raw.device), self.high.to(raw.device)
+        low, high = _on_device(self.low, raw.device), _on_device(self.high, raw.device)
         return low + (raw.tanh() + 1) / 2 * (high - low)
 
     def idle(self) -> np.ndarray:
@@ -97,6 +97,12 @@ class AnyGame(Game):
         if kind == "held":
             actions = actions.repeat(rng.integers(1, HELD + 1, steps), axis=0)[:steps]
         return actions.astype(np.float32)
+
+
+@cache
+def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copied once: a recorded graph of a dream must not copy from the CPU."""
+    return tensor.to(device)
 
 
 class Framed(gymnasium.Wrapper):

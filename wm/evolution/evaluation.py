@@ -13,6 +13,7 @@ from wm.dream.world import World
 from wm.envs import Game
 from wm.envs.rollout import EnvironmentCache, EpisodeResult, play
 from wm.models.agent import Models
+from wm.models.device import prepare
 from wm.models.precision import dtype_of
 
 
@@ -83,6 +84,7 @@ class EvaluateWork:
         assert self.models.memory is not None, "no M to dream with"
         assert self.rules is not None
         assert self.starts is not None
+        prepare(self.device)
         dtype = dtype_of(self.models.precision, self.device)
         world = World(self.models.memory, self.starts, self.rules, self.game.squash, device=self.device, dtype=dtype)
         return Dream(world, self.models.controller)

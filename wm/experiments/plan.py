@@ -1,8 +1,9 @@
 """Estimates how long a config takes on given machines: the work of each stage divided by measured rates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.envs import load
 from wm.experiments.rounds import polish_config, round_config
@@ -38,6 +39,8 @@ class Rates:
     """The same at 640x480."""
     dream: float = 80_000.0
     """Steps of the agent in the dream; one core."""
+    dream_gpu: float = 4_000_000.0
+    """The same on a GPU (assumed, not measured)."""
 
 
 def scaled(vision: float, agent: float, exact: float) -> Rates:
@@ -94,7 +97,7 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequen
         steps = config.memory.steps * config.memory.batch * config.memory.sequence
         cost = (config.memory.hidden / 256) ** 2  # nearly all of it is H x H matrix products
         stages.append(_trained(config, "memory", steps, rates.memory / cost, rates.memory_gpu / cost, on_gpu))
-    stages.append(_evolved(config, cpus, rates))
+    stages.append(_evolved(config, cpus, gpus, rates))
     exact = config.score.episodes * game.max_steps
     units = -(-config.score.episodes // config.score.unit_episodes)
     stages.append(_mapped(config, "score", units, exact / rates.exact, cpus, f"{config.score.episodes:,} episodes"))
@@ -115,6 +118,27 @@ def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Ra
     for name in list(table)[:-1]:
         table[name] = [one for one in table[name] if one.stage != "score"]
     return table
+
+
+def side_by_side(stages: Sequence[Estimate], runs: int, gpus: int) -> list[Estimate]:
+    """This many equal runs at a time, such as seeds, given the estimates of one with its share of the CPUs.
+
+    They wait for each other where there are fewer GPUs than runs.
+    """
+    found = []
+    for stage in stages:
+        waves = -(-runs * stage.gpus // gpus) if stage.gpus else 1
+        found.append(
+            replace(
+                stage,
+                seconds=stage.seconds * waves,
+                cpus=stage.cpus * runs,
+                gpus=min(gpus, stage.gpus * runs),
+                bytes=stage.bytes * runs,
+                work=f"{runs} x {stage.work}",
+            )
+        )
+    return found
 
 
 def _shards(config: Config) -> int:
@@ -142,18 +166,19 @@ def _trained(config: Config, stage: str, items: int, rate: float, rate_gpu: floa
     )
 
 
-def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
+def _evolved(config: Config, cpus: int, gpus: int, rates: Rates) -> Estimate:
     section, limit = config.evolve, load(config.game).max_steps
     episodes = section.population * section.episodes
     units = -(-episodes // section.unit_episodes)
-    waves = -(-units // cpus)
+    on_gpu = section.where == "dream" and section.device == "cuda" and gpus > 0
+    waves = -(-units // (gpus if on_gpu else cpus))
     if section.where == "dream":
         length = (1.0 if section.dream_done == "never" else EPISODE_FRACTION) * section.dream_steps
-        speed = rates.dream * (256 / config.memory.hidden) ** 2
+        speed = (rates.dream_gpu if on_gpu else rates.dream) * (256 / config.memory.hidden) ** 2
     else:
         length = (EPISODE_FRACTION if section.patience else 0.9) * limit
         speed = rates.agent if section.unit_episodes >= 16 else rates.agent_small
-    generation = waves * section.unit_episodes * length / speed + DRIVER
+    generation = waves * min(section.unit_episodes, episodes) * length / speed + DRIVER
     rounds = 1 + (section.generations - 1) // section.validate_every
     unit = min(section.unit_episodes, section.validation_episodes)
     validation = -(-section.validation_episodes // unit // cpus) * unit * limit / rates.agent
@@ -162,14 +187,14 @@ def _evolved(config: Config, cpus: int, rates: Rates) -> Estimate:
     return Estimate(
         "evolve",
         seconds,
-        min(cpus, units),
-        0,
+        min(cpus, section.validation_episodes if on_gpu else units),
+        min(gpus, units) if on_gpu else 0,
         _bytes(config, "evolve"),
         f"{steps:,.0f} steps in the {'dream' if section.where == 'dream' else 'real game'}, {units:,} units at a time",
     )
 
 
-def rates_of(figures: dict[str, float]) -> Rates:
+def rates_of(figures: Mapping[str, float | None]) -> Rates:
     """Rates from the figures of `python -m jobs.bench` by name; missing ones keep their default."""
     names = {
         "collecting, frames stored, one core": "collect",
@@ -181,6 +206,12 @@ def rates_of(figures: dict[str, float]) -> Rates:
         "unmodified CarRacing, one core": "exact",
         "Doom at 320x240, in a process of its own, resets included": "doom",
         "Doom at 640x480, in a process of its own, resets included": "doom_exact",
-        "dream, 64 candidates x 16 episodes, one core": "dream",
+        "dream of car-racing, 64 candidates x 16 episodes, one core": "dream",
+        "V, batch 128, float32, frames on the GPU": "vision_gpu",
+        "dreams, 16,384 at a time, tf32": "dream_gpu",
     }
-    return Rates(**{names[name]: figure for name, figure in figures.items() if name in names})
+    found = {names[name]: figure for name, figure in figures.items() if name in names and figure}
+    if updates := figures.get("M of car-racing, float32"):  # of the benchmark of GPUs
+        memory = PRESETS["car-racing"].memory
+        found["memory_gpu"] = updates * memory.batch * memory.sequence
+    return Rates(**found)

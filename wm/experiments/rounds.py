@@ -7,7 +7,6 @@ run (`round-000`, `round-000-polished`, `round-001`, ...) that can be viewed, co
 """
 
 import itertools
-import json
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -22,13 +21,33 @@ from wm.pipeline import stage_function
 from wm.pool import Pool, Progress
 from wm.runs.disk_check import DiskSpaceCheck
 from wm.runs.manifest import Manifest
+from wm.runs.reader import read, sealed
 from wm.runs.run import Run, open_run, start_run
 from wm.runs.stages import STAGES
 from wm.runs.status import stage_statuses
 from wm.runs.storage import to_json
+from wm.schemas import HASH, boolean, integer, mapping, measured, plain, record
 
 log = logging.getLogger(__name__)
 
+MEAN = record({"mean": measured, "se": measured})
+ROW = record(
+    {
+        "round": integer(),
+        "polished": boolean,
+        "evolve": HASH,
+        "generations": integer(),
+        "env_steps": integer(),
+        "validation": measured,
+        "validation_se": measured,
+        "driven": measured,
+        "dream": MEAN,
+        "coverage": plain,
+        "nll": mapping(MEAN),
+    },
+    {"nll_before": MEAN},
+)
+CURE = "delete it and run `python -m jobs.iterate` again, which measures the round again"
 PREPARING = tuple(STAGES)[:-1]  # all stages but the score, which only the best part gets
 POLISHED = "-polished"  # appended to a round's URI
 
@@ -48,7 +67,7 @@ def iterate(run: Run, pool: Pool) -> list[Manifest]:
             stage_function(stage)(part, pool)
         parts.append(part)
         table.append(_row(run, part, number, polished))
-        run.storage.put("rounds.json", to_json(table))
+        run.storage.put("rounds.json", to_json(table))  # for other programs; each row is read from its round
         return part
 
     ended = ""
@@ -131,7 +150,7 @@ def best_of_last_round(table: Sequence[Row]) -> int:
 
 def row_of(part: Run) -> Row:
     """The metrics of a complete round, or {}."""
-    return json.loads(part.storage.get("round.json") or b"{}")
+    return read(part.storage, "round.json", ROW, CURE) or {}
 
 
 def round_config(config: Config, number: int, before: str) -> Config:
@@ -221,5 +240,5 @@ def _row(run: Run, part: Run, number: int, polished: bool) -> Row:
     if known.items() >= made.items():
         return known
     row = {"round": number, "polished": polished, **made, **round_metrics(rounds_of(run)[0], part, number)}
-    part.storage.put("round.json", to_json(row))
+    part.storage.put("round.json", sealed(row))
     return row

@@ -76,6 +76,7 @@ class MDNRNN(nn.Module):
         a: Tensor,  # (B, T, A)
         state: State | None = None,
         previous_done: Tensor | None = None,  # (B, T), 1 at the first step of an episode
+        resets: bool = True,  # False if no episode begins after a sequence's first step; to find out, a GPU has to wait
     ) -> tuple[Prediction, State]:
         """Predictions after each step of whole sequences, and the state after the last step."""
         batch, length = z.shape[:2]
@@ -84,7 +85,9 @@ class MDNRNN(nn.Module):
         weight = self.gates.weight.split((self.inputs, self.hidden), dim=1)
         weights = [*weight, self.gates.bias, torch.zeros_like(self.gates.bias)]  # torch requires a second bias
         cuts = [0, length]
-        if previous_done is not None:  # the fused LSTM cannot reset its state within a sequence, so it runs in parts
+        if (
+            previous_done is not None and resets
+        ):  # the fused LSTM cannot reset its state within a sequence, so it runs in parts
             starts = previous_done[:, 1:].any(dim=0).nonzero().flatten() + 1
             cuts = [0, *starts.tolist(), length]
         parts = []
@@ -137,8 +140,12 @@ class MDNRNN(nn.Module):
 
 
 def _lstm_precision(device: str) -> AbstractContextManager:
-    """oneDNN has no bf16 LSTM for CPUs without bf16 instructions, so the LSTM stays in fp32 there."""
-    if device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    """The LSTM stays in fp32, except on CPUs with bf16 instructions.
+
+    oneDNN has no bf16 LSTM for other CPUs. On a GPU, autocast would turn the inputs of cuDNN's LSTM into fp16 instead
+    of bf16, which overflows without a scaler of the loss.
+    """
+    if device == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return nullcontext()
     return torch.autocast(device, enabled=False)
 
@@ -216,7 +223,7 @@ def losses(
         parts["reward"] = reward_weight * _mean((prediction.reward - reward) ** 2, mask)
     if prediction.done is not None:
         assert done is not None, "this M predicts done: pass done"
-        weight = torch.tensor(done_weight, device=done.device)
+        weight = prediction.done.new_full((), done_weight)  # without a copy to the device
         entropy = F.binary_cross_entropy_with_logits(prediction.done, done.float(), reduction="none", pos_weight=weight)
         parts["done"] = _mean(entropy, mask)
     if prediction.next_action is not None:

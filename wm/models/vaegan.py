@@ -136,22 +136,26 @@ def variance(x: Tensor) -> Tensor:
 class Turns(NamedTuple):
     """The networks to update: one that is too far ahead is paused, as in the authors' code; never both."""
 
-    decoder: bool = True
-    discriminator: bool = True
+    decoder: bool | Tensor = True
+    discriminator: bool | Tensor = True
 
 
 BOTH = Turns()
 
 
-def turns(real: float, made: float) -> Turns:
-    """Depends only on the discriminator's two cross entropies on this batch, so that training can resume exactly."""
-    strong = min(real, made) < EQUILIBRIUM - MARGIN
-    weak = max(real, made) > EQUILIBRIUM + MARGIN
-    return Turns(decoder=not weak or strong, discriminator=not strong or weak)
+def turns(real: float | Tensor, made: float | Tensor) -> Turns:
+    """Depends only on the discriminator's two cross entropies on this batch, so that training can resume exactly.
+
+    On a GPU they are scalars in fp64, and nothing waits for them.
+    """
+    low, high = EQUILIBRIUM - MARGIN, EQUILIBRIUM + MARGIN
+    strong, weak = (real < low) | (made < low), (real > high) | (made > high)
+    not_strong, not_weak = (real >= low) & (made >= low), (real <= high) & (made <= high)
+    return Turns(decoder=not_weak | strong, discriminator=not_strong | weak)
 
 
 def route(
-    losses: Losses, coder: Coder, discriminator: nn.Module, gamma: float, gan: float, whose: Turns = BOTH
+    losses: Losses, coder: Coder, discriminator: nn.Module, gamma: float, gan: float | Tensor, whose: Turns = BOTH
 ) -> None:
     """Set each network's gradients from its own losses; None for a paused network.
 
@@ -168,4 +172,6 @@ def _set(parameters: Sequence[nn.Parameter], loss: Tensor | None) -> None:
     if loss is not None:
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None and gradient.stride() != parameter.stride():  # which CUDA's fused Adam refuses
+            gradient = torch.empty_like(parameter).copy_(gradient)
         parameter.grad = gradient

@@ -1,6 +1,5 @@
 """Scores over the temperature: agents of a sweep, in the dreams that they evolved in and in the real game."""
 
-import json
 from typing import Any
 
 from wm.experiments.sweep import FOLDER
@@ -8,16 +7,31 @@ from wm.report.charts import lines
 from wm.report.page import Html, columns, figure, table, tag
 from wm.report.run_view import RunView
 from wm.report.temperature import curves, paper_of
+from wm.runs.reader import read
+from wm.schemas import integer, measured, number, plain, record, sequence, text
 
 HEADS = ("tau", "in the dream", "in the game", "gap", "paper: dream", "paper: game")
 GAP = "The gap is the dream score minus the game score; near 0 is best, a large gap means that C exploits errors of M."
+
+SCORE = record({"mean": measured, "std": measured, "episodes": integer(), "seeds": sequence(measured)})
+ROW = record(
+    {
+        "tau": number(0),
+        "gap": measured,
+        "validation": measured,
+        "paper": plain,
+        "dream": SCORE,
+        "real": SCORE,
+    }
+)
+TABLE = record({"game": text(), "rows": sequence(ROW)})
 
 
 def temperatures(view: RunView) -> Html | None:
     """The table and curves of a sweep, or this run alone, with the published scores if there are any."""
     game = view.config.game
     paper = paper_of(game)
-    swept = json.loads(view.run.storage.get(f"{FOLDER}/table.json") or b"null")
+    swept = read(view.run.storage, f"{FOLDER}/table.json", TABLE, "delete it and run `python -m jobs.sweep` again")
     scores = swept or {"game": game, "rows": _own(view)}
     if not scores["rows"] or not (swept or paper):
         return None

@@ -1,14 +1,14 @@
-"""Tensors in files: checkpoints that detect damage, and weights that can't run code."""
+"""Checkpoints that detect damage."""
 
-import json
+import contextlib
 import logging
+import re
 from typing import Any
 
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from wm.errors import UserError
+from wm.runs.reader import Damaged, pack, unpack
 from wm.runs.storage import Storage, sha256
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,8 @@ class Checkpoints:
     def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """(state, info) of the last undamaged checkpoint."""
         for key in reversed(self._keys("step-")):
-            data = self.storage.get(key) or b""
-            if sha256(data)[:12] == key.removesuffix(".safetensors")[-12:]:
-                return unpack(data)
+            with contextlib.suppress(Damaged):
+                return verify_checkpoint(self.storage, key)
             log.warning("%s/%s is damaged: resuming from the previous checkpoint", self.storage.uri, key)
             self.storage.delete(key)  # otherwise put_new would keep it when it is made again
         return None
@@ -65,12 +64,13 @@ class Checkpoints:
         return [key for key in self.storage.sizes(self.folder) if key.startswith(f"{self.folder}/{prefix}")]
 
 
-def pack(tensors: dict[str, Tensor], info: dict[str, Any]) -> bytes:
-    """Tensors and JSON metadata as one safetensors file, which can't contain code."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save_tensors(contiguous, metadata={"info": json.dumps(info, sort_keys=True)})
-
-
-def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return load_tensors(data), json.loads(header["__metadata__"]["info"])
+def verify_checkpoint(storage: Storage, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Its (state, info); raises `Damaged` if they are not those of the hash and the step in its name."""
+    data, file, cure = storage.get(key) or b"", f"{storage.uri}/{key}", "delete it: the previous one is used"
+    if sha256(data)[:12] != key.removesuffix(".safetensors")[-12:]:
+        raise Damaged(file, "its SHA-256 differs", cure)
+    state, info = unpack(data, file, cure)
+    step = re.search(r"/step-([0-9]{10})-", key)
+    if step and int(step[1]) != info.get("step", info.get("generation")):
+        raise Damaged(file, "it is of another step", cure)
+    return state, info

@@ -1,11 +1,20 @@
 """Time spent on a stage by all jobs that worked on it, including killed ones; kept in a file of the stage."""
 
-import json
 import time
 
+from wm.runs.reader import read, sealed
 from wm.runs.storage import Storage
+from wm.schemas import number, record
 
+SCHEMA = record({"seconds": number(0)})
+CURE = "delete it, which only forgets the time spent so far, and run the same command again"
 SAVE_SECONDS = 10.0  # between writes; a killed job loses the time since the last one
+
+
+def read_seconds(storage: Storage, key: str) -> float:
+    """The stored time; 0 if there is none."""
+    values = read(storage, key, SCHEMA, CURE)
+    return float(values["seconds"]) if values else 0.0
 
 
 class Clock:
@@ -13,7 +22,7 @@ class Clock:
 
     def __init__(self, storage: Storage, key: str):
         self.storage, self.key = storage, key
-        self.earlier = float(json.loads(storage.get(key) or b"0"))
+        self.earlier = read_seconds(storage, key)
         self.began = self.saved = time.monotonic()
 
     def tick(self) -> None:
@@ -25,5 +34,5 @@ class Clock:
         """Write and return the seconds so far, from which a later clock continues."""
         self.saved = time.monotonic()
         seconds = round(self.earlier + self.saved - self.began, 3)
-        self.storage.put(self.key, json.dumps(seconds).encode())
+        self.storage.put(self.key, sealed({"seconds": seconds}))
         return seconds

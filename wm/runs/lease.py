@@ -7,11 +7,11 @@ job from repeating hours of work. It needs only put-if-absent: a job that takes 
 """
 
 import contextlib
-import json
 import logging
 import os
 import platform
 import random
+import re
 import secrets
 import socket
 import subprocess
@@ -23,7 +23,9 @@ from functools import cache
 from pathlib import Path
 
 from wm.errors import UserError
-from wm.runs.storage import Storage, to_json
+from wm.runs.reader import read, sealed
+from wm.runs.storage import Storage
+from wm.schemas import integer, number, record, text
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,19 @@ FOLDER = "lease"
 EXPIRY_SECONDS = 60.0  # a lease that is not renewed for this long is free
 RENEW_SECONDS = 20.0
 POLL_SECONDS = 1.0
+WORD = text(longest=500)
+SCHEMA = record(
+    {
+        "host": WORD,
+        "boot": WORD,
+        "pid": integer(1, 2**31),
+        "began": WORD,
+        "since": WORD,
+        "until": number(0, 10**11),
+        "token": WORD,
+    }
+)
+CURE = "make sure that no job works on this run, delete it and run the same command again"
 
 
 class InUse(UserError):
@@ -59,6 +74,12 @@ class Holder:
     def is_alive(self) -> bool:
         """Whether a local process still runs."""
         return _start_of(self.pid) == self.began
+
+
+def read_lease(storage: Storage, key: str) -> Holder | None:
+    """The holder, or None if it released its lease in the meantime."""
+    values = read(storage, key, SCHEMA, CURE)
+    return None if values is None else Holder(**values)
 
 
 @contextlib.contextmanager
@@ -140,58 +161,53 @@ class Lease:
         """Try to take the lease with this number, and return whether it is ours."""
         key = f"{FOLDER}/{number:04d}.json"
         if not self.storage.put_new(key, self._record()):
-            found = self._read(key)
+            found = read_lease(self.storage, key)
             if found is None or found.token != self.mine.token:  # otherwise it is ours, and only the response was lost
                 return False
         keys = self._keys()
-        if max(keys, default=key) > key:  # another job already holds a higher number
+        if any(other > number for other in keys):  # another job already holds a higher number
             self.storage.delete(key)
             return False
         self.key = key
-        for other in keys:
-            if other < key:
-                self.storage.delete(other)
+        for other, its_key in keys.items():
+            if other < number:
+                self.storage.delete(its_key)
         return True
 
     def _renew(self) -> None:
         trouble = False
-        while not self.released.wait(RENEW_SECONDS):
+        while not self.lost and not self.released.wait(RENEW_SECONDS):
             try:
-                _, holder = self._newest()
-                if holder is not None and holder.token != self.mine.token:
-                    self.lost = holder
-                    return
-                self.storage.put(self.key, self._record())
+                self._renew_once()
                 trouble = False
             except (OSError, UserError) as error:
                 if not trouble:
                     trouble = True
                     log.warning("can't renew the lease of the run (%s): retrying", error)
 
+    def _renew_once(self) -> None:
+        """Write a later expiry, or note who has taken the lease."""
+        _, holder = self._newest()
+        if holder is not None and holder.token != self.mine.token:
+            self.lost = holder
+        else:
+            self.storage.put(self.key, self._record())
+
     def _record(self) -> bytes:
-        return to_json(asdict(self.mine) | {"until": round(time.time() + EXPIRY_SECONDS, 3)})
+        return sealed(asdict(self.mine) | {"until": round(time.time() + EXPIRY_SECONDS, 3)})
 
     def _newest(self) -> tuple[int, Holder | None]:
         """The highest number and its holder."""
-        for key in reversed(self._keys()):
-            holder = self._read(key)
+        for highest, key in sorted(self._keys().items(), reverse=True):
+            holder = read_lease(self.storage, key)
             if holder is not None:
-                return int(key.rpartition("/")[2].removesuffix(".json")), holder
+                return highest, holder
         return 0, None
 
-    def _keys(self) -> list[str]:
-        return [key for key in self.storage.sizes(FOLDER) if key.removesuffix(".json").rpartition("/")[2].isdigit()]
-
-    def _read(self, key: str) -> Holder | None:
-        data = self.storage.get(key)
-        if data is None:
-            return None  # released in the meantime
-        try:
-            return Holder(**json.loads(data))
-        except (ValueError, TypeError):
-            raise UserError(
-                f"{self.storage.uri}/{key} is not a valid lease: delete it and run the same command again"
-            ) from None
+    def _keys(self) -> dict[int, str]:
+        """The keys of all leases by their number: as text, 10000 comes before 9999."""
+        found = [(re.fullmatch(rf"{FOLDER}/([0-9]{{4,15}})\.json", key), key) for key in self.storage.sizes(FOLDER)]
+        return {int(name[1]): key for name, key in found if name}
 
     @staticmethod
     def _expired(holder: Holder) -> bool:

@@ -9,7 +9,6 @@
 A stage is complete if and only if a manifest says so.
 """
 
-import json
 import logging
 import re
 import time
@@ -22,17 +21,22 @@ from wm.errors import UserError
 from wm.models.precision import fast_precision
 from wm.pool import Progress
 from wm.runs.clock import Clock
+from wm.runs.cures import remake, restart
 from wm.runs.manifest import Manifest, load_manifest
 from wm.runs.provenance import circumstances, warn_of_differences
+from wm.runs.reader import Damaged, check_format, parsed, sealed, unsealed
 from wm.runs.stages import STAGES, extent_of
-from wm.runs.storage import Storage, open_storage, to_json
+from wm.runs.storage import Storage, open_storage
+from wm.schemas import Wrong, mapping, one_of, optional, plain, record, text
 
 log = logging.getLogger(__name__)
+
+CONFIG = re.compile(r"config(?:-([0-9]{4,9}))?\.json")
 
 
 def number_in(key: str, kind: str) -> int:
     """The extent in the name of a manifest (kind "manifest") or a checkpoint (kind "step"); 0 for other files."""
-    found = re.search(rf"/{kind}-(\d{{10}})[-.]", key)
+    found = re.search(rf"/{kind}-([0-9]{{10}})[-.]", key)
     return int(found[1]) if found else 0
 
 
@@ -73,16 +77,42 @@ class Stage:
         """The furthest manifest, or the one of this extent."""
         run: Run | None = self.run
         while run is not None:
-            found = [key for key in run.storage.sizes(self.folder) if key.startswith(self.key("manifest-"))]
-            if extent is not None:
-                found = [key for key in found if key.endswith(f"-{extent:010d}.json")]
-            for key in reversed(found):
+            for key in reversed(self.manifest_keys(run)):
+                if extent is not None and not key.endswith(f"-{extent:010d}.json"):
+                    continue
                 manifest = load_manifest(run.storage, key)
+                if run is self.run:
+                    self._check_made_here(manifest, key)
                 if _with_defaults(manifest.config) == self.config and (run is self.run or self._same_inputs(manifest)):
-                    warn_of_differences(manifest.made.get("code", ""), manifest.made.get("processor", ""))
+                    warn_of_differences(manifest.made["code"], manifest.made["processor"])
                     return manifest
             run = run.base
         return None
+
+    def manifest_keys(self, run: "Run") -> list[str]:
+        """The manifests of this stage in a run, by extent."""
+        name = re.compile(re.escape(self.key("manifest-")) + r"[0-9]{10}\.json")
+        return [key for key in run.storage.sizes(self.folder) if name.fullmatch(key)]
+
+    def _check_made_here(self, manifest: Manifest, key: str) -> None:
+        """Raise a UserError for a manifest of another config or other inputs, which was copied here or whose run's
+        config was replaced: the stage could never be completed.
+        """
+        file, run = f"{self.run.uri}/{key}", self.run
+        differing = [name for name in self.config | manifest.config if not self._agrees(manifest, name)]
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{file} was made with --{name} {manifest.config.get(name)}, but the config of this run has"
+                f" {self.config.get(name)}: restore {run.uri}/config.json, or start another run"
+            )
+        source = STAGES[self.name].made_of(run.config)
+        if source and manifest.inputs.get(source, self.of) != self.of:
+            raise Damaged(file, f"it was made of another {source}", remake(run.storage, self.name))
+
+    def _agrees(self, manifest: Manifest, name: str) -> bool:
+        absent = object()
+        return bool(manifest.config.get(name, absent) == self.config.get(name, absent))
 
     def _same_inputs(self, manifest: Manifest) -> bool:
         """Whether a base made this from the rollouts of this run. Runs may have the same V and different rollouts."""
@@ -111,7 +141,7 @@ class Stage:
         metrics: dict[str, Any],
     ) -> Manifest:
         """Declare the stage complete up to here. Everything that `content` names must have been written before."""
-        values = {
+        values: dict[str, Any] = {
             "format": FORMAT,
             "stage": self.name,
             "extent": extent,
@@ -127,9 +157,12 @@ class Stage:
             },
         }
         key = self.key(f"manifest-{extent:010d}.json")
-        if not self.run.storage.put_new(key, to_json(values)):
+        written = self.run.storage.put_new(key, sealed(values))
+        made = load_manifest(self.run.storage, key)
+        if not written:
+            self._check_made_here(made, key)
             log.warning("%s was written by another job in the meantime; its result is used", key)
-        return load_manifest(self.run.storage, key)
+        return made
 
 
 class Run:
@@ -192,33 +225,65 @@ class Run:
         return least
 
 
+SCHEMA = record(
+    {
+        "format": one_of(FORMAT),
+        "preset": text(longest=200),
+        "base": optional(text(longest=2_000)),
+        "config": mapping(plain),
+    }
+)
+
+
 def open_run(uri: str) -> Run | None:
     """The run at this URI, or None."""
+    return _open(uri, ())
+
+
+def _open(uri: str, derived: tuple[str, ...]) -> Run | None:
+    """The run at this URI, the base of the runs in `derived`."""
     storage = open_storage(uri)
     try:
-        found = [key for key in storage.sizes() if re.fullmatch(r"config(-\d+)?\.json", key)]
-        newest = max(found, key=lambda key: (key != "config.json", key), default=None)
-        data = storage.get(newest) if newest else None
+        found = {key: int(name[1] or 0) for key in storage.sizes() if (name := CONFIG.fullmatch(key))}
+        newest = max(found, key=lambda key: found[key], default=None)
     except OSError as error:
         raise UserError(f"can't read {uri}: {str(error).splitlines()[0]}") from None
-    if newest is None or data is None:
+    if newest is None:
         return None
+    values, config = read_config(storage, newest)
+    base: Run | None = None
+    if values["base"] is not None:
+        if storage.uri in derived:
+            raise Damaged(f"{storage.uri}/{newest}", "the run is its own base", restart(storage.uri))
+        base = _open(values["base"], (*derived, storage.uri))
+        if base is None:
+            raise _no_run(values["base"])
+    return Run(storage, config, values["preset"], base, found[newest])
+
+
+def read_config(storage: Storage, key: str) -> tuple[dict[str, Any], Config]:
+    """All values in a config file, and the config itself."""
+    file, cure = f"{storage.uri}/{key}", restart(storage.uri)
+    data = storage.get(key) or b""
+    values = parsed(data, file, cure)
+    check_format(values.get("format") if isinstance(values, dict) else None, storage.uri, "start another run")
+    values = unsealed(data, file, SCHEMA, cure)
     try:
-        values = json.loads(data)
-        version, preset, base = (values[name] for name in ("format", "preset", "base"))
-        config = values["config"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{storage.uri}/{newest} is not a valid config: restore it, or start another run") from None
-    if version != FORMAT:
-        raise UserError(f"{uri} has format {version}, this version reads format {FORMAT}: use the version that made it")
-    revision = int(newest.removesuffix(".json").partition("-")[2] or 0)
-    return Run(storage, fields.from_dict(config, Config), preset, open_existing(base) if base else None, revision)
+        config = fields.from_dict(values["config"], Config)
+        config.check_values()
+    except (Wrong, UserError) as error:
+        raise Damaged(file, str(error), cure) from None
+    return values, config
+
+
+def _no_run(uri: str) -> UserError:
+    return UserError(f"no run in {uri}: start one with `python -m jobs.pipeline PRESET --run {uri}`")
 
 
 def open_existing(uri: str) -> Run:
     run = open_run(uri)
     if run is None:
-        raise UserError(f"no run in {uri}: start one with `python -m jobs.pipeline PRESET --run {uri}`")
+        raise _no_run(uri)
     return run
 
 
@@ -246,4 +311,4 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
 
 
 def _frozen(preset: str, base: str | None, config: Config) -> bytes:
-    return to_json({"format": FORMAT, "preset": preset, "base": base, "config": fields.to_dict(config)})
+    return sealed({"format": FORMAT, "preset": preset, "base": base, "config": fields.to_dict(config)})

@@ -5,8 +5,7 @@ used, and streams them in shuffled order with bounded memory.
 """
 
 import io
-import queue
-import threading
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from wm.envs import FRAME
 from wm.errors import UserError
+from wm.runs.ahead import mapped, read_ahead
 from wm.runs.storage import Folder, Storage, sha256
 
 PIXELS = int(np.prod(FRAME))
@@ -125,13 +125,31 @@ class File(NamedTuple):
         )
 
 
-class DataSet:
-    """Episodes in shards. Each is read separately; nothing is kept in memory."""
+DISK_READERS = 8  # threads at most, one for each core: decoding takes the time
+BUCKET_READERS = 16  # waiting takes the time: a request to S3 takes 20 ms or more
 
-    def __init__(self, files: Iterable[File]):
-        self.files = tuple(files)
+
+class DataSet:
+    """Episodes in shards. Each is read separately; only the footers of the files are kept in memory."""
+
+    def __init__(self, files: Iterable[File], readers: int = 0):
+        """readers: threads that read at the same time; 0 chooses their number. It does not change what is read."""
+        self.files, self.chosen_readers = tuple(files), readers
         self.episodes = [(file, group) for file in self.files for group in range(len(file.shard.lengths))]
         self.lengths = np.array([file.shard.lengths[group] for file, group in self.episodes], np.int64)
+        self.footers: dict[tuple[str, str], Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"footers": {}}
+
+    @property
+    def readers(self) -> int:
+        if self.chosen_readers:
+            return self.chosen_readers
+        if not all(isinstance(file.storage, Folder) for file in self.files):
+            return BUCKET_READERS
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(DISK_READERS, cores)
 
     def verify(self) -> None:
         """Check every file against the manifest; raises a UserError for a missing or damaged one.
@@ -159,9 +177,13 @@ class DataSet:
     def read(self, episode: int, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """These columns of one episode."""
         file, group = self.episodes[episode]
+        at, remote = (file.storage.uri, file.shard.key), not isinstance(file.storage, Folder)
         try:
-            with closing(file.storage.open(file.shard.key)) as source:
-                parquet = pq.ParquetFile(source, page_checksum_verification=True)
+            with closing(file.storage.open(file.shard.key, file.shard.bytes)) as source:
+                footer = self.footers.get(at)
+                # With pre_buffer the columns of an episode are one request.
+                parquet = pq.ParquetFile(source, metadata=footer, pre_buffer=remote, page_checksum_verification=True)
+                self.footers[at] = parquet.metadata
                 table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
                 found = {name: to_numpy(table.column(name)) for name in columns}
         except FileNotFoundError:
@@ -171,6 +193,10 @@ class DataSet:
         if len(found[columns[0]]) != file.shard.lengths[group]:
             raise file.error("has other episodes than its manifest")
         return found
+
+    def read_all(self, episodes: Iterable[int], columns: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """These columns of each episode, in order, read by several threads."""
+        return mapped(lambda episode: self.read(episode, columns), episodes, self.readers)
 
 
 class FrameStream:
@@ -190,12 +216,12 @@ class FrameStream:
         return self._batches(start, self._frames)
 
     def positions(self, start: int = 0) -> Iterator[np.ndarray]:
-        """The same batches as indices (B,) into the concatenated frames of all episodes."""
+        """The same batches as indices (B,) into the concatenated frames of this stream's episodes."""
         return self._batches(start, self._positions)
 
     def _batches(self, start: int, load: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
         rest = load(self.episodes[:0])
-        for items, order in _read_ahead(self._windows(start * self.batch, load)):
+        for items, order in read_ahead(self._windows(start * self.batch, load)):
             at = self.batch - len(rest) if len(rest) else 0
             if at > len(order):
                 rest = np.concatenate([rest, items[order]])
@@ -222,51 +248,26 @@ class FrameStream:
             epoch += 1
 
     def _frames(self, episodes: np.ndarray) -> np.ndarray:
-        frames, at = np.empty((int(self.data.lengths[episodes].sum()), *FRAME), np.uint8), 0
-        for episode in episodes:
-            part = self.data.read(int(episode), ["frame"])["frame"]
-            frames[at : at + len(part)] = part
-            at += len(part)
+        lengths = self.data.lengths[episodes]
+        frames = np.empty((int(lengths.sum()), *FRAME), np.uint8)
+        parts = zip(episodes.tolist(), np.split(frames, np.cumsum(lengths)[:-1]), strict=False)
+
+        def fill(part: tuple[int, np.ndarray]) -> None:
+            episode, into = part
+            into[:] = self.data.read(episode, ["frame"])["frame"]
+
+        for _ in mapped(fill, parts, self.data.readers):
+            pass
         return frames
 
     def _positions(self, episodes: np.ndarray) -> np.ndarray:
-        ends = np.cumsum(self.data.lengths)
-        parts = [np.arange(ends[episode] - self.data.lengths[episode], ends[episode]) for episode in episodes]
+        lengths = self.data.lengths
+        begins = np.zeros(len(lengths), np.int64)
+        begins[self.episodes] = np.cumsum(lengths[self.episodes]) - lengths[self.episodes]
+        parts = [np.arange(begins[episode], begins[episode] + lengths[episode]) for episode in episodes]
         return np.concatenate([np.empty(0, np.int64), *parts])
 
     def _cut(self, episodes: np.ndarray) -> list[np.ndarray]:
         ends = np.cumsum(self.data.lengths[episodes])
         windows = -(-int(ends[-1]) // self.window)  # of about equal size: a small last one would be shuffled badly
         return np.split(episodes, np.searchsorted(ends, ends[-1] * np.arange(1, windows) / windows, "right"))
-
-
-def _read_ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """The same items; a thread makes the next one while this one is used."""
-    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=1)
-    stop = threading.Event()
-    used = threading.Semaphore(0)  # the thread makes an item only once the one before is in use
-
-    def work() -> None:
-        try:
-            for item in items:
-                ready.put((True, item))
-                del item
-                used.acquire()
-                if stop.is_set():
-                    return
-        except BaseException as error:
-            ready.put((False, error))
-
-    thread = threading.Thread(target=work, daemon=True, name="read-ahead")
-    thread.start()
-    try:
-        while True:
-            good, item = ready.get()
-            if not good:
-                raise item
-            used.release()
-            yield item
-            del item
-    finally:
-        stop.set()
-        used.release()

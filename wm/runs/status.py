@@ -1,9 +1,9 @@
 """The progress of each stage of a run."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from wm.runs.curves import read_curves
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, number_in
 from wm.runs.stages import STAGES, StageInfo, extent_of
@@ -35,8 +35,7 @@ class StageStatus:
     def rows(self, run: Run) -> list[dict[str, Any]]:
         """Its metrics.jsonl so far, including unfinished work: one row for each evaluation."""
         storage = self.manifest.storage if self.manifest else run.storage
-        data = storage.get(f"{self.folder}/metrics.jsonl") if self.folder else None
-        return [json.loads(line) for line in (data or b"").decode().splitlines()]
+        return read_curves(storage, f"{self.folder}/metrics.jsonl") if self.folder else []
 
 
 def stage_statuses(run: Run) -> dict[str, StageStatus]:

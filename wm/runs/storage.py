@@ -65,8 +65,11 @@ class Storage(ABC):
         """Remove the key if it exists."""
 
     @abstractmethod
-    def open(self, key: str) -> Any:
-        """A seekable binary file for partial reads; raises FileNotFoundError."""
+    def open(self, key: str, size: int | None = None) -> Any:
+        """A seekable binary file for partial reads; raises FileNotFoundError, then or when it is read.
+
+        In a bucket each read is one request, and so is finding the size if it is not passed.
+        """
 
     def free(self) -> int | None:
         """Free space in bytes, or None if there is no limit."""
@@ -82,7 +85,12 @@ class Storage(ABC):
 
 def open_storage(uri: str) -> Storage:
     """The storage at this URI."""
-    parts = urlsplit(uri)
+    if not uri.strip() or not uri.isprintable():
+        raise UserError(f"{uri!r} names no place: use a folder or s3://bucket/prefix")
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise UserError(f"{uri} is no valid URI ({error}): use a folder or s3://bucket/prefix") from None
     if parts.scheme == "s3":
         if not parts.netloc:
             raise UserError(f"{uri} has no bucket name: use s3://bucket/prefix")
@@ -96,7 +104,10 @@ class Folder(Storage):
     """A folder on this machine, created by the first write."""
 
     def __init__(self, path: str):
-        self.root = Path(path).expanduser().absolute()
+        try:
+            self.root = Path(path).expanduser().absolute()
+        except RuntimeError:  # ~somebody who does not exist
+            raise UserError(f"{path} names no folder, since there is no such user: use another folder") from None
         self.uri = str(self.root)
 
     def get(self, key: str) -> bytes | None:
@@ -104,6 +115,10 @@ class Folder(Storage):
             return (self.root / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except (IsADirectoryError, PermissionError) as error:
+            raise UserError(
+                f"can't read {self.root / key} ({error.strerror}): remove it or fix its permissions"
+            ) from None
 
     def put_new(self, key: str, data: bytes) -> bool:
         with self._temporary(key, data) as (unfinished, final):
@@ -172,7 +187,7 @@ class Folder(Storage):
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str, size: int | None = None) -> BinaryIO:
         return open(self.root / key, "rb")
 
     def free(self) -> int | None:
@@ -239,8 +254,13 @@ class Bucket(Storage):
         with contextlib.suppress(FileNotFoundError):
             self._retry(lambda: self.obs.delete(self.store, key))
 
-    def open(self, key: str) -> Any:
-        return io.BufferedReader(_ObjectReader(self, key), 1)
+    def open(self, key: str, size: int | None = None) -> Any:
+        if size is None:
+            size = self._retry(lambda: int(self.obs.head(self.store, key)["size"]))
+        return io.BufferedReader(_ObjectReader(self, key, size), 1)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        return self._retry(lambda: bytes(self.obs.get_range(self.store, key, start=start, length=length)))
 
     def _retry(self, request: Callable[[], T]) -> T:
         """The result of the request, retried with backoff while the store fails, for `RETRY_SECONDS` at most."""
@@ -279,13 +299,10 @@ class Bucket(Storage):
 
 
 class _ObjectReader(io.RawIOBase):
-    """obstore's reader as a Python file, which pyarrow needs. It is reopened after an error."""
+    """An object as a Python file, which pyarrow needs."""
 
-    def __init__(self, bucket: Bucket, key: str):
-        self.bucket, self.key = bucket, key
-        self.reader: Any = None
-        self.at = 0
-        self.size = bucket._retry(lambda: self._open().size)
+    def __init__(self, bucket: Bucket, key: str, size: int):
+        self.bucket, self.key, self.size, self.at = bucket, key, size, 0
 
     def readable(self) -> bool:
         return True
@@ -301,23 +318,13 @@ class _ObjectReader(io.RawIOBase):
         return self.at
 
     def readinto(self, buffer: Any) -> int:
-        data = self.bucket._retry(lambda: self._read(len(buffer)))
+        length = min(len(buffer), self.size - self.at)
+        if length <= 0:
+            return 0
+        data = self.bucket.get_range(self.key, self.at, length)
         buffer[: len(data)] = data
         self.at += len(data)
         return len(data)
-
-    def _read(self, length: int) -> Any:
-        try:
-            reader = self.reader or self._open()
-            reader.seek(self.at)
-            return reader.read(length)
-        except Exception:
-            self.reader = None
-            raise
-
-    def _open(self) -> Any:
-        self.reader = self.bucket.obs.open_reader(self.bucket.store, self.key)
-        return self.reader
 
 
 def _profile_credentials() -> Any:

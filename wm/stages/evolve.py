@@ -1,6 +1,5 @@
 """Evolve C: in each generation all candidates play the same new tracks. The result is the best-validated mean."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm.agents.artifacts import load_models
+from wm.agents.artifacts import load_mean, load_models, mean_key
 from wm.config.schema import Config, Evolve
 from wm.dream.rules import rules_of
 from wm.dream.starts import starts_of
@@ -21,9 +20,12 @@ from wm.evolution.objective import Evaluation, clipped, evaluate, most_telling
 from wm.evolution.plateau import has_settled
 from wm.evolution.units import dream_units, game_units, tracks_of, validation_units
 from wm.models.agent import Models
+from wm.models.device import FLOAT32
 from wm.pool import Crew, Pool, Progress
-from wm.runs.checkpoints import Checkpoints, pack, unpack
+from wm.runs.checkpoints import Checkpoints
+from wm.runs.curves import write_curves
 from wm.runs.manifest import Manifest
+from wm.runs.reader import pack
 from wm.runs.run import Run, Stage
 from wm.runs.storage import sha256
 from wm.stages.warm_start import evolution_seed, first_distribution, new_evolution
@@ -68,8 +70,8 @@ def evolve(run: Run, pool: Pool) -> Manifest:
         history = Generations(run, stage, game, models, dreams, games).run()
     validated = [row for row in history if "validation" in row]
     best = max(validated, key=lambda row: row["validation"])
-    theta = unpack(run.storage.get(_mean_key(stage, int(best["generation"]))) or b"")[0]["theta"]
-    data = pack({"theta": theta}, {})
+    theta = load_mean(run.storage, stage.folder, best)
+    data = pack({"theta": torch.from_numpy(theta)}, {})
     key = stage.key(f"controller-{sha256(data)[:12]}.safetensors")
     run.storage.commit(key, data)
     last = history[-1]
@@ -86,6 +88,7 @@ def evolve(run: Run, pool: Pool) -> Manifest:
             "best_generation": int(best["generation"]),
             "best_validation": best["validation"],
             "best_validation_se": best["validation_se"],
+            **({"device": "cuda", "float32": FLOAT32} if section.device == "cuda" else {}),
         },
     )
 
@@ -110,6 +113,7 @@ class Generations:
         found = self.checkpoints.newest()
         if found:
             self.history = found[1]["history"]
+            write_curves(self.run_.storage, self.stage.key("metrics.jsonl"), self.history)  # if they were deleted
             evolution = _resumed(self.config, self.models.controller.size, *found)
         else:
             evolution, steps = first_distribution(self.run_, self.game, self.models)
@@ -188,7 +192,7 @@ class Generations:
         """Keep the mean and add its score to the last generation's row."""
         score = mean_of(validation.scores[0])
         packed = pack({"theta": torch.from_numpy(mean)}, {})
-        self.run_.storage.put(_mean_key(self.stage, generation), packed)
+        self.run_.storage.put(mean_key(self.stage.folder, generation), packed)
         row: dict[str, Any] = {
             "validation": score.mean,
             "validation_se": score.error,
@@ -205,7 +209,7 @@ class Generations:
         curves = [{key: value for key, value in one.items() if key not in NOT_A_CURVE} for one in self.history]
         named = [{USUAL.get(key, key): value for key, value in one.items()} for one in curves]
         events = event_file("evolve", named)
-        storage.put(stage.key("metrics.jsonl"), "".join(json.dumps(one) + "\n" for one in self.history).encode())
+        write_curves(storage, stage.key("metrics.jsonl"), self.history)
         storage.put(stage.key("events.out.tfevents.0.evolve"), events)
         arrays, plain = evolution.state()
         self.checkpoints.save(
@@ -264,7 +268,3 @@ def _warn_of_ties(history: list[dict[str, Any]], section: Evolve) -> None:
         tied,
         cure,
     )
-
-
-def _mean_key(stage: Stage, generation: int) -> str:
-    return stage.key(f"means/{generation:06d}.safetensors")

@@ -10,9 +10,9 @@ import torch
 from wm.agents.artifacts import load_vision
 from wm.models.vision import Vision, encode_in_batches
 from wm.pool import Pool
-from wm.runs.checkpoints import pack
 from wm.runs.datasets import latents_of, rollouts_of
 from wm.runs.manifest import Manifest
+from wm.runs.reader import pack
 from wm.runs.run import Run, open_existing
 from wm.runs.shards import MIRRORED, DataSet, ShardWriter, latent_schema, vector_column
 from wm.runs.storage import open_storage, sha256

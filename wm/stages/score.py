@@ -1,7 +1,7 @@
 """Score an agent on whole episodes of the unmodified game, on seeds that nothing else uses."""
 
-import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -15,9 +15,12 @@ from wm.dream.rules import rules_of
 from wm.envs import Game
 from wm.evolution.evaluation import DreamUnit, EvaluateWork, GameUnit
 from wm.pool import Crew, Pool, Progress
-from wm.runs.manifest import Manifest
+from wm.runs.cures import remake
+from wm.runs.manifest import EPISODE, Manifest
+from wm.runs.reader import Damaged, read, sealed
 from wm.runs.run import Run, Stage
-from wm.runs.storage import to_json
+from wm.runs.storage import Storage
+from wm.schemas import HASH, integer, record, sequence
 from wm.seeds import derive, test_episode
 from wm.statistics import mean_of
 from wm.training.tensorboard import event_file
@@ -40,7 +43,7 @@ def score_agent(trained: Trained, run: Run, pool: Pool) -> Manifest:
     if done is not None:
         return done
     stage.begin()
-    played = _already_played(run, stage)
+    played = _already_played(stage, trained.digest)
     total = config.score.episodes
 
     def tell() -> None:
@@ -55,9 +58,10 @@ def score_agent(trained: Trained, run: Run, pool: Pool) -> Manifest:
     work = EvaluateWork(game, trained.models.without_decoder(), config.threads, rules=rules, starts=starts, exact=True)
     with pool.crew(work) as crew:
         for unit, episodes in crew.map(_game_units(config.score, game, trained.theta, played)):
-            records = {unit.first + index: asdict(episode) for index, episode in enumerate(episodes)}
-            run.storage.commit(stage.key(f"{unit.first:07d}.json"), to_json(records))
-            played |= records
+            found = [asdict(episode) for episode in episodes]
+            values = {"agent": trained.digest, "first": unit.first, "episodes": found}
+            run.storage.commit(stage.key(f"{unit.first:07d}.json"), sealed(values))
+            played |= enumerate(found, unit.first)
             tell()
         dreamed = _dream(config.score, trained.theta, crew) if starts else {}
     result = mean_of([played[number]["score"] for number in range(total)])
@@ -131,11 +135,32 @@ def _dream(section: Score, theta: np.ndarray, crew: Crew) -> dict[str, Any]:
     return {"dream_score": result.mean, "dream_std": result.std, "dream_episodes": section.episodes}
 
 
-def _already_played(run: Run, stage: Stage) -> dict[int, Any]:
+RECORD = record({"agent": HASH, "first": integer(), "episodes": sequence(EPISODE)})
+
+
+def _already_played(stage: Stage, agent: str) -> dict[int, Any]:
     """Episodes played by earlier jobs, by number."""
     known: dict[int, Any] = {}
-    for key in run.storage.sizes(stage.folder):
-        if key.rpartition("/")[2].removesuffix(".json").isdigit():
-            records = json.loads(run.storage.get(key) or b"{}")
-            known |= {int(number): record for number, record in records.items()}
+    storage, section = stage.run.storage, stage.run.config.score
+    for key in storage.sizes(stage.folder):
+        if is_record(key) and (values := read_record(storage, key)) is not None:
+            seeds = [episode["seed"] for episode in values["episodes"]]
+            numbers = range(values["first"], values["first"] + len(seeds))
+            if values["agent"] != agent or seeds != [test_episode(section.seed + number) for number in numbers]:
+                raise Damaged(f"{storage.uri}/{key}", "it is of another agent or seed", remake(storage, "score"))
+            known |= zip(numbers, values["episodes"], strict=True)
     return known
+
+
+def is_record(key: str) -> bool:
+    """Whether this file holds the episodes of a unit."""
+    return re.fullmatch(r"score/[0-9a-f]{12}/[0-9]{7}\.json", key) is not None
+
+
+def read_record(storage: Storage, key: str) -> dict[str, Any] | None:
+    """The agent, the number of the first episode, and the episodes."""
+    cure = remake(storage, "score")
+    values = read(storage, key, RECORD, cure)
+    if values is not None and values["first"] != int(key[-12:-5]):
+        raise Damaged(f"{storage.uri}/{key}", f"it holds the episodes from {values['first']}", cure)
+    return values

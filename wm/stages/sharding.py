@@ -5,18 +5,24 @@ Shards lie in a folder of their own, which any tool that reads Parquet opens as 
 A shard's record (key, hash, lengths) is written after the shard, so a shard counts once it has a record.
 """
 
-import json
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from wm.pool import Pool, Progress, Work
+from wm.runs.cures import remake
 from wm.runs.datasets import shards_of
-from wm.runs.manifest import Manifest
+from wm.runs.manifest import OPTIONAL_SHARD_FIELDS, SHARD_FIELDS, Manifest
+from wm.runs.reader import read, sealed
 from wm.runs.run import Run, Stage
-from wm.runs.storage import sha256, to_json
+from wm.runs.storage import Storage, sha256
+from wm.schemas import number, one_of, sequence
+from wm.schemas import record as record_of
 
 log = logging.getLogger(__name__)
+
+FIRST = sequence(sequence(sequence(number())))  # (mu, logvar) of each episode's first frame
 
 
 def make_shards(run: Run, stage: Stage, work: Work, pool: Pool, count: int) -> list[dict[str, Any]]:
@@ -32,7 +38,7 @@ def make_shards(run: Run, stage: Stage, work: Work, pool: Pool, count: int) -> l
     tell()
     with pool.crew(work) as crew:
         for unit, record in crew.map([unit for unit in range(count) if unit not in records]):
-            run.storage.commit(stage.key(f"{unit:06d}.json"), to_json(record))
+            run.storage.commit(stage.key(f"{unit:06d}.json"), sealed(record))
             records[unit] = record
             tell()
     return [records[unit] for unit in range(count)]
@@ -66,12 +72,21 @@ def record(key: str, data: bytes, lengths: Sequence[int], **more: Any) -> dict[s
 
 
 def _records(run: Run, folder: str) -> dict[int, dict[str, Any]]:
-    sizes = run.storage.sizes(folder)
-    found = {}
+    sizes, found = run.storage.sizes(folder), {}
     for key in sizes:
-        name = key.rpartition("/")[2].removesuffix(".json")
-        if key == f"{folder}/{name}.json" and name.isdigit():
-            record = json.loads(run.storage.get(key) or b"{}")
-            if sizes.get(record["key"]) == record["bytes"]:
-                found[int(name)] = record
+        record = read_record(run.storage, key) if is_record(key) and key.startswith(f"{folder}/") else None
+        if record is not None and sizes.get(record["key"]) == record["bytes"]:
+            found[int(key[-11:-5])] = record
     return found
+
+
+def is_record(key: str) -> bool:
+    """Whether this is the record of a shard."""
+    return re.fullmatch(r"(collect|latents/[0-9a-f]{12})/[0-9]{6}\.json", key) is not None
+
+
+def read_record(storage: Storage, key: str) -> dict[str, Any] | None:
+    """The record of the shard of the same name."""
+    stage, its_key = key.partition("/")[0], one_of(f"{key.removesuffix('.json')}.parquet")
+    more = {**OPTIONAL_SHARD_FIELDS, **({"first": FIRST} if stage == "latents" else {})}
+    return read(storage, key, record_of({**SHARD_FIELDS, "key": its_key}, more), remake(storage, stage))

@@ -1,14 +1,55 @@
 """Shared parts of the stages that train V and M."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
 from wm.config.schema import Training
-from wm.pool import Pool, Progress, Task
+from wm.models.device import prepare
+from wm.pool import Pool, Progress
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, Stage
-from wm.training.loop import Finished
+from wm.runs.shards import DataSet
+from wm.runs.storage import Storage, open_storage
+from wm.training.learner import Learner
+from wm.training.loop import Finished, train
 from wm.training.weights import manifest_in
 
 
-def run_training(task: Task, section: Training, inputs: dict[str, str], stage: Stage, pool: Pool) -> Manifest:
+@dataclass(frozen=True)
+class TrainingTask(ABC):
+    """The task that trains V or M. Started again, it continues from its last checkpoint."""
+
+    data: DataSet
+    uri: str
+    folder: str
+    device: str
+    checkpoint_seconds: float
+
+    name = ""  # of the stage
+
+    @property
+    @abstractmethod
+    def threads(self) -> int: ...
+
+    @abstractmethod
+    def learner(self) -> Learner: ...
+
+    @abstractmethod
+    def pictures(self, learner: Any, storage: Storage, folder: str) -> None:
+        """Write pictures of the finished model into this folder."""
+
+    def run(self) -> Iterator[Any]:
+        prepare(self.device)
+        storage, learner = open_storage(self.uri), self.learner()
+        for report in train(learner, self.name, storage, self.folder, self.checkpoint_seconds):
+            if isinstance(report, Finished):
+                self.pictures(learner, storage, f"{self.folder}/pictures")
+            yield report
+
+
+def run_training(task: TrainingTask, section: Training, inputs: dict[str, str], stage: Stage, pool: Pool) -> Manifest:
     """Run the task, pass on its progress, and commit its result."""
     stage.begin()
     finished: Finished | None = None

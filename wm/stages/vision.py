@@ -1,9 +1,7 @@
 """Train V on the frames of the rollouts."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from wm.config.schema import Vision
 from wm.envs import Game, load
@@ -11,10 +9,8 @@ from wm.pool import Pool
 from wm.runs.datasets import rollouts_of
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run
-from wm.runs.shards import DataSet
-from wm.runs.storage import open_storage
-from wm.stages.training import reuse, run_training
-from wm.training.loop import Finished, train
+from wm.runs.storage import Storage
+from wm.stages.training import TrainingTask, reuse, run_training
 from wm.training.motion import BLIND
 from wm.training.vaegan import VaeGanLearner
 from wm.training.vision import VisionLearner
@@ -40,10 +36,8 @@ def train_vision(run: Run, pool: Pool) -> Manifest:
     data = rollouts_of(collected)
     data.verify()
     game, device = load(config.game), pool.device(section.device)
-    task = VisionTraining(
-        section, game, config.seed, data, run.uri, stage.folder, device, config.workers.checkpoint_seconds
-    )
-    made = run_training(task, section, inputs, stage, pool)
+    where = (data, run.uri, stage.folder, device, config.workers.checkpoint_seconds)
+    made = run_training(VisionTraining(*where, section, game, config.seed), section, inputs, stage, pool)
     _warn_of_blindness(made)
     return made
 
@@ -61,26 +55,21 @@ def _warn_of_blindness(made: Manifest) -> None:
 
 
 @dataclass(frozen=True)
-class VisionTraining:
-    """The task that trains V. Started again, it continues from its last checkpoint."""
+class VisionTraining(TrainingTask):
+    """The training of V."""
 
     section: Vision
     game: Game
     seed: int
-    data: DataSet
-    uri: str
-    folder: str
-    device: str
-    checkpoint_seconds: float
+
+    name = "vision"
 
     @property
     def threads(self) -> int:
         return self.section.threads
 
-    def run(self) -> Iterator[Any]:
-        storage = open_storage(self.uri)
-        learner = LEARNERS[self.section.kind](self.section, self.game, self.seed, self.data, self.device)
-        for report in train(learner, "vision", storage, self.folder, self.checkpoint_seconds):
-            if isinstance(report, Finished):
-                vision_pictures(learner.model, learner.measured, storage, f"{self.folder}/pictures")
-            yield report
+    def learner(self) -> VisionLearner:
+        return LEARNERS[self.section.kind](self.section, self.game, self.seed, self.data, self.device)
+
+    def pictures(self, learner: VisionLearner, storage: Storage, folder: str) -> None:
+        vision_pictures(learner.model, learner.measured, storage, folder)

@@ -4,7 +4,6 @@ The order of data and all noise are pure functions of (seed, step), so a checkpo
 and the step, and a training that is killed and resumed ends in the same weights, bit for bit.
 """
 
-import json
 import logging
 import math
 import time
@@ -16,8 +15,11 @@ import torch
 from torch import Tensor
 
 from wm.errors import Failure
+from wm.models.device import description
 from wm.pool import Progress
-from wm.runs.checkpoints import Checkpoints, unpack
+from wm.runs.checkpoints import Checkpoints
+from wm.runs.curves import write_curves
+from wm.runs.reader import unpack
 from wm.runs.storage import Storage, sha256
 from wm.training.learner import Learner
 from wm.training.tensorboard import event_file
@@ -56,7 +58,7 @@ def train(
 
     def checkpoint() -> None:
         nonlocal saved
-        storage.put(f"{folder}/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_curves(storage, f"{folder}/metrics.jsonl", rows)
         storage.put(f"{folder}/events.out.tfevents.0.{name}", event_file(name, rows))
         info = {"step": step, "best": vars(best), "rows": rows}
         checkpoints.save(step, learner.state(), info, keep=best.key)
@@ -97,10 +99,11 @@ def train(
     final = next(row for row in rows if row["step"] == best.step)
     seconds = time.monotonic() - began
     metrics: dict[str, Any] = {key: value for key, value in final.items() if key not in ("step", "time")}
-    learner.model.load_state_dict(unpack(weights)[0])  # the metrics below are those of the best weights
+    learner.model.load_state_dict(unpack(weights, best.key, "")[0])  # the metrics below are those of the best weights
     metrics |= learner.measures()
     if step > first:
         metrics |= {"steps_per_second": (step - first) / seconds, "waited_for_data": waited / seconds}
+    metrics |= description(learner.device)
     yield Finished(step, best.step, key, sha256(weights), metrics)
 
 

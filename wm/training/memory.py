@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from wm.models.vision import draw
 from wm.runs.shards import DataSet
 from wm.seeds import derive
 from wm.training.diagnostics import auc, baselines, correlation, reliability
-from wm.training.learner import Learner, split
+from wm.training.learner import Batch, Learner, split
 from wm.training.sequences import Episodes, Sequences
 from wm.training.weights import start_from
 
@@ -45,16 +46,15 @@ class MemoryLearner(Learner):
         self.weights_of_training = self.episodes.lengths[training].double()
         lengths = self.episodes.lengths[test]
         ends = lengths.cumsum(0)
-        count = min(EVALUATED, 4 * len(test))
-        steps = (
-            torch.arange(count, dtype=torch.float64) * GOLDEN % 1 * ends[-1]
-        ).long()  # spread over all held-out steps
+        rows = min(EVALUATED, 4 * len(test))
+        # Spread over all held-out steps.
+        steps = (torch.arange(rows, dtype=torch.float64) * GOLDEN % 1 * ends[-1]).long()
         chosen = torch.searchsorted(ends, steps, right=True)
         share = (steps - (ends - lengths)[chosen]) / lengths[chosen]
-        self.measured = (test[chosen], self.windows(test[chosen], share))
+        self.measured = self.episodes.windows(test[chosen], self.starts(test[chosen], share))  # (3, B)
         self.reward_weight = 1 / self._variance_of_rewards() if section.reward_scaled else 1.0
 
-    def windows(self, episodes: Tensor, share: Tensor) -> Tensor:
+    def starts(self, episodes: Tensor, share: Tensor) -> Tensor:
         """First steps of the windows at these relative positions of their episodes.
 
         Windows may reach beyond both ends and are then moved inside, so that all steps are equally likely to be in
@@ -65,35 +65,44 @@ class MemoryLearner(Learner):
         starts = (share * (lengths + length - 1)).long() - (length - 1)
         return starts.clamp(min=0).minimum((lengths - length).clamp(min=0))
 
-    def batches(self, start: int) -> Iterator[Sequences]:
+    def host_batches(self, start: int) -> Iterator[Batch]:
         """Windows drawn uniformly over all steps: an episode in proportion to its length, then a window in it."""
-        number = start
-        while True:
+        for number in count(start):
             generator = self.generator("order", number)
             rows = torch.multinomial(
                 self.weights_of_training, self.section.batch, replacement=True, generator=generator
             )
             episodes = self.training[rows]
-            starts = self.windows(episodes, torch.rand(len(episodes), generator=generator))
+            starts = self.starts(episodes, torch.rand(len(episodes), generator=generator))
             mirrored = torch.rand(len(episodes), generator=generator) < 0.5 if self.mirror else None
-            yield self.episodes.sequences(episodes, starts, self.section.sequence, mirrored)
-            number += 1
+            windows = self.episodes.windows(episodes, starts, mirrored)
+            yield windows, self.noise(len(episodes), "noise", number)
 
-    def held_out(self) -> Iterator[tuple[Sequences, float]]:
-        for episodes, starts in zip(*(part.split(16) for part in self.measured), strict=True):
-            yield self.episodes.sequences(episodes, starts, self.section.sequence), len(episodes)
+    def noise(self, rows: int, purpose: str, number: int) -> Tensor:
+        """(B, T, Z)"""
+        shape = (rows, self.section.sequence, self.model.z)
+        return torch.randn(shape, generator=self.generator(purpose, number))
 
-    def losses(self, batch: Sequences, purpose: str, number: int) -> dict[str, Tensor]:
-        z, prediction = self.expect(batch, purpose, number)
+    def held_out(self) -> Iterator[tuple[Batch, float]]:
+        for number, windows in enumerate(self.measured.split(16, dim=1)):
+            rows = windows.shape[1]
+            yield self.on_device((windows, self.noise(rows, "held out", number))), rows
+
+    def sequences(self, batch: Batch) -> Sequences:
+        return self.episodes.sequences(batch[0], self.section.sequence)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        sequences = self.sequences(batch)
+        z, prediction = self.expect(sequences, batch[1])
         clip = self.section.reward_clip or math.inf
         return losses(
             prediction,
             z_next=torch.roll(z, -1, dims=1),  # the last step has no successor and is masked
-            next_mask=_without_last(batch.next_mask),
-            mask=batch.mask,
-            reward=batch.reward.clamp(-clip, clip),
-            done=batch.done,
-            next_action=torch.roll(batch.a, -1, dims=1),
+            next_mask=_without_last(sequences.next_mask),
+            mask=sequences.mask,
+            reward=sequences.reward.clamp(-clip, clip),
+            done=sequences.done,
+            next_action=torch.roll(sequences.a, -1, dims=1),
             done_weight=self.section.done_weight,
             reward_weight=self.reward_weight,
         )
@@ -105,30 +114,30 @@ class MemoryLearner(Learner):
         clip = self.section.reward_clip or math.inf
         return float(torch.cat(parts).clamp(-clip, clip).double().var(correction=0)) or 1.0
 
-    def expect(self, batch: Sequences, purpose: str, number: int) -> tuple[Tensor, Prediction]:
-        """z sampled for this batch, and M's prediction from it."""
-        generator = self.generator(purpose, number)
-        noise = torch.randn(batch.mu.shape, generator=generator).to(self.device)
-        z = draw(batch.mu, batch.logvar, noise)  # new samples in each batch: M learns the spread, not one sample
-        first = torch.zeros_like(batch.mask) if self.section.previous_done else None  # no sequence spans two episodes
-        return z, self.model(z, batch.a, previous_done=first)[0]
+    def expect(self, sequences: Sequences, noise: Tensor) -> tuple[Tensor, Prediction]:
+        """z sampled with this noise (B, T, Z), and M's prediction from it."""
+        z = draw(sequences.mu, sequences.logvar, noise)  # new in each batch: M learns the spread, not one sample
+        first = torch.zeros_like(sequences.mask) if self.section.previous_done else None
+        return z, self.model(z, sequences.a, previous_done=first, resets=False)[0]  # no sequence spans two episodes
 
     @torch.no_grad()
     def measures(self) -> dict[str, Any]:
         """Baselines for M's held-out NLL on the same samples, and how well it predicts rewards and ends."""
         self.model.eval()
         held, rewards, ends = [], [], []
-        for number, (batch, weight) in enumerate(self.held_out()):
+        for batch, weight in self.held_out():
+            sequences = self.sequences(batch)
             with self.precision():
-                z, prediction = self.expect(batch, "held out", number)
-            held.append((z, batch.next_mask, weight))
+                z, prediction = self.expect(sequences, batch[1])
+            held.append((z, sequences.next_mask, weight))
+            steps = sequences.mask > 0
             if prediction.reward is not None:
-                rewards.append(torch.stack((prediction.reward, batch.reward))[:, batch.mask > 0])
+                rewards.append(torch.stack((prediction.reward, sequences.reward))[:, steps].cpu())
             if prediction.done is not None:
-                ends.append(torch.stack((prediction.done, batch.done))[:, batch.mask > 0])
+                ends.append(torch.stack((prediction.done, sequences.done))[:, steps].cpu())
         columns, begins, lengths = self.episodes.columns, self.episodes.begins, self.episodes.lengths
-        steps = [slice(int(begins[one]), int(begins[one] + lengths[one])) for one in self.training]
-        found = baselines(((columns["mu"][part], columns["logvar"][part]) for part in steps), held)
+        parts = [slice(int(begins[one]), int(begins[one] + lengths[one])) for one in self.training]
+        found = baselines(((columns["mu"][part], columns["logvar"][part]) for part in parts), held)
         metrics: dict[str, Any] = {f"nll_{name}": value for name, value in found.items()}
         if rewards:
             metrics["reward_correlation"] = correlation(*torch.cat(rewards, dim=1))

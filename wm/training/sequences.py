@@ -28,11 +28,11 @@ class Episodes:
     With `mirror`, the columns also hold the mirror image of every step.
     """
 
-    def __init__(self, data: DataSet, device: str, mirror: tuple[float, ...] = ()):
+    def __init__(self, data: DataSet, device: str | torch.device, mirror: tuple[float, ...] = ()):
         columns = ["mu", "logvar", "action", "reward", "terminated", *(MIRRORED if mirror else ())]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in columns}
-        for episode in range(len(data.lengths)):
-            for name, values in data.read(episode, columns).items():
+        for read in data.read_all(range(len(data.lengths)), columns):
+            for name, values in read.items():
                 parts[name].append(values.astype(np.float32))
         if mirror:
             for name, mirrored in zip(("mu", "logvar"), MIRRORED, strict=True):
@@ -43,15 +43,19 @@ class Episodes:
         self.lengths = torch.from_numpy(data.lengths)
         self.begins = torch.cumsum(self.lengths, 0) - self.lengths
         self.columns = {name: torch.from_numpy(np.concatenate(values)).to(device) for name, values in parts.items()}
-        self.device = device
 
-    def sequences(self, episodes: Tensor, starts: Tensor, length: int, mirrored: Tensor | None = None) -> Sequences:
-        """One sequence of up to `length` steps from each (episode, start), `mirrored` or not."""
-        offsets = starts[:, None] + torch.arange(length)  # (B, T), within the episode
-        lengths = self.lengths[episodes][:, None]
-        index = (self.begins[episodes][:, None] + offsets.clamp(max=lengths - 1)).to(self.device)  # (B, T)
+    def windows(self, episodes: Tensor, starts: Tensor, mirrored: Tensor | None = None) -> Tensor:
+        """For each (episode, start): the episode's first step in the columns, the start, and its length. (3, B)"""
+        first = self.begins[episodes]
         if mirrored is not None:
-            index += (mirrored[:, None] * self.lengths.sum()).to(self.device)
+            first = first + mirrored * self.lengths.sum()
+        return torch.stack((first, starts, self.lengths[episodes]))
+
+    def sequences(self, windows: Tensor, length: int) -> Sequences:
+        """One sequence of up to `length` steps from each window, which are on the columns' device."""
+        first, starts, lengths = windows.unsqueeze(-1)  # (B, 1) each
+        offsets = starts + torch.arange(length, device=windows.device)  # (B, T), within the episode
+        index = first + offsets.minimum(lengths - 1)  # (B, T)
         taken = {name: values[index] for name, values in self.columns.items()}
         return Sequences(
             taken["mu"],
@@ -59,6 +63,6 @@ class Episodes:
             taken["action"],
             taken["reward"],
             taken["terminated"],
-            (offsets < lengths).float().to(self.device),
-            (offsets < lengths - 1).float().to(self.device),
+            (offsets < lengths).float(),
+            (offsets < lengths - 1).float(),
         )

@@ -1,15 +1,15 @@
 """The training of a VAE-GAN: three optimisers, with the VAE's data, and detection of collapse."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wm.config.schema import Vision
 from wm.envs import Game
 from wm.errors import Failure
-from wm.models.vaegan import Discriminator, Losses, Played, play, route, turns, variance
+from wm.models.vaegan import BOTH, Discriminator, Losses, Played, Turns, play, route, turns, variance
 from wm.runs.shards import DataSet
 from wm.seeds import derive
-from wm.training.learner import with_prefix
+from wm.training.learner import Batch, with_prefix
 from wm.training.vision import VisionLearner
 
 BETAS = (0.5, 0.999)  # of Adam; GANs need less momentum (Radford et al., 2015)
@@ -31,31 +31,43 @@ class VaeGanLearner(VisionLearner):
         torch.manual_seed(derive(self.seed, "vision", "discriminator"))
         self.discriminator = Discriminator().to(device)
         self.optimisers = {
-            "adam_encoder": self._adam(self.model.encoder()),
-            "adam_decoder": self._adam(self.model.decoder()),
-            "adam_discriminator": self._adam(list(self.discriminator.parameters())),
+            "adam_encoder": self.adam(self.model.encoder(), betas=BETAS),
+            "adam_decoder": self.adam(self.model.decoder(), betas=BETAS),
+            "adam_discriminator": self.adam(self.discriminator.parameters(), betas=BETAS),
         }
+        self.ramp = torch.zeros((), device=self.device)  # weight of the GAN loss
 
-    def step(self, number: int, batch: Tensor) -> dict[str, Tensor]:
-        self.model.train()
-        self.set_rate(number)
+    def set_rate(self, number: int) -> None:
+        super().set_rate(number)
+        self.ramp.fill_(min(1.0, number / self.section.gan_ramp))
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
         with self.precision():
-            losses = self._play(batch, "noise", number).losses
-        whose = turns(*torch.stack((losses.real, losses.made)).tolist())
-        ramp = min(1.0, number / self.section.gan_ramp)
-        route(losses, self.model, self.discriminator, self.section.gamma, ramp, whose)
+            losses = self._play(batch).losses
+        if self.cuda:  # all gradients are computed, and a paused network's optimiser skips its step on the device
+            whose = turns(losses.real.double(), losses.made.double())
+            self._route(losses, BOTH)
+            for name, turn in whose._asdict().items():
+                self.optimisers[f"adam_{name}"].found_inf = torch.logical_not(turn).float()  # type: ignore[attr-defined]
+        else:
+            whose = turns(*torch.stack((losses.real, losses.made)).tolist())
+            self._route(losses, whose)
         for optimiser in self.optimisers.values():
             optimiser.step()  # skips parameters without a gradient
-        updated = {f"{name}_turns": losses.real.new_tensor(float(turn)) for name, turn in whose._asdict().items()}
+        updated = {f"{name}_turns": torch.as_tensor(turn).float() for name, turn in whose._asdict().items()}
         return self._logged(losses) | updated
 
-    def losses(self, batch: Tensor, purpose: str, number: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Losses for evaluations."""
-        played, x = self._play(batch, purpose, number), batch / 255
+        played, x = self._play(batch), self.frames_of(batch) / 255
         reconstruction = (played.decoded - x).square().sum(dim=(1, 2, 3)).mean()
         variety = variance(played.samples).mean() / variance(x).mean().clamp(min=1e-8)
         loss = reconstruction + played.losses.prior
         return {"loss": loss, "reconstruction": reconstruction, "variety": variety} | self._logged(played.losses)
+
+    def noise(self, rows: int, purpose: str, number: int) -> Tensor:
+        """Of the reconstructions, and of the samples of the prior. (2, B, Z)"""
+        return torch.randn(2, rows, self.section.z, generator=self.generator(purpose, number))
 
     def check_progress(self, rows: list[dict[str, float]]) -> None:
         watched = [row for row in rows if row["step"] > self.section.gan_ramp][-WATCHED:]
@@ -81,15 +93,14 @@ class VaeGanLearner(VisionLearner):
         super().load_state(state)
         self.discriminator.load_state_dict(with_prefix(state, "discriminator"))
 
-    def _play(self, frames: Tensor, purpose: str, number: int) -> Played:
-        normal = torch.randn(2, len(frames), self.section.z, generator=self.generator(purpose, number))
-        noise, prior = normal.to(self.device, non_blocking=True)
-        x, weight = frames / 255, self.section.kl_weight
-        return play(self.model, self.discriminator, frames, x, noise, prior, weight)
+    def _play(self, batch: Batch) -> Played:
+        frames = self.frames_of(batch)
+        noise, prior = batch[1]
+        return play(self.model, self.discriminator, frames, frames / 255, noise, prior, self.section.kl_weight)
+
+    def _route(self, losses: Losses, whose: Turns) -> None:
+        route(losses, self.model, self.discriminator, self.section.gamma, self.ramp, whose)
 
     def _logged(self, losses: Losses) -> dict[str, Tensor]:
         logged = {"kl": losses.kl, "likeness": losses.likeness, "gan": losses.gan, "fooling": losses.fooling}
         return {name: value.detach() for name, value in logged.items()}
-
-    def _adam(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.section.learning_rate, betas=BETAS, fused=True)

@@ -12,11 +12,12 @@ from wm.models.build import new_vision
 from wm.models.vision import VAE
 from wm.runs.shards import PIXELS, DataSet, FrameStream
 from wm.seeds import derive
-from wm.training.learner import Learner, split
+from wm.training.learner import Batch, Learner, split
 from wm.training.motion import change_weights, motion_shown, pairs
 from wm.training.weights import start_from
 
 EVALUATED = 1024  # held-out frames of an evaluation
+TRAINING_MEMORY = 2 * 2**30  # bytes of a GPU for everything but the frames
 
 
 class VisionLearner(Learner):
@@ -31,42 +32,53 @@ class VisionLearner(Learner):
         training, test = split(len(data.lengths), section.held_out)
         self.stream = FrameStream(data, training, section.batch, derive(self.seed, "vision", "order"))
         self.game = game
+        self.frames: Tensor | None = None  # of all training episodes, on a GPU where they fit
         self.measured = torch.from_numpy(spread(data, test, EVALUATED))  # (B, 64, 64, 3)
         self.moving = pairs(data, test)
         self.weight: Tensor | None = None  # of pixels, (64, 64, 1)
         if section.change_weight:
             self.weight = change_weights(data, training, section.change_weight).to(device)
 
-    def batches(self, start: int) -> Iterator[Tensor]:
-        if self.device == "cuda" and self._fits():
-            frames = self._all_on_device()
-            for positions in self.stream.positions(start):
-                yield frames[torch.from_numpy(positions).to(self.device, non_blocking=True)]
-        for batch in self.stream.batches(start):
-            yield self._on_device(torch.from_numpy(batch))
+    def batches(self, start: int) -> Iterator[Batch]:
+        if self.cuda and self.frames is None and self._fits():
+            self.frames = self._all_on_device()
+        return super().batches(start)
+
+    def host_batches(self, start: int) -> Iterator[Batch]:
+        """Frames or, if they are on the device, their positions; and noise."""
+        batches = self.stream.batches(start) if self.frames is None else self.stream.positions(start)
+        for number, batch in enumerate(batches, start):
+            yield torch.from_numpy(batch), self.noise(len(batch), "noise", number)
+
+    def noise(self, rows: int, purpose: str, number: int) -> Tensor:
+        """(B, Z)"""
+        return torch.randn(rows, self.section.z, generator=self.generator(purpose, number))
 
     def _fits(self) -> bool:
-        """Whether all frames fit in half of the GPU's free memory; the rest is for training."""
-        return 2 * int(self.stream.data.lengths.sum()) * PIXELS < torch.cuda.mem_get_info()[0]
+        return self.stream.total * PIXELS + TRAINING_MEMORY < torch.cuda.mem_get_info(self.device)[0]
 
     def _all_on_device(self) -> Tensor:
-        data, at = self.stream.data, 0
-        frames = torch.empty((int(data.lengths.sum()), *FRAME), dtype=torch.uint8, device=self.device)
-        for episode, length in enumerate(data.lengths):
-            frames[at : at + length] = torch.from_numpy(data.read(episode, ["frame"])["frame"].copy())
-            at += int(length)
+        frames, at = torch.empty((self.stream.total, *FRAME), dtype=torch.uint8, device=self.device), 0
+        for read in self.stream.data.read_all(self.stream.episodes.tolist(), ["frame"]):
+            part = torch.from_numpy(read["frame"].copy())
+            frames[at : at + len(part)] = part
+            at += len(part)
         return frames
 
-    def held_out(self) -> Iterator[tuple[Tensor, float]]:
-        for frames in self.measured.split(128):
-            yield self._on_device(frames), len(frames)
+    def held_out(self) -> Iterator[tuple[Batch, float]]:
+        for number, frames in enumerate(self.measured.split(128)):
+            yield self.on_device((frames, self.noise(len(frames), "held out", number))), len(frames)
 
-    def losses(self, batch: Tensor, purpose: str, number: int) -> dict[str, Tensor]:
-        noise = torch.randn(len(batch), self.section.z, generator=self.generator(purpose, number))
-        noise = noise.to(self.device, non_blocking=True)
-        if self.weight is None:
-            return self.model.losses(batch, noise, self.section.kl_weight)
-        return self.model.losses(batch, noise, self.section.kl_weight, self.weight)
+    def frames_of(self, batch: Batch) -> Tensor:
+        """(B, 64, 64, 3) uint8"""
+        frames = batch[0]
+        if frames.dtype == torch.int64:  # positions
+            assert self.frames is not None
+            frames = self.frames.index_select(0, frames)
+        return frames
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self.model.losses(self.frames_of(batch), batch[1], self.section.kl_weight, self.weight)
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
@@ -76,11 +88,8 @@ class VisionLearner(Learner):
         return measures if shown is None else measures | {"motion_shown": shown}
 
     def _reconstructed(self, frames: Tensor) -> Tensor:
-        parts = [self.model.decode(self.model.encode(self._on_device(part))[0]).cpu() for part in frames.split(128)]
-        return torch.cat(parts)
-
-    def _on_device(self, frames: Tensor) -> Tensor:
-        return frames.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else frames
+        parts = [part.to(self.device) for part in frames.split(128)]
+        return torch.cat([self.model.decode(self.model.encode(part)[0]).cpu() for part in parts])
 
 
 def spread(data: DataSet, episodes: np.ndarray, count: int) -> np.ndarray:

@@ -3,8 +3,8 @@
 from torch import nn
 
 from wm.errors import UserError
-from wm.runs.checkpoints import unpack
 from wm.runs.manifest import Manifest
+from wm.runs.reader import check_finite, unpack
 from wm.runs.run import open_existing
 
 
@@ -34,4 +34,8 @@ def start_from(model: nn.Module, uri: str, stage: str) -> None:
 
 
 def load_weights(model: nn.Module, manifest: Manifest) -> None:
-    model.load_state_dict(unpack(manifest.read(manifest.content["weights"]))[0])
+    key = manifest.content["weights"]
+    file, cure = f"{manifest.storage.uri}/{key}", manifest.cure(key)
+    tensors, _ = unpack(manifest.read(key), file, cure)
+    check_finite(tensors, file, cure)
+    model.load_state_dict(tensors)

@@ -250,6 +250,20 @@ def test_half_precision_products_are_close():
     assert (full != half).any()
 
 
+@pytest.mark.parametrize("hidden", [H, 32])
+def test_dreams_with_padded_operands_are_the_same(hidden: int):
+    """As on a GPU; only the order of additions may differ."""
+    m, rules = memory(done=0.0, hidden=hidden), Rules(steps=30, done="sample", reward="head")
+    controller = Controller("zhc", Z, hidden, A)
+    theta = np.random.default_rng(1).standard_normal((3, controller.size)) * 0.1
+    (plain, lengths), (padded, same_lengths) = (
+        Dream(World(m, starts(), rules, squash, aligned=aligned), controller).rollout(theta, 1, 8)
+        for aligned in (False, True)
+    )
+    np.testing.assert_array_equal(lengths, same_lengths)
+    np.testing.assert_allclose(padded, plain, rtol=1e-3, atol=1e-3)
+
+
 def test_rules_that_m_cannot_follow_are_refused():
     with pytest.raises(UserError, match="no reward"):
         dream(memory(reward=False), Rules(steps=9, reward="head"))

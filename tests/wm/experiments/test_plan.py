@@ -6,7 +6,7 @@ import pytest
 
 from wm.config.presets import PRESETS
 from wm.config.schema import Polish
-from wm.experiments.plan import Rates, estimate, estimate_rounds, rates_of
+from wm.experiments.plan import Rates, estimate, estimate_rounds, rates_of, side_by_side
 
 PAPER, SMALL = PRESETS["car-racing"], PRESETS["car-racing-small"]
 
@@ -25,6 +25,31 @@ def test_a_gpu_speeds_up_training_only() -> None:
     without, with_one = seconds(PAPER, 64), seconds(PAPER, 64, 1)
     assert with_one["vision"] < without["vision"] / 10
     assert with_one["evolve"] == without["evolve"]
+
+
+def test_dreams_on_gpus_are_shared_among_them() -> None:
+    evolve = replace(PAPER.evolve, where="dream", device="cuda", unit_episodes=128)  # 8 units
+    dream = replace(PAPER, evolve=evolve)
+    without, one, four = (estimate(dream, 16, gpus, Rates())[-2] for gpus in (0, 1, 4))
+    assert without.gpus == 0
+    assert (one.gpus, four.gpus) == (1, 4)
+    assert without.seconds > one.seconds > 2 * four.seconds
+
+
+def test_runs_side_by_side_wait_for_gpus_only_where_there_are_too_few() -> None:
+    one = {stage.stage: stage for stage in estimate(PAPER, 16, 1, Rates())}
+    for gpus, waves in ((1, 4), (2, 2), (3, 2), (4, 1), (8, 1)):
+        together = {stage.stage: stage for stage in side_by_side(list(one.values()), 4, gpus)}
+        assert together["vision"].seconds == waves * one["vision"].seconds
+        assert together["vision"].gpus == min(gpus, 4)
+        assert together["collect"].seconds == one["collect"].seconds
+        assert together["collect"].cpus == 64
+
+
+def test_the_figures_of_a_gpu_replace_what_is_assumed() -> None:
+    figures = {"V, batch 128, float32, frames on the GPU": 9.0, "M of car-racing, float32": 2.0, "profile of V": None}
+    rates = rates_of(figures)
+    assert rates == replace(Rates(), vision_gpu=9.0, memory_gpu=2.0 * 100 * 999)
 
 
 def test_the_stages_are_those_of_the_pipeline() -> None:

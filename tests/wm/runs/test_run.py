@@ -17,9 +17,10 @@ from wm.errors import UserError
 from wm.pool import Progress
 from wm.runs.manifest import Manifest
 from wm.runs.provenance import warn_of_differences
+from wm.runs.reader import sealed
 from wm.runs.run import Run, open_existing, open_run, start_run
 from wm.runs.status import stage_statuses
-from wm.runs.storage import open_storage, sha256, to_json
+from wm.runs.storage import open_storage, sha256
 
 TINY = PRESETS["tiny"]
 
@@ -38,8 +39,10 @@ def commit(
     part = run.stage(stage, of=of)
     key = part.key("weights")
     run.storage.put(key, content)
-    files = {key: sha256(content)}
-    return part.commit(extent, inputs=inputs, content={"files": files}, metrics={"loss": 1.5})
+    made: dict[str, Any] = {"weights": key, "files": {key: sha256(content)}}
+    if stage in ("collect", "latents"):
+        made = {"shards": [{"key": key, "sha256": sha256(content), "bytes": len(content), "lengths": [1]}]}
+    return part.commit(extent, inputs=inputs, content=made, metrics={"frames": 1, "bytes": 4, "loss": 1.5})
 
 
 def test_the_config_is_frozen(uri: str) -> None:
@@ -184,7 +187,7 @@ def test_the_furthest_manifest_counts(tmp_path: Path) -> None:
 def test_the_first_manifest_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = start_run(str(tmp_path / "run"), "tiny", TINY)
     first = commit(run, "vision", 6)
-    again = run.stage("vision").commit(6, inputs={}, content={"files": {}}, metrics={})
+    again = run.stage("vision").commit(6, inputs={}, content={"weights": "x", "files": {}}, metrics={})
     assert again == first
     assert "its result is used" in caplog.text
 
@@ -198,9 +201,10 @@ def test_the_time_of_killed_jobs_counts(tmp_path: Path) -> None:
     killed.clock.saved -= 100
     killed.tell(Progress("vision", 3, 6, "steps"))
     last.begin()
-    made = last.commit(6, inputs={}, content={"files": {}}, metrics={})
+    content = {"weights": "vision/x", "files": {"vision/x": "a" * 64}}
+    made = last.commit(6, inputs={}, content=content, metrics={})
     assert made.made["seconds"] >= 100
-    assert run.stage("score", of="a" * 64).commit(6, inputs={}, content={"files": {}}, metrics={}).made["seconds"] == 0
+    assert run.stage("memory", of="a" * 64).commit(6, inputs={}, content=content, metrics={}).made["seconds"] == 0
 
 
 def test_a_stage_made_of_other_inputs_is_not_complete(tmp_path: Path) -> None:
@@ -214,22 +218,25 @@ def test_a_stage_made_of_other_inputs_is_not_complete(tmp_path: Path) -> None:
 def test_a_missing_or_damaged_file_is_reported(tmp_path: Path, damage: Callable[[Path], Any]) -> None:
     made = commit(start_run(str(tmp_path), "tiny", TINY), "vision", 6)
     damage(tmp_path / "vision" / "weights")
-    with pytest.raises(UserError, match=f"{tmp_path}/vision/weights is (missing|damaged): restore it, or"):
+    message = f"{tmp_path}/vision/weights is (missing|damaged .*): restore it, or delete the folder vision and run"
+    with pytest.raises(UserError, match=message):
         made.read("vision/weights")
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"{}", b"[]", b"7", b'{"format": 2}', b'{"format": 2, "x": 2}'])
+@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"{}", b"[]", b"7", b'{"format": 3}', b'{"format": 3, "x": 2}'])
 def test_an_invalid_manifest_is_refused(tmp_path: Path, garbage: bytes) -> None:
     run = start_run(str(tmp_path), "tiny", TINY)
     run.storage.put("vision/manifest-0000000006.json", garbage)
-    with pytest.raises(UserError, match=r"manifest-0000000006.json is not a valid manifest: delete it"):
+    with pytest.raises(
+        UserError, match=r"manifest-0000000006.json is damaged \(.*\): delete it and run `python -m jobs"
+    ):
         run.stage("vision").manifest()
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"{}", b"[]", b"7"])
 def test_an_invalid_config_is_refused(tmp_path: Path, garbage: bytes) -> None:
     (tmp_path / "config.json").write_bytes(garbage)
-    with pytest.raises(UserError, match=r"config.json is not a valid config: restore it"):
+    with pytest.raises(UserError, match=r"config.json is damaged \(.*\): delete it and start the run again"):
         open_run(str(tmp_path))
 
 
@@ -239,14 +246,12 @@ def test_another_format_is_refused(tmp_path: Path, version: int) -> None:
     commit(run, "vision", 6)
     for name in ("vision/manifest-0000000006.json", "config.json"):
         values = json.loads((tmp_path / name).read_text())
-        (tmp_path / name).write_bytes(to_json(values | {"format": version}))
-    with pytest.raises(
-        UserError, match=r"manifest-0000000006.json was made by another version of this project: use that version$"
-    ):
+        del values["seal"]
+        (tmp_path / name).write_bytes(sealed(values | {"format": version}))
+    message = f"has format {version}, this version reads format {FORMAT}: use the version of this project that made it,"
+    with pytest.raises(UserError, match=message):
         run.stage("vision").manifest()
-    with pytest.raises(
-        UserError, match=f"has format {version}, this version reads format {FORMAT}: use the version that made it$"
-    ):
+    with pytest.raises(UserError, match=message):
         open_run(str(tmp_path))
 
 
@@ -260,7 +265,8 @@ def test_another_code_version_or_processor_warns_once(tmp_path: Path, caplog: py
     path = tmp_path / "vision" / "manifest-0000000006.json"
     values = json.loads(path.read_text())
     values["made"] |= {"code": "0.0.1+older", "processor": "other"}
-    path.write_bytes(to_json(values))
+    del values["seal"]
+    path.write_bytes(sealed(values))
     for _ in range(3):
         run.stage("vision").manifest()
     assert caplog.text.count("0.0.1+older") == 1

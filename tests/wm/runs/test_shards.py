@@ -267,8 +267,8 @@ def test_batches_have_the_right_frames(data: DataSet) -> None:
 
 
 def test_positions_are_the_same_batches(data: DataSet) -> None:
-    frames_of_all = np.concatenate([data.read(episode, ["frame"])["frame"] for episode in range(len(data.lengths))])
     stream = FrameStream(data, np.array([5, 1, 4]), 16, seed=5, window=60)
+    frames_of_all = np.concatenate([read["frame"] for read in data.read_all(stream.episodes.tolist(), ["frame"])])
     for positions, frames in itertools.islice(zip(stream.positions(2), stream.batches(2), strict=True), 30):
         assert np.array_equal(frames_of_all[positions], frames)
 

@@ -18,7 +18,7 @@ from wm.errors import Failure, UserError
 from wm.pool import Progress
 from wm.runs.checkpoints import KEPT, Checkpoints, pack, unpack
 from wm.runs.storage import Storage, open_storage
-from wm.training.learner import Learner, split
+from wm.training.learner import Batch, Learner, split
 from wm.training.loop import Finished, train
 
 EACH_STEP = 1e-9  # seconds between checkpoints
@@ -34,18 +34,20 @@ class Line(Learner):
         self.drawn: list[int] = []
         super().__init__("line", nn.Linear(1, 1), section, seed=7, device="cpu")
 
-    def batches(self, start: int) -> Iterator[Tensor]:
+    def host_batches(self, start: int) -> Iterator[Batch]:
         for number in itertools.count(start):
             self.drawn.append(number)
-            yield torch.randn(self.section.batch, 1, generator=self.generator("order", number))
+            x = torch.randn(self.section.batch, 1, generator=self.generator("order", number))
+            noise = torch.randn(x.shape, generator=self.generator("noise", number))
+            yield x, noise, torch.tensor(self.factors.get(number, 1.0))
 
-    def losses(self, batch: Tensor, purpose: str, number: int) -> dict[str, Tensor]:
-        noise = torch.randn(batch.shape, generator=self.generator(purpose, number))
-        loss = (self.model(batch) - 3 * batch - 1 - 0.1 * noise).square().mean()
-        return {"loss": loss * (self.factors.get(number, 1.0) if purpose != "held out" else 1.0)}
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        x, noise, factor = batch
+        return {"loss": factor * (self.model(x) - 3 * x - 1 - 0.1 * noise).square().mean()}
 
-    def held_out(self) -> Iterator[tuple[Tensor, float]]:
-        yield torch.linspace(-1, 1, 16)[:, None], 16
+    def held_out(self) -> Iterator[tuple[Batch, float]]:
+        x = torch.linspace(-1, 1, 16)[:, None]
+        yield (x, torch.randn(x.shape, generator=self.generator("held out", 0)), torch.tensor(1.0)), 16
 
 
 @pytest.fixture
