@@ -103,8 +103,13 @@ def lines(
     low: float | None = None,
     high: float | None = None,
     level: tuple[float, str] | None = None,
+    borders: Sequence[tuple[float, str]] = (),
 ) -> Html:
-    """Curves over x without their non-finite points. `level` is the value and the name of a horizontal line."""
+    """Curves over x without their non-finite points.
+
+    `level` is the value and the name of a horizontal line; `borders` are the ends of parts of the x axis, with the
+    names of the parts.
+    """
     series = [one for one in (_finite(one, log_x) for one in series) if one.points]
     if not series:
         return tag("p", "No numbers yet.", class_="missing")
@@ -115,6 +120,11 @@ def lines(
         across = _f(x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
         parts.append(tag("line", **across, stroke="var(--faint)", stroke_dasharray="2 3"))
         parts.append(_text(level[1], WIDTH - RIGHT, y - 4, "end", class_="halo"))
+    for number, (end, name) in enumerate(borders):
+        x, row = axes.x(min(end, axes.x1)), TOP + 4 + 12 * (number % 3)  # three rows, so that names do not overlap
+        down = _f(x1=x, x2=x, y1=row, y2=HEIGHT - BOTTOM)
+        parts.append(tag("line", **down, stroke="var(--faint)", stroke_dasharray="2 3"))
+        parts.append(_text(name, x - 3, row + 4, "end", class_="halo"))
     for one in series:
         parts += _curve(one, axes, x_label)
     about = f"{y_label} over {x_label}: {', '.join(one.name for one in series)}"

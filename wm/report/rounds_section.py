@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wm.experiments.rounds import PREPARING, best_of, parts_of, row_of
+from wm.formatting import format_duration
 from wm.report.charts import Series, lines
+from wm.report.learning_curve import curve
 from wm.report.page import Html, columns, commands, figure, missing, section, table
 from wm.report.provenance import changed_flags
+from wm.runs.cost import cost_of
 from wm.runs.run import Run
 from wm.runs.status import stage_statuses
 
@@ -58,8 +61,8 @@ def rounds_section(rounds: Rounds) -> Html:
         "Round by round",
         "In each round the previous round's agent collects rollouts with exploration noise, V and M are trained on all"
         " rollouts so far, and the evolution of C continues with them." + (POLISHED if len(plain) < len(rows) else ""),
-        columns(_scores(rows), _prediction_error(plain), _coverage(plain), _steps(rows)) if rows else None,
-        _table(rows) if rows else None,
+        columns(_scores(rows), _prediction_error(plain), _coverage(plain), _steps(rounds)) if rows else None,
+        _table(rounds) if rows else None,
         _unfinished(rounds),
         commands([shlex.join(words)]),
     )
@@ -115,16 +118,25 @@ def _coverage(rows: Sequence[Row]) -> Html:
     return figure("What was visited.", note, lines(series, "round", "bits"))
 
 
-def _steps(rows: Sequence[Row]) -> Html:
-    points = [(row["env_steps"], row["validation"]) for row in rows]
-    errors = [row["validation_se"] for row in rows]
+def _steps(rounds: Rounds) -> Html:
+    """All validations on the way to the best C, with the borders of rounds and polishes."""
+    points = curve(rounds.best)
+    series = Series(
+        "validation",
+        [(point.steps, point.score) for point in points],
+        errors=[point.error for point in points],
+        dots=True,
+    )
+    borders = [(row["env_steps"], _short(row)) for row in rounds.rows]
     note = (
-        "Validation with standard errors over all steps of the real game so far, in rollouts and evolution; further up"
-        " and to the left is better."
+        "Validations with standard errors over all steps of the real game so far, in rollouts and evolution; further up"
+        " and to the left is better. The dashed lines are the ends of rounds and of polishes (p)."
     )
-    return figure(
-        "Score against steps.", note, lines([Series("validation", points, errors=errors, dots=True)], "steps", "score")
-    )
+    return figure("Score against steps.", note, lines([series], "steps", "score", borders=borders))
+
+
+def _short(row: Row) -> str:
+    return f"{row['round']}{'p' if row.get('polished') else ''}"
 
 
 def _series(rows: Sequence[Row], name: str, colour: Any, of: Callable[[Row], tuple[float, float] | None]) -> Series:
@@ -133,19 +145,30 @@ def _series(rows: Sequence[Row], name: str, colour: Any, of: Callable[[Row], tup
     return Series(name, points, colour, errors=[error for *_, error in values], dots=True)
 
 
-def _table(rows: Sequence[Row]) -> Html:
+def _table(rounds: Rounds) -> Html:
+    rows = rounds.rows
     names = [name for name in COVERAGE if any(name in row.get("coverage", {}) for row in rows)]
-    heads = ["round", "steps", "validation", "dream", "gap", "NLL, this round", "same, first M", "NLL, first round"]
-    heads += [COVERAGE[name][0] for name in names]
-    return table(heads, [_cells(row, names) for row in rows], range(1, len(heads)), strong=best_of(rows))
+    heads = ["round", "steps", "of its own", "time", "validation", "dream", "gap"]
+    heads += ["NLL, this round", "same, first M", "NLL, first round", *(COVERAGE[name][0] for name in names)]
+    before = [0, *(row["env_steps"] for row in rows)]
+    cells = [_cells(*each, names) for each in zip(rows, before, map(_seconds, rounds.complete), strict=False)]
+    return table(heads, cells, range(1, len(heads)), strong=best_of(rows))
 
 
-def _cells(row: Row, names: Sequence[str]) -> list[str]:
+def _seconds(part: Run) -> float:
+    """The time of the stages that this part made itself."""
+    made = [status.manifest for status in stage_statuses(part).values()]
+    return sum(cost_of(manifest).seconds for manifest in made if manifest and manifest.storage.uri == part.uri)
+
+
+def _cells(row: Row, before: int, seconds: float, names: Sequence[str]) -> list[str]:
     dream, coverage = row.get("dream"), row.get("coverage", {})
     nll = [row["nll"].get(f"round-{row['round']:03}"), row.get("nll_before"), row["nll"].get("round-000")]
     return [
         _name(row),
         f"{row['env_steps']:,}",
+        f"{row['env_steps'] - before:,}",
+        format_duration(seconds),
         f"{row['validation']:,.0f} ± {row['validation_se']:,.0f}",
         f"{dream['mean']:,.0f} ± {dream['se']:,.0f}" if dream else "-",
         f"{dream['mean'] - row['validation']:+,.0f}" if dream else "-",
