@@ -33,7 +33,8 @@ fi
 
 cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
-port=$((10000 + SLURM_JOB_ID % 20000)) # several jobs may share a node
+port=$((20000 + 2 * (SLURM_JOB_ID % 6000))) # several jobs may share a node; workers take any free ports
+ports="--min-worker-port=0 --max-worker-port=0"
 wait_seconds=${RAY_START_SECONDS:-180}
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 step="srun --nodes=1 --ntasks=1 --cpus-per-task=$cpus --overlap"
@@ -50,7 +51,8 @@ trap stop_ray EXIT
 
 # Ray's sockets need a short path that no other user of the node has.
 $step --nodelist="${nodes[0]}" ray start --head --block --node-ip-address="$head_ip" --port="$port" \
-    --num-cpus="$cpus" --num-gpus="$gpus" --include-dashboard=false --temp-dir="/tmp/ray-$SLURM_JOB_ID" &
+    --ray-client-server-port=$((port + 1)) $ports --num-cpus="$cpus" --num-gpus="$gpus" \
+    --include-dashboard=false --temp-dir="/tmp/ray-$SLURM_JOB_ID" &
 steps+=($!)
 for ((waited = 0; ; waited++)); do
     if ray status --address="$address" >/dev/null 2>&1; then
@@ -64,7 +66,7 @@ for ((waited = 0; ; waited++)); do
 done
 # Results do not depend on the number of workers, so the job starts with the nodes that are there; others join it.
 for node in "${nodes[@]:1}"; do
-    $step --nodelist="$node" ray start --block --address="$address" --num-cpus="$cpus" --num-gpus="$gpus" &
+    $step --nodelist="$node" ray start --block --address="$address" $ports --num-cpus="$cpus" --num-gpus="$gpus" &
     steps+=($!)
 done
 

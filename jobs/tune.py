@@ -22,10 +22,11 @@ from jobs.runner import guard, interrupt, open_pool
 from wm.config.fields import leaves
 from wm.config.schema import Config
 from wm.errors import UserError
+from wm.experiments.definition import Definition, define, read_definition
 from wm.experiments.searchers import KINDS
 from wm.experiments.spaces import parse_spaces
 from wm.experiments.trials import Place, Schedule, level_of, make_base, run_here, stages_before
-from wm.experiments.tune import Definition, Search, define, read_definition
+from wm.experiments.tune import Search
 from wm.pool import Pool, Progress
 from wm.report.tune_page import tune_page
 from wm.report.tune_table import Results, comma_separated, data, markdown

@@ -1,7 +1,6 @@
 """A search over fields of the config: which trial is next, what is known, what came of each.
 
-    search.json              the spaces and how they are searched; frozen
-    size.json                how many configurations and seeds; may grow
+    search.json size.json    what is searched, see wm/experiments/definition.py
     proposals/0003.json      the values of a trial, written before it starts
     outcomes/0003-seed-1.json  why a trial ended without a result: stopped early, or failed
     base/ shared/ trials/    runs, see wm/experiments/trials.py
@@ -9,76 +8,22 @@
 Everything is written put-if-absent and read again after an interruption, so complete trials are never repeated.
 """
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from wm.config.fields import leaves, with_overrides
-from wm.config.schema import FORMAT, Config
-from wm.errors import UserError
-from wm.experiments.searchers import Kind, Known, grid, propose, require
-from wm.experiments.spaces import Space, check_values, combinations
+from wm.config.schema import Config
+from wm.experiments.definition import Definition, proposal_schema
+from wm.experiments.searchers import Known, propose
+from wm.experiments.spaces import check_values, combinations
 from wm.experiments.stopping import cutoff
 from wm.experiments.trials import Place, Trial, TrialResult, Validation, levels_of, result_of, validations_of
-from wm.runs.storage import Storage, to_json
+from wm.runs.reader import read, sealed
+from wm.runs.storage import Storage
+from wm.schemas import integer, one_of, record, text
 from wm.statistics import mean_of
-
-SEARCH, SIZE = "search.json", "size.json"
-
-
-@dataclass(frozen=True)
-class Definition:
-    """What is searched and how. `trials` and `seeds` may grow later."""
-
-    spaces: tuple[Space, ...]
-    kind: Kind = "random"
-    trials: int = 0
-    seeds: int = 1
-    stop_early: bool = False
-
-    def check(self, config: Config) -> "Definition":
-        """Itself with the number of trials of a grid, or a UserError."""
-        require(self.kind)
-        if self.seeds < 1:
-            raise UserError(f"--seeds must be 1 or more, got {self.seeds}")
-        if self.kind == "grid":
-            size = len(grid(self.spaces))
-            if self.trials not in (0, size):
-                raise UserError(f"--trials must be {size} for this grid, got {self.trials}: remove it, or use another")
-            return replace(self, trials=size)
-        if self.trials < 1:
-            raise UserError(f"--trials must be 1 or more, got {self.trials}")
-        if self.stop_early and config.evolve.validation_episodes < 2:
-            raise UserError("--stop-early needs to know the errors of validations: use --evolve.validation-episodes 2")
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"spaces": [space.to_dict() for space in self.spaces], "searcher": self.kind} | {
-            "stop_early": self.stop_early
-        }
-
-    @property
-    def fields(self) -> list[str]:
-        return [space.field for space in self.spaces]
-
-
-def read_definition(storage: Storage) -> Definition | None:
-    """The definition of the search in this storage, or None."""
-    data, size = storage.get(SEARCH), json.loads(storage.get(SIZE) or b"{}")
-    if data is None:
-        return None
-    try:
-        found = json.loads(data)
-        if found["format"] != FORMAT:
-            raise UserError(f"{storage.uri} was made by another version of this project: use that version")
-        spaces = tuple(Space(**one | {"choices": tuple(one["choices"])}) for one in found["spaces"])
-        return Definition(
-            spaces, found["searcher"], size.get("trials", 0), size.get("seeds", 1), stop_early=found["stop_early"]
-        )
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{storage.uri}/{SEARCH} is not valid: restore it, or start another search") from None
 
 
 @dataclass(frozen=True)
@@ -88,6 +33,9 @@ class Outcome:
     state: str  # stopped or failed
     generation: int
     reason: str
+
+
+OUTCOME = record({"state": one_of("stopped", "failed"), "generation": integer(), "reason": text()})
 
 
 class Search:
@@ -107,11 +55,14 @@ class Search:
         self._read()
 
     def _read(self) -> None:
+        schema = proposal_schema(self.definition.spaces)
         for key in self.storage.sizes("proposals"):
-            self.proposals[int(key.rpartition("/")[2].removesuffix(".json"))] = json.loads(self.storage.get(key) or b"")
+            self.proposals[int(_name(key))] = (
+                read(self.storage, key, schema, "restore it, or start another search") or {}
+            )
         for key in self.storage.sizes("outcomes"):
-            found = json.loads(self.storage.get(key) or b"")
-            self.outcomes[key.rpartition("/")[2].removesuffix(".json")] = Outcome(**found)
+            ended = read(self.storage, key, OUTCOME, "delete it, and the trial is run again")
+            self.outcomes[_name(key)] = Outcome(**ended or {})
         for trial in self.trials():
             if found := result_of(trial, self.place):
                 self.results[trial.name] = found
@@ -189,7 +140,7 @@ class Search:
         with self.lock:
             self.running.discard(trial.name)
             self.outcomes[trial.name] = outcome
-            self.storage.put_new(f"outcomes/{trial.name}.json", to_json(vars(outcome)))
+            self.storage.put_new(f"outcomes/{trial.name}.json", sealed(vars(outcome)))
 
     def failed(self, trial: Trial, reason: str) -> None:
         rows = self.validations.get(trial.name, [])
@@ -202,7 +153,7 @@ class Search:
         known = [self._known(before) for before in sorted(self.proposals)]
         values = propose(definition.kind, definition.spaces, self.config.seed, number, self.default, known)
         check_values(self.config, iter([values]))
-        self.storage.put_new(f"proposals/{number:04d}.json", to_json(values))
+        self.storage.put_new(f"proposals/{number:04d}.json", sealed(values))
         self.proposals[number] = values
 
     def _known(self, number: int) -> Known:
@@ -221,13 +172,5 @@ class Search:
         return Known(values, "running")
 
 
-def define(storage: Storage, definition: Definition) -> None:
-    """Freeze what is searched; a UserError if another search is there already."""
-    data = to_json({"format": FORMAT} | definition.to_dict())
-    if not storage.put_new(SEARCH, data):
-        before = json.loads(storage.get(SEARCH) or b"{}")
-        for name, value in json.loads(data).items():
-            if before.get(name) != value:
-                what = {"spaces": "--search", "searcher": "--searcher", "stop_early": "--stop-early"}.get(name, name)
-                raise UserError(f"{storage.uri} was started with another {what}: use the same, or another --run")
-    storage.put(SIZE, to_json({"trials": definition.trials, "seeds": definition.seeds}))
+def _name(key: str) -> str:
+    return key.rpartition("/")[2].removesuffix(".json")

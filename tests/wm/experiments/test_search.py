@@ -9,12 +9,14 @@ import pytest
 
 from wm.config.presets import PRESETS
 from wm.errors import UserError
+from wm.experiments.definition import Definition, define, read_definition
 from wm.experiments.importance import importances
 from wm.experiments.searchers import Known, grid, propose
 from wm.experiments.spaces import Space, parse_spaces
 from wm.experiments.stopping import cutoff
 from wm.experiments.trials import Validation
-from wm.experiments.tune import Definition, Search, define, read_definition
+from wm.experiments.tune import Search
+from wm.runs.reader import sealed
 from wm.runs.storage import open_storage
 
 TINY = PRESETS["tiny"]
@@ -114,6 +116,23 @@ def test_a_definition_is_frozen_but_may_grow(tmp_path: Path) -> None:
     assert read_definition(storage) == Definition(tuple(SPACES), "random", 9, seeds=2)
     with pytest.raises(UserError, match="was started with another --search"):
         define(storage, Definition(tuple(SPACES[:1]), "random", 4))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"evolve.sigma0": 0.1}', b"[]"])
+def test_a_damaged_proposal_is_refused(tmp_path: Path, data: bytes) -> None:
+    storage = open_storage(str(tmp_path))
+    definition = Definition(tuple(SPACES), "random", 2)
+    assert Search(storage, definition, TINY).next() is not None
+    (tmp_path / "proposals/0001.json").write_bytes(data)
+    with pytest.raises(UserError, match=r"proposals/0001.json is damaged"):
+        Search(storage, definition, TINY)
+
+
+def test_a_proposal_outside_of_its_space_is_refused(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    storage.put("proposals/0000.json", sealed(DEFAULT | {"evolve.sigma0": 5.0}))
+    with pytest.raises(UserError, match=r"evolve.sigma0 is not in its space"):
+        Search(storage, Definition(tuple(SPACES), "random", 2), TINY)
 
 
 def test_seeds_come_after_configurations_and_stop_with_them(tmp_path: Path) -> None:
