@@ -33,8 +33,9 @@ format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 
 chaos: $(VENV)/.tested
-	$(BIN)/python -m pytest -m slow tests/cluster/test_chaos.py tests/cluster/test_evolution_chaos.py tests/jobs/test_sweep.py \
-		tests/cluster/test_tune_chaos.py tests/cluster/test_own_machines.py \
+	$(BIN)/python -m pytest tests/cluster/test_chaos.py tests/cluster/test_evolution_chaos.py tests/cluster/test_sudden_end.py \
+		--timeout=3600 -m "slow or not slow"
+	$(BIN)/python -m pytest -m slow tests/jobs/test_sweep.py tests/cluster/test_tune_chaos.py tests/cluster/test_own_machines.py \
 		tests/wm/experiments/test_rounds.py tests/wm/runs/test_lease.py --timeout=3600
 
 cluster-test: $(VENV)/.tested
