@@ -271,7 +271,7 @@ def data_set(lengths: list[int], shards: int) -> DataSet:
     """Episodes of these lengths in shards of about equal numbers; there are no files."""
     parts = [part for part in np.array_split(np.array(lengths), shards) if len(part)]
     files = [Shard(f"collect/{n:06d}.parquet", "a" * 64, 1, tuple(map(int, part))) for n, part in enumerate(parts)]
-    return DataSet(File(Folder("/nonexistent"), shard, "") for shard in files)
+    return DataSet(File(Folder("/proc/nonexistent"), shard, "") for shard in files)
 
 
 @given(LENGTHS, st.integers(1, 6))
