@@ -18,8 +18,9 @@ from wm.errors import Failure, UserError
 from wm.pool import Progress
 from wm.runs.checkpoints import KEPT, Checkpoints, pack, unpack
 from wm.runs.storage import Storage, open_storage
-from wm.training.learner import Batch, Learner, split
+from wm.training.learner import Learner, split
 from wm.training.loop import Finished, train
+from wm.training.recording import Batch
 
 EACH_STEP = 1e-9  # seconds between checkpoints
 SECTION = Training(steps=30, batch=8, learning_rate=0.05, evaluate_steps=5)
