@@ -16,6 +16,7 @@ SCHEMAS = {
     "theta_sha256": HASH,
     "tracks": sequence(integer()),
     "spread": sequence(plain),
+    "validation_scores": sequence(measured),
 }
 
 
