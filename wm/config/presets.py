@@ -165,7 +165,7 @@ TINY = replace(
 ANY_GAME = Config(
     game="gym:LunarLander-v3?skip=4&stack=3",
     collect=Collect(episodes=160, steps=1_000),
-    vision=Vision(kl_weight=0.1, batch=32, steps=3_000, decay_steps=1_000, evaluate_steps=500, change_weight=10.0),
+    vision=Vision(kl_weight=0.1, batch=16, steps=4_000, decay_steps=1_000, evaluate_steps=500, change_weight=3.0),
     memory=Memory(
         steps=1_500,
         batch=16,

@@ -109,8 +109,8 @@ class Vision(Training):
     kl_weight: float = bits(1.0)
     """Weight of the KL term. At 1, small objects such as fireballs may be left out."""
     change_weight: float = bits(0.0)
-    """Mean additional weight of pixels, in proportion to how much each changes within episodes: for small things that
-    move over a still background; 0 weighs all pixels alike."""
+    """Mean additional weight of pixels, in proportion to their difference from the episode's mean frame: for small
+    things that move over a still background; 0 weighs all pixels alike."""
     frozen: bool = bits(False)
     """Use the V of `init` unchanged."""
     gamma: float = bits(0.1)

@@ -130,7 +130,7 @@ class VAE(Vision):
         """Squared error plus KL (appendix A.1), with a lower bound on KL as in the authors' code.
 
         "reconstruction": squared error of frames in [0, 1], summed over pixels and channels, mean over B. Pixels may
-            have a `weight`, (64, 64, 1).
+            have a `weight`, (B, 64, 64, 1).
         "kl": KL(N(mu, exp(logvar)) || N(0, 1)) summed over Z, mean over B.
         "loss": reconstruction + kl_weight * max(KL, 0.5 * Z), with the maximum taken for each frame, mean over B.
         """

@@ -61,7 +61,7 @@ class RunView:
         self.need("vision")
         data = rollouts_of(self.need("collect"))
         episodes = _held_out(data, self.config.vision.held_out, EPISODES)
-        return EncodedFrames(self.vision, torch.from_numpy(spread(data, np.array(episodes), FRAMES)))
+        return EncodedFrames(self.vision, torch.from_numpy(spread(data, np.array(episodes), FRAMES)[0]))
 
     @cached_property
     def held_out_sequences(self) -> Sequences:

@@ -15,7 +15,7 @@ from wm.runs.shards import DataSet
 
 APART = 4  # steps between the two frames of a pair
 PAIRS = 256
-SAMPLED = 64  # episodes from which the weights of pixels are computed
+SAMPLED = 8  # frames of an episode from which the mean difference is computed
 CHANGED = 0.08  # least difference of a pixel, in [0, 1], that counts as a change
 BLIND = 0.1  # V misses what moves if its reconstructions show less of the changes than this
 
@@ -47,16 +47,26 @@ def motion_shown(reconstruct: Callable[[Tensor], Tensor], before: Tensor, after:
     return 1 - float((changed * error).sum()) / total
 
 
-def change_weights(data: DataSet, episodes: np.ndarray, weight: float) -> Tensor:
-    """Weights of V's pixels, 1 plus a share in proportion to how much each changes within episodes. (64, 64, 1) fp32
+class ChangeWeights:
+    """Weights of V's pixels: 1, plus a share in proportion to their difference from the episode's mean frame.
 
-    Where things move, an error weighs more, whether a thing is missing there or shown where it is not. What stands
-    still within episodes, such as the ground, does not count, even if it differs between them. `weight` is the mean
+    Things that move stand out from the mean frame, and the ground does not, even if it differs between episodes.
+    Without such weights a V that is not sure where a small thing is does best to leave it out. `weight` is the mean
     share.
     """
-    change = np.zeros((*FRAME[:2], 1))
-    for episode in episodes[np.linspace(0, len(episodes) - 1, min(SAMPLED, len(episodes))).astype(int)]:
-        frames = data.read(int(episode), ["frame"])["frame"].astype(np.float32) / 255  # (T, 64, 64, 3)
-        change += np.abs(frames - frames.mean(axis=0)).mean(axis=(0, 3))[..., None]
-    mean = change.mean()
-    return torch.from_numpy((1 + weight * change / mean if mean else np.ones_like(change)).astype(np.float32))
+
+    def __init__(self, data: DataSet, weight: float, device: str):
+        self.usual = torch.empty((len(data.lengths), *FRAME), dtype=torch.float16, device=device)  # (E, 64, 64, 3)
+        difference = 0.0
+        for episode, read in enumerate(data.read_all(range(len(data.lengths)), ["frame"])):
+            frames = read["frame"]
+            mean = frames.mean(axis=0, dtype=np.float32) / 255
+            self.usual[episode] = torch.from_numpy(mean)
+            sample = frames[np.linspace(0, len(frames) - 1, SAMPLED).astype(int)].astype(np.float32) / 255
+            difference += float(np.abs(sample - mean).mean())
+        self.scale = weight * len(data.lengths) / difference if difference else 0.0
+
+    def __call__(self, frames: Tensor, episodes: Tensor) -> Tensor:
+        """uint8 frames (B, 64, 64, 3) and their episodes (B,) -> (B, 64, 64, 1)"""
+        usual = self.usual.index_select(0, episodes).float()
+        return 1 + self.scale * (frames / 255 - usual).abs().mean(dim=-1, keepdim=True)

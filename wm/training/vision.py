@@ -13,7 +13,7 @@ from wm.models.vision import VAE
 from wm.runs.shards import PIXELS, DataSet, FrameStream
 from wm.seeds import derive
 from wm.training.learner import Learner, split
-from wm.training.motion import change_weights, motion_shown, pairs
+from wm.training.motion import ChangeWeights, motion_shown, pairs
 from wm.training.recording import Batch
 from wm.training.weights import start_from
 
@@ -34,11 +34,10 @@ class VisionLearner(Learner):
         self.stream = FrameStream(data, training, section.batch, derive(self.seed, "vision", "order"))
         self.game = game
         self.frames: Tensor | None = None  # of all training episodes, on a GPU where they fit
-        self.measured = torch.from_numpy(spread(data, test, EVALUATED))  # (B, 64, 64, 3)
+        measured, self.owners = spread(data, test, EVALUATED)
+        self.measured = torch.from_numpy(measured)  # (B, 64, 64, 3)
         self.moving = pairs(data, test)
-        self.weight: Tensor | None = None  # of pixels, (64, 64, 1)
-        if section.change_weight:
-            self.weight = change_weights(data, training, section.change_weight).to(device)
+        self.pixel_weights = ChangeWeights(data, section.change_weight, device) if section.change_weight else None
 
     def batches(self, start: int) -> Iterator[Batch]:
         if self.cuda and self.frames is None and self._fits():
@@ -46,10 +45,16 @@ class VisionLearner(Learner):
         return super().batches(start)
 
     def host_batches(self, start: int) -> Iterator[Batch]:
-        """Frames or, if they are on the device, their positions; and noise."""
+        """Frames or, if they are on the device, their positions; noise; and with change weights their episodes."""
         batches = self.stream.batches(start) if self.frames is None else self.stream.positions(start)
-        for number, batch in enumerate(batches, start):
-            yield torch.from_numpy(batch), self.noise(len(batch), "noise", number)
+        if self.pixel_weights is None:
+            for number, batch in enumerate(batches, start):
+                yield torch.from_numpy(batch), self.noise(len(batch), "noise", number)
+            return
+        ends = np.cumsum(self.stream.data.lengths[self.stream.episodes])
+        for number, (batch, positions) in enumerate(zip(batches, self.stream.positions(start), strict=True), start):
+            episodes = self.stream.episodes[np.searchsorted(ends, positions, "right")]
+            yield torch.from_numpy(batch), self.noise(len(batch), "noise", number), torch.from_numpy(episodes)
 
     def noise(self, rows: int, purpose: str, number: int) -> Tensor:
         """(B, Z)"""
@@ -67,8 +72,10 @@ class VisionLearner(Learner):
         return frames
 
     def held_out(self) -> Iterator[tuple[Batch, float]]:
-        for number, frames in enumerate(self.measured.split(128)):
-            yield self.on_device((frames, self.noise(len(frames), "held out", number))), len(frames)
+        owners = torch.from_numpy(self.owners).split(128)
+        for number, (frames, owner) in enumerate(zip(self.measured.split(128), owners, strict=True)):
+            batch = (frames, self.noise(len(frames), "held out", number))
+            yield self.on_device(batch if self.pixel_weights is None else (*batch, owner)), len(frames)
 
     def frames_of(self, batch: Batch) -> Tensor:
         """(B, 64, 64, 3) uint8"""
@@ -79,7 +86,9 @@ class VisionLearner(Learner):
         return frames
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return self.model.losses(self.frames_of(batch), batch[1], self.section.kl_weight, self.weight)
+        frames = self.frames_of(batch)
+        weight = None if self.pixel_weights is None else self.pixel_weights(frames, batch[2])
+        return self.model.losses(frames, batch[1], self.section.kl_weight, weight)
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
@@ -93,11 +102,12 @@ class VisionLearner(Learner):
         return torch.cat([self.model.decode(self.model.encode(part)[0]).cpu() for part in parts])
 
 
-def spread(data: DataSet, episodes: np.ndarray, count: int) -> np.ndarray:
-    """About `count` frames, spread evenly over these episodes."""
+def spread(data: DataSet, episodes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """About `count` frames, spread evenly over these episodes, and the episode of each."""
     each = -(-count // len(episodes))
-    picked = []
+    picked, owners = list[np.ndarray](), list[int]()
     for episode in episodes[:count]:
         frames = data.read(int(episode), ["frame"])["frame"]
         picked.append(frames[np.linspace(0, len(frames) - 1, min(each, len(frames))).astype(int)])
-    return np.concatenate(picked)
+        owners += [int(episode)] * len(picked[-1])
+    return np.concatenate(picked), np.array(owners)
