@@ -20,7 +20,7 @@ SCHEMAS = {
 
 
 def write_curves(storage: Storage, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    storage.put(key, sealed_rows(rows))
+    storage.put(key, sealed_rows(rows, key))
 
 
 def read_curves(storage: Storage, key: str) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def read_curves(storage: Storage, key: str) -> list[dict[str, Any]]:
     data = storage.get(key)
     folder = key.rpartition("/")[0]
     cure = remake(storage, key.partition("/")[0], f"delete it and the manifests in {folder},")
-    return [] if data is None else unsealed_rows(data, f"{storage.uri}/{key}", _row, cure)
+    return [] if data is None else unsealed_rows(data, storage, key, _row, cure)
 
 
 def _row(values: Any, place: str) -> None:

@@ -38,7 +38,8 @@ def make_shards(run: Run, stage: Stage, work: Work, pool: Pool, count: int) -> l
     tell()
     with pool.crew(work) as crew:
         for unit, record in crew.map([unit for unit in range(count) if unit not in records]):
-            run.storage.commit(stage.key(f"{unit:06d}.json"), sealed(record))
+            key = stage.key(f"{unit:06d}.json")
+            run.storage.commit(key, sealed(record, key))
             records[unit] = record
             tell()
     return [records[unit] for unit in range(count)]
