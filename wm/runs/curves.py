@@ -8,7 +8,7 @@ from wm.runs.reader import sealed_rows, unsealed_rows
 from wm.runs.storage import Storage
 from wm.schemas import HASH, Wrong, integer, mapping, measured, plain, sequence
 
-# All others are numbers, or true.
+# All others are numbers, lists of numbers, or true.
 SCHEMAS = {
     "step": integer(),
     "generation": integer(1),
@@ -38,5 +38,7 @@ def _row(values: Any, place: str) -> None:
     for name, value in values.items():
         if name in SCHEMAS:
             SCHEMAS[name](value, name)
+        elif isinstance(value, list):
+            sequence(measured)(value, name)
         elif value is not True:
             measured(value, name)

@@ -88,6 +88,7 @@ def is_record(key: str) -> bool:
 
 def read_record(storage: Storage, key: str) -> dict[str, Any] | None:
     """The record of the shard of the same name."""
-    stage, its_key = key.partition("/")[0], one_of(f"{key.removesuffix('.json')}.parquet")
+    stage, (folder, _, name) = key.partition("/")[0], key.removesuffix(".json").rpartition("/")
+    its_key = one_of(f"{folder}/shards/{name}.parquet", f"{folder}/{name}.parquet")
     more = {**OPTIONAL_SHARD_FIELDS, **({"first": FIRST} if stage == "latents" else {})}
     return read(storage, key, record_of({**SHARD_FIELDS, "key": its_key}, more), remake(storage, stage))
