@@ -105,7 +105,7 @@ class RunCampaign:
             path = rng.choice(files + [file for file in files if file.suffix in (".json", ".jsonl")])
             key = path.relative_to(copy).as_posix()
             before = path.read_bytes()
-            what = damage_file(path, files, rng)
+            what = damage_file(path, files, rng, copy)
             name = f"run {seed}: {key} {what}"
             after = path.read_bytes() if path.is_file() else None
             checked = run_job("status", "--run", copy, "--check")
