@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TESTS = $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --ignore=tests/cluster \
 	&& $(BIN)/python -m pytest -m "not slow" tests/cluster
 
-.PHONY: demo test check format chaos cluster-test bench lock clean
+.PHONY: demo test check format chaos fuzz cluster-test bench lock clean
 
 demo: $(VENV)/.installed
 	test -e runs/demo/config.json || $(BIN)/python -m jobs.plan demo --measure > /dev/null
@@ -33,12 +33,19 @@ format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 
 chaos: $(VENV)/.tested
-	$(BIN)/python -m pytest -m slow tests/cluster/test_chaos.py tests/cluster/test_evolution_chaos.py tests/jobs/test_sweep.py \
-		tests/cluster/test_tune_chaos.py tests/cluster/test_own_machines.py \
+	$(BIN)/python -m pytest tests/cluster/test_chaos.py tests/cluster/test_evolution_chaos.py tests/cluster/test_sudden_end.py \
+		--timeout=3600 -m "slow or not slow"
+	$(BIN)/python -m pytest -m slow tests/jobs/test_sweep.py tests/cluster/test_tune_chaos.py tests/cluster/test_own_machines.py \
 		tests/wm/experiments/test_rounds.py tests/wm/runs/test_lease.py --timeout=3600
 
+# Other trials each time with `make fuzz SEED=1000`.
+SEED ?= 1
+fuzz: $(VENV)/.tested
+	cd tests && for campaign in "agent --count 500" "lines --count 300" "run --count 200"; do \
+		PYTHONPATH=..:. ../$(BIN)/python -m fuzzing $$campaign --seed $(SEED) --folder /tmp/wm-fuzzing || exit 1; done
+
 cluster-test: $(VENV)/.tested
-	$(BIN)/python -m pytest -m slow tests/cluster/test_aws_cluster.py tests/jobs/test_submit.py \
+	$(BIN)/python -m pytest -m slow tests/cluster/test_aws_cluster.py tests/cluster/test_tls.py tests/jobs/test_submit.py \
 		tests/jobs/test_lost_head.py tests/jobs/test_one_writer.py tests/wm/runs/test_faults.py --timeout=600
 
 bench: $(VENV)/.installed

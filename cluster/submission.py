@@ -146,7 +146,7 @@ def submit(
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         submission = Submission(f"{name}-{stage}-{number}", number, stage, words, at, code)
         key = f"{FOLDER}/{number:04d}.json"
-        if not storage.put_new(key, sealed(asdict(submission))):
+        if not storage.put_new(key, sealed(asdict(submission), key)):
             continue  # another process has just taken this number
         try:
             if _send(client, submission, {"run": storage.uri, "stage": stage, "attempt": str(number), **metadata}):

@@ -56,7 +56,7 @@ def sweep(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
             table = markdown(rows, config.game)
             storage.put("table.md", table.encode())
             storage.put("table.csv", comma_separated(found).encode())
-            storage.put("table.json", sealed(data(rows, config.game)))
+            storage.put("table.json", sealed(data(rows, config.game), "table.json"))
             storage.put("table.svg", plot(rows, config.game).encode())
     print(f"{table}\n{storage.uri}/table.md, .csv, .json, .svg; tensorboard --logdir {storage.uri}", file=sys.stderr)
     if search.failures:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos import CHAOS
 from filelock import FileLock
 from processes import Job, type_in
 
@@ -112,3 +113,10 @@ def copy(tiny: Run, tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def pool() -> LocalPool:
     return LocalPool()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what chaos tests killed."""
+    if CHAOS.rows:
+        terminalreporter.section("kills, and the hashes of the results")
+        terminalreporter.write_line(CHAOS.table())

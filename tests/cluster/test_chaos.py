@@ -1,6 +1,7 @@
 """Results stay correct when workers die or hang and nodes join or leave."""
 
 import contextlib
+import hashlib
 import os
 import random
 import signal
@@ -8,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import ray
+from chaos import CHAOS
 
 from cluster import runtime, workers
 from cluster.pool import RayPool
@@ -254,7 +257,8 @@ def test_a_hundred_random_kills(as_work, node):
         time.sleep(0.2)
         return unit
 
-    kills = 0
+    kills, killed, seen = 0, Counter[str](), hashlib.sha256()
+    expected = hashlib.sha256()
     with pool.crew(as_work(play)) as crew:
         while kills < 100:
             answers = []
@@ -267,8 +271,13 @@ def test_a_hundred_random_kills(as_work, node):
                         gone = nodes.pop(0)
                         gone.kill_all_processes(check_alive=False, allow_graceful=False)
                         nodes.append(node(2, labels=ROLLOUT))
+                        killed["node"] += 1
                     elif ready:
+                        killed["worker"] += 1
                         how = signal.SIGSTOP if kills % 10 == 0 else signal.SIGKILL
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(rng.choice(ready).pid, how)
+            seen.update(str(sorted(answers)).encode())
+            expected.update(str([(unit, unit) for unit in range(24)]).encode())
             assert sorted(answers) == [(unit, unit) for unit in range(24)]
+    CHAOS.add("units of a pool", killed, expected.hexdigest(), seen.hexdigest())

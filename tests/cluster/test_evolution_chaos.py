@@ -6,12 +6,14 @@ import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos import CHAOS
 from processes import Job
 
 from cluster import runtime
@@ -82,7 +84,9 @@ def test_evolution_is_unchanged_when_workers_and_nodes_are_lost(
 
     run.tell = disturb
     pool = RayPool(workers=2)
-    assert evolve(run, pool).metrics["theta_sha256"] == expected
+    found = evolve(run, pool).metrics["theta_sha256"]
+    CHAOS.add("evolve, 16 generations", Counter(worker=1, node=1), expected, found)
+    assert found == expected
     assert events == ["a worker killed, a node added", "a node lost"]
     assert pool.stats.died >= 2
 
@@ -107,6 +111,7 @@ def test_collection_is_unchanged_when_workers_and_nodes_are_lost(
     runs["together"].tell = disturb
     made = collect(runs["together"], RayPool(workers=2))
     assert events == ["a worker killed", "a node lost"]
+    CHAOS.add("collect, 24 episodes", Counter(worker=1, node=1), expected.digest, made.digest)
     assert made.digest == expected.digest
     assert [shard["sha256"] for shard in made.content["shards"]] == [
         shard["sha256"] for shard in expected.content["shards"]
@@ -158,6 +163,7 @@ def test_a_hundred_random_kills_of_workers_nodes_and_the_driver(
             driver.process.join()
             driver = job(*words)
         kills[what] += 1
-    print(kills)
+    hashes = [one.summary["stages"]["evolve"]["theta_sha256"] for one in (expected, driver)]
+    CHAOS.add("evolve, on a cluster of two nodes", Counter(kills), *hashes)
     assert sum(kills.values()) == wanted, f"finished after too few kills: {kills}"
-    assert driver.summary["stages"]["evolve"]["theta_sha256"] == expected.summary["stages"]["evolve"]["theta_sha256"]
+    assert hashes[0] == hashes[1]

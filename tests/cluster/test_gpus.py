@@ -154,7 +154,8 @@ def test_a_training_whose_gpu_node_is_lost_resumes_on_another(
         if step == 5 and first in cluster.worker_nodes:
             cluster.remove_node(first, allow_graceful=False)
             node(**GPU_NODE)
-    assert sorted({step for step, *_ in reports}) == list(range(30))
+    assert reports[-1][0] == 29  # reports that the driver has not read are lost with the node
+    assert len(list(tmp_path.iterdir())) == 30
     assert len({pid for _, pid, _ in reports}) == 2
     assert all(len(gpus) == 1 for *_, gpus in reports)
     assert "the task was lost" in caplog.text
@@ -200,7 +201,7 @@ def test_each_trial_of_a_search_has_its_own_gpu(
         class Work:
             threads = 0
 
-            def build(self) -> Any:
+            def build(self):  # type: ignore[no-untyped-def]
                 return lambda unit: ray.get_runtime_context().get_accelerator_ids()["GPU"]
 
         if cpus == 1:

@@ -105,8 +105,9 @@ class RunCampaign:
             path = rng.choice(files + [file for file in files if file.suffix in (".json", ".jsonl")])
             key = path.relative_to(copy).as_posix()
             before = path.read_bytes()
-            what = damage_file(path, files, rng)
+            what = damage_file(path, files, rng, copy)
             name = f"run {seed}: {key} {what}"
+            after = path.read_bytes() if path.is_file() else None
             checked = run_job("status", "--run", copy, "--check")
             outcome = run_job(*self._words(job, copy))
             details = f"{' '.join(self._words(job, copy))}\n{outcome.stderr}{outcome.trace}"
@@ -114,12 +115,13 @@ class RunCampaign:
             if checked.broken_rule(lines=1_000):
                 details = f"status --check\n{checked.stderr}{checked.trace}"
             resealed = "new seal" in what
-            if not broken and outcome.code == 0 and not resealed and lasting(outcome.summary) != expected:
-                broken = "silent change"
-            changed = path.is_file() and path.read_bytes() != before
-            same = path.suffix in (".json", ".jsonl") and changed and before.strip() == path.read_bytes().strip()
-            believed = changed and not resealed and not same and not OUTPUTS.fullmatch(key) and checked.code == 0
-            if not broken and believed:  # the damage is still there
+            # That a file is missing shows as work that is left to do.
+            told = after is None and job == ("status",) and outcome.code == 0 and outcome.summary["next"] is not None
+            if not broken and outcome.code == 0 and not resealed and not told:
+                broken = "" if lasting(outcome.summary) == expected else "silent change"
+            same = path.suffix in (".json", ".jsonl") and after is not None and before.strip() == after.strip()
+            changed = after not in (None, before) and not same
+            if not broken and changed and not resealed and not OUTPUTS.fullmatch(key) and checked.code == 0:
                 broken, details = "not found by --check", checked.stderr
         tally.add(name, broken, f"exit {outcome.code}", max(checked.seconds, outcome.seconds), details)
 

@@ -19,13 +19,17 @@ STRANGE: tuple[Any, ...] = (
 )
 
 
-def damage_file(path: Path, others: list[Path], rng: random.Random) -> str:
+def damage_file(path: Path, others: list[Path], rng: random.Random, root: Path) -> str:
     """Damage one file of a run and return what was done. The file may be a hard link: it is replaced."""
     kinds = [flip, flip, cut, empty, extend, garble, delete, rename, swap, folder_instead]
     if path.suffix in (".json", ".jsonl"):
         kinds += [edit_json] * 12 + [digit] * 4
     kind = rng.choice(kinds)
-    return kind(path, others, rng) if kind in (rename, swap) else kind(path, rng)  # type: ignore[operator]
+    if kind in (rename, swap):
+        return kind(path, others, rng)  # type: ignore[operator]
+    if kind is edit_json:
+        return edit_json(path, rng, path.relative_to(root).as_posix())
+    return kind(path, rng)  # type: ignore[operator]
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -123,7 +127,7 @@ def digit(path: Path, rng: random.Random) -> str:
     return f"digit {at} changed to {new}"
 
 
-def edit_json(path: Path, rng: random.Random) -> str:
+def edit_json(path: Path, rng: random.Random, key: str) -> str:
     """One value replaced, removed, renamed or added; half of the time with a new seal."""
     lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
     try:
@@ -135,7 +139,7 @@ def edit_json(path: Path, rng: random.Random) -> str:
     if resealed and rows and isinstance(rows[-1], dict):
         rows[-1].pop(SEAL, None)
         values = rows if path.suffix == ".jsonl" else rows[-1]
-        rows[-1][SEAL] = seal_of(values) or "0" * 64
+        rows[-1][SEAL] = seal_of(values, key) or "0" * 64
     lines = [json.dumps(row) + "\n" for row in rows]
     _replace(path, "".join(lines).encode() if path.suffix == ".jsonl" else to_json(rows[0]))
     return f"{what}{', with a new seal' if resealed else ''}"

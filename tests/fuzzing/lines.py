@@ -14,6 +14,7 @@ NUMBERS = ["0", "1", "0.5", "-0.1", "1e-320", "1e-9", "1e9", "1e12", "1e308", "-
 TEXTS = ["", " ", "abc", "None", "True", "[]", "{}", "'", '"', "ä", "٣", "\ud800", LONG, "x" * 5_000, "--", "-", "="]
 TEXTS += ["%s", "$(true)", "a b", "\n", "9" * 30, "0x10", "1_000", "1.5", "1e12", "gym:", "gym:no-v0", "gym:evil:x"]
 GOOD = ("RUN", "RUN", "RUN", "RUN", "FINISHED", "FINISHED", "RUN/below", "ä", "PLACE")
+# No place here can be written, also not by root: a run that is accepted must lie below PLACE.
 BAD = [
     "FILE",
     "FILE/below",
@@ -29,15 +30,14 @@ BAD = [
 ]
 BAD += [
     LONG,
-    "file:///nonexistent",
+    "file:///proc/nonexistent",
     "ftp:",
-    "//",
     "RUN/" + "y" * 5_000,
     "\ud800",
     "[",
     "http://[",
     "RUN\n",
-    "/nonexistent/x",
+    "/proc/nonexistent/x",
 ]
 AGENTS = ["AGENT"] * 5 + [
     "doom",
@@ -49,7 +49,7 @@ AGENTS = ["AGENT"] * 5 + [
     "FILE.safetensors",
     "/dev/null",
 ]
-TO = ["PLACE/film.mp4", "PLACE", "PLACE/film.txt", "/nonexistent/film.mp4", "", "FILE", "/dev/null", LONG + ".mp4"]
+TO = ["PLACE/film.mp4", "PLACE", "PLACE/film.txt", "/proc/nonexistent/film.mp4", "", "FILE", "/dev/null", LONG + ".mp4"]
 STAGES = ("collect", "vision", "latents", "memory", "evolve", "score", "pipeline", "iterate", "sweep")
 OTHERS = ("status", "watch", "play", "export", "unpack", "plan", "report", "compare")
 FIELDS = {name: value for name, (_, value) in leaves(PRESETS["tiny"]).items() if name.split(".")[0] != "polish"}

@@ -116,7 +116,7 @@ def test_a_sweep_over_temperatures_is_shown_with_its_gaps(cartpole: Run, tmp_pat
         for seed in (1, 2)
     ]
     (uri / "sweep").mkdir()
-    (uri / "sweep/table.json").write_bytes(sealed(data(rows_of(outcomes), "gym:CartPole-v1")))
+    (uri / "sweep/table.json").write_bytes(sealed(data(rows_of(outcomes), "gym:CartPole-v1"), "table.json"))
     shown = run_report(open_existing(str(uri)))
     assert "Evolution in dreams" in shown
     assert "35 (SD\u00a0" in shown  # the mean of both seeds
@@ -132,13 +132,13 @@ def test_names_and_values_are_escaped(copy: Callable[..., Path]) -> None:
     frozen["preset"] = "<script>alert(2)</script>"
     frozen["config"]["evolve"]["init"] = "</td><script>alert(3)</script>"
     del frozen["seal"]
-    (hostile / "config.json").write_bytes(sealed(frozen))
+    (hostile / "config.json").write_bytes(sealed(frozen, "config.json"))
     # Manifests of other configs are refused.
     for path in (hostile / "evolve").rglob("manifest-*.json"):
         made = json.loads(path.read_text())
         made["config"]["evolve.init"] = frozen["config"]["evolve"]["init"]
         del made["seal"]
-        path.write_bytes(sealed(made))
+        path.write_bytes(sealed(made, path.relative_to(hostile).as_posix()))
     shown = run_report(open_existing(str(hostile)))
     assert "<script" not in shown
     assert "<img src=x" not in shown
@@ -154,7 +154,7 @@ def test_errors(tmp_path: Path, copy: Callable[..., Path], job: Callable[..., Jo
     frozen = json.loads((uri / "config.json").read_text())
     frozen["config"]["game"] = "<b>chess</b>"
     del frozen["seal"]
-    (uri / "config.json").write_bytes(sealed(frozen))
+    (uri / "config.json").write_bytes(sealed(frozen, "config.json"))
     unknown = job("report", "--run", uri)
     assert unknown.wait() == 2
     assert unknown.stderr.count("\n") == 1

@@ -57,8 +57,8 @@ def test_a_killed_sweep_resumes_without_repeating_trials(cartpole: Run, base: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--tau 0 --run RUN", "--tau must be above 0, got 0.0"),
-        ("--seeds 0 --run RUN", "--seeds must be 1 or more, got 0"),
+        ("--tau 0 --run RUN", "--tau must be a finite number above 0, got 0.0"),
+        ("--seeds 0 --run RUN", "--seeds must be in [1, 1000], got 0"),
         ("--cpus-each 0 --run RUN", "--cpus-each must be 1 or more, got 0"),
         (
             "--run RUN --memory.steps 9",

@@ -27,7 +27,7 @@ def unpack(trained: Trained, uri: str) -> Run:
     storage, existing = open_storage(uri), open_run(uri)
     if existing is not None and _agent_in(existing) != trained.digest:
         raise UserError(f"{uri} holds another run: unpack the agent into a new folder")
-    storage.put(AGENT_FILE, sealed({"digest": trained.digest, "card": trained.card}))
+    storage.put(AGENT_FILE, sealed({"digest": trained.digest, "card": trained.card}, AGENT_FILE))
     known = trained.card.get("runs", [])
     run = start_run(uri, known[-1]["preset"] if known else "", trained.config)
     metrics = {made["stage"]: made["metrics"] for one in known for made in one["made"]}  # the last of each stage counts

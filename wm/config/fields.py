@@ -190,15 +190,16 @@ def check_types(config: Any, *path: str) -> None:
         if dataclasses.is_dataclass(value):
             check_types(value, *path, item.name)
         elif schema := _schema_of(get_type_hints(type(config))[item.name]):
+            name = f"--{flag(*path, item.name)}"
+            if type(value) in (int, float) and not abs(value) <= LARGEST:  # also NaN
+                raise UserError(f"{name} must be a finite number of at most {LARGEST}, got {value}")
             try:
-                schema(value, f"--{flag(*path, item.name)}")
-            except schemas.Wrong:
-                if type(value) in (int, float) and not abs(value) <= LARGEST:
-                    wrong = schemas.Wrong(
-                        f"--{flag(*path, item.name)} must be a finite number of at most {LARGEST}, got {value}"
-                    )
+                schema(value, name)
+            except schemas.Wrong as wrong:
                 raise UserError(str(wrong)) from None
 
 
 def _schema_of(hint: Any) -> schemas.Schema | None:
-    return schemas.one_of(*get_args(hint)) if get_origin(hint) is Literal else SCHEMAS.get(hint)
+    if get_origin(hint) is Literal:
+        return schemas.one_of(*get_args(hint))
+    return schemas.mapping(schemas.plain) if get_origin(hint) is dict else SCHEMAS.get(hint)

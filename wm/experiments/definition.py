@@ -97,7 +97,7 @@ def read_definition(storage: Storage) -> Definition | None:
 
 def define(storage: Storage, definition: Definition) -> None:
     """Freeze what is searched; a UserError if another search is there already."""
-    if not storage.put_new(SEARCH, sealed({"format": FORMAT} | definition.to_dict())):
+    if not storage.put_new(SEARCH, sealed({"format": FORMAT} | definition.to_dict(), SEARCH)):
         before = read_definition(storage)
         assert before is not None, SEARCH
         for flag, theirs, ours in (
@@ -107,7 +107,7 @@ def define(storage: Storage, definition: Definition) -> None:
         ):
             if theirs != ours:
                 raise UserError(f"{storage.uri} was started with another {flag}: use the same, or another --run")
-    storage.put(SIZE, sealed({"trials": definition.trials, "seeds": definition.seeds}))
+    storage.put(SIZE, sealed({"trials": definition.trials, "seeds": definition.seeds}, SIZE))
 
 
 def proposal_schema(spaces: Sequence[Space]) -> Any:

@@ -240,5 +240,5 @@ def _row(run: Run, part: Run, number: int, polished: bool) -> Row:
     if known.items() >= made.items():
         return known
     row = {"round": number, "polished": polished, **made, **round_metrics(rounds_of(run)[0], part, number)}
-    part.storage.put("round.json", sealed(row))
+    part.storage.put("round.json", sealed(row, "round.json"))
     return row

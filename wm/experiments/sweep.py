@@ -3,6 +3,7 @@
 A sweep is a grid of trials (wm/experiments/trials.py) that are all scored, in the dream and in the real game.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from wm.experiments.trials import Place, Trial, TrialResult, Validation, result_
 from wm.runs.run import Run
 
 FOLDER = "sweep"  # in the base run: the trials' runs and the table of results
+MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class Sweep:
 
 def trials_of(taus: Sequence[float], seeds: int) -> list[Trial]:
     """All pairs, the first seed of each tau first, so that a whole table is available early."""
-    if seeds < 1:
-        raise UserError(f"--seeds must be 1 or more, got {seeds}")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise UserError(f"--seeds must be in [1, {MOST_SEEDS}], got {seeds}")
     for tau in taus:
-        if not tau > 0:
-            raise UserError(f"--tau must be above 0, got {tau}")
+        if not 0 < tau < math.inf:
+            raise UserError(f"--tau must be a finite number above 0, got {tau}")
     each = list(dict.fromkeys(taus))
     return [
         Trial(

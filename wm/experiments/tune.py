@@ -140,7 +140,8 @@ class Search:
         with self.lock:
             self.running.discard(trial.name)
             self.outcomes[trial.name] = outcome
-            self.storage.put_new(f"outcomes/{trial.name}.json", sealed(vars(outcome)))
+            key = f"outcomes/{trial.name}.json"
+            self.storage.put_new(key, sealed(vars(outcome), key))
 
     def failed(self, trial: Trial, reason: str) -> None:
         rows = self.validations.get(trial.name, [])
@@ -153,7 +154,8 @@ class Search:
         known = [self._known(before) for before in sorted(self.proposals)]
         values = propose(definition.kind, definition.spaces, self.config.seed, number, self.default, known)
         check_values(self.config, iter([values]))
-        self.storage.put_new(f"proposals/{number:04d}.json", sealed(values))
+        key = f"proposals/{number:04d}.json"
+        self.storage.put_new(key, sealed(values, key))
         self.proposals[number] = values
 
     def _known(self, number: int) -> Known:

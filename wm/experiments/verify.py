@@ -23,7 +23,7 @@ from wm.runs.manifest import load_manifest
 from wm.runs.reader import Damaged, read, unpack
 from wm.runs.run import CONFIG, Run, open_existing, read_config
 from wm.runs.status import stage_statuses
-from wm.runs.storage import Storage, sha256
+from wm.runs.storage import Storage, open_storage, sha256
 from wm.schemas import mapping, plain
 from wm.stages import score, sharding
 
@@ -157,7 +157,9 @@ def _check_of(key: str, run: Run, known: Known) -> Callable[[], object] | None:
         return others[name]
     if re.fullmatch(r"lease/[0-9]{4,15}\.json", key):
         return lambda: read_lease(storage, key)
-    if re.fullmatch(r"submissions/[0-9]{4,15}\.json|sweep/table\.json", key):
+    if key == "sweep/table.json":
+        return lambda: read(open_storage(f"{run.uri}/sweep"), name, mapping(plain), "delete it and run the sweep again")
+    if re.fullmatch(r"submissions/[0-9]{4,15}\.json", key):
         return lambda: read(storage, key, mapping(plain), "delete it and run the same job again")
     return None
 

@@ -87,7 +87,7 @@ def changed_flags(preset: str, config: Any) -> list[str]:
         return []
     before, words = of_kind(PRESETS[preset], "bits", "extent"), []
     for name, value in of_kind(config, "bits", "extent").items():
-        if value == before[name]:
+        if name in before and value == before[name]:
             continue
         if isinstance(value, bool):
             section, _, field = name.rpartition(".")

@@ -8,6 +8,7 @@ from wm.report.page import Html, columns, figure, table, tag
 from wm.report.run_view import RunView
 from wm.report.temperature import curves, paper_of
 from wm.runs.reader import read
+from wm.runs.storage import open_storage
 from wm.schemas import integer, measured, number, plain, record, sequence, text
 
 HEADS = ("tau", "in the dream", "in the game", "gap", "paper: dream", "paper: game")
@@ -31,7 +32,9 @@ def temperatures(view: RunView) -> Html | None:
     """The table and curves of a sweep, or this run alone, with the published scores if there are any."""
     game = view.config.game
     paper = paper_of(game)
-    swept = read(view.run.storage, f"{FOLDER}/table.json", TABLE, "delete it and run `python -m jobs.sweep` again")
+    swept = read(
+        open_storage(f"{view.run.uri}/{FOLDER}"), "table.json", TABLE, "delete it and run `python -m jobs.sweep` again"
+    )
     scores = swept or {"game": game, "rows": _own(view)}
     if not scores["rows"] or not (swept or paper):
         return None

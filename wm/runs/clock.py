@@ -34,5 +34,5 @@ class Clock:
         """Write and return the seconds so far, from which a later clock continues."""
         self.saved = time.monotonic()
         seconds = round(self.earlier + self.saved - self.began, 3)
-        self.storage.put(self.key, sealed({"seconds": seconds}))
+        self.storage.put(self.key, sealed({"seconds": seconds}, self.key))
         return seconds

@@ -8,7 +8,7 @@ from wm.runs.reader import sealed_rows, unsealed_rows
 from wm.runs.storage import Storage
 from wm.schemas import HASH, Wrong, integer, mapping, measured, plain, sequence
 
-# All others are numbers, or true.
+# All others are numbers, lists of numbers, or true.
 SCHEMAS = {
     "step": integer(),
     "generation": integer(1),
@@ -21,7 +21,7 @@ SCHEMAS = {
 
 
 def write_curves(storage: Storage, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    storage.put(key, sealed_rows(rows))
+    storage.put(key, sealed_rows(rows, key))
 
 
 def read_curves(storage: Storage, key: str) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def read_curves(storage: Storage, key: str) -> list[dict[str, Any]]:
     data = storage.get(key)
     folder = key.rpartition("/")[0]
     cure = remake(storage, key.partition("/")[0], f"delete it and the manifests in {folder},")
-    return [] if data is None else unsealed_rows(data, f"{storage.uri}/{key}", _row, cure)
+    return [] if data is None else unsealed_rows(data, storage, key, _row, cure)
 
 
 def _row(values: Any, place: str) -> None:
@@ -39,5 +39,7 @@ def _row(values: Any, place: str) -> None:
     for name, value in values.items():
         if name in SCHEMAS:
             SCHEMAS[name](value, name)
+        elif isinstance(value, list):
+            sequence(measured)(value, name)
         elif value is not True:
             measured(value, name)

@@ -160,7 +160,7 @@ class Lease:
     def _take(self, number: int) -> bool:
         """Try to take the lease with this number, and return whether it is ours."""
         key = f"{FOLDER}/{number:04d}.json"
-        if not self.storage.put_new(key, self._record()):
+        if not self.storage.put_new(key, self._record(key)):
             found = read_lease(self.storage, key)
             if found is None or found.token != self.mine.token:  # otherwise it is ours, and only the response was lost
                 return False
@@ -191,10 +191,10 @@ class Lease:
         if holder is not None and holder.token != self.mine.token:
             self.lost = holder
         else:
-            self.storage.put(self.key, self._record())
+            self.storage.put(self.key, self._record(self.key))
 
-    def _record(self) -> bytes:
-        return sealed(asdict(self.mine) | {"until": round(time.time() + EXPIRY_SECONDS, 3)})
+    def _record(self, key: str) -> bytes:
+        return sealed(asdict(self.mine) | {"until": round(time.time() + EXPIRY_SECONDS, 3)}, key)
 
     def _newest(self) -> tuple[int, Holder | None]:
         """The highest number and its holder."""

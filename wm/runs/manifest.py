@@ -119,7 +119,7 @@ def load_manifest(storage: Storage, key: str) -> Manifest:
         if int(re.findall(r"(\d{10})\.json$", key)[0]) != values["extent"]:
             raise Wrong(f"its extent is {values['extent']}")
 
-    values = unsealed(data, file, schema, cure)
+    values = unsealed(data, storage, key, schema, cure)
     del values["format"]
     return Manifest(**values, storage=storage, digest=digest_of(stage, values["content"]))
 

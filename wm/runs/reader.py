@@ -1,8 +1,8 @@
 """The one reader of everything that a run or an agent file holds.
 
-JSON files are sealed: they contain the SHA-256 of the rest of their content, so that no changed value is believed. A
-seal detects damage; it does not prove who wrote a file. After the seal the reader checks a schema, and it raises one
-error that names the file, the problem and a cure.
+JSON files are sealed: they contain the SHA-256 of their key and the rest of their content, so that no changed value is
+believed, nor a file under another name. A seal detects damage; it does not prove who wrote a file. After the seal the
+reader checks a schema, and it raises one error that names the file, the problem and a cure.
 """
 
 import json
@@ -22,7 +22,7 @@ from wm.errors import UserError
 from wm.runs.storage import Storage, sha256, to_json
 from wm.schemas import Schema, Wrong
 
-SEAL = "seal"  # the SHA-256 of all other values of a JSON object
+SEAL = "seal"  # the SHA-256 of the file's key and all other values of a JSON object
 UNSEALED = "0" * 64  # takes the place of the seal of a tensor file while its bytes are hashed
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
@@ -38,20 +38,21 @@ class Damaged(UserError):
 # JSON objects
 
 
-def sealed(values: Mapping[str, Any]) -> bytes:
-    """The values as a JSON file with a seal."""
-    return to_json({**values, SEAL: sha256(to_json(values))})
+def sealed(values: Mapping[str, Any], key: str) -> bytes:
+    """The values as a JSON file with a seal, for this key of a storage."""
+    return to_json({**values, SEAL: seal_of(values, key)})
 
 
-def unsealed(data: bytes, file: str, schema: Schema, cure: str) -> dict[str, Any]:
+def unsealed(data: bytes, storage: Storage, key: str, schema: Schema, cure: str) -> dict[str, Any]:
     """The values in a file that `sealed` made; raises `Damaged`."""
+    file = f"{storage.uri}/{key}"
     values = parsed(data, file, cure)
     if not isinstance(values, dict):
         raise Damaged(file, "it holds no JSON object", cure)
     seal = values.pop(SEAL, None)
     if seal is None:
         raise Damaged(file, "its seal is missing", cure)
-    if seal != seal_of(values):
+    if seal != seal_of(values, key):
         raise Damaged(file, "its content does not match its seal", cure)
     checked(values, file, schema, cure)
     return values
@@ -60,7 +61,7 @@ def unsealed(data: bytes, file: str, schema: Schema, cure: str) -> dict[str, Any
 def read(storage: Storage, key: str, schema: Schema, cure: str) -> dict[str, Any] | None:
     """The values in a sealed file, or None if it does not exist."""
     data = storage.get(key)
-    return None if data is None else unsealed(data, f"{storage.uri}/{key}", schema, cure)
+    return None if data is None else unsealed(data, storage, key, schema, cure)
 
 
 def parsed(data: bytes, file: str, cure: str) -> Any:
@@ -88,9 +89,9 @@ def check_format(version: Any, file: str, what: str) -> None:
         )
 
 
-def seal_of(values: Any) -> str:
+def seal_of(values: Any, key: str) -> str:
     try:
-        return sha256(to_json(values))
+        return sha256(to_json([key, values]))
     except (ValueError, RecursionError):  # JSON that Python reads but does not write
         return ""
 
@@ -98,19 +99,20 @@ def seal_of(values: Any) -> str:
 # Curves: one JSON object in each line, the seal in the last one
 
 
-def sealed_rows(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def sealed_rows(rows: Sequence[Mapping[str, Any]], key: str) -> bytes:
     if not rows:
         return b""
     *others, last = rows
-    lines = [*others, {**last, SEAL: seal_of(list(rows))}]
+    lines = [*others, {**last, SEAL: seal_of(list(rows), key)}]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def unsealed_rows(data: bytes, file: str, schema: Schema, cure: str) -> list[dict[str, Any]]:
+def unsealed_rows(data: bytes, storage: Storage, key: str, schema: Schema, cure: str) -> list[dict[str, Any]]:
+    file = f"{storage.uri}/{key}"
     rows = [parsed(line, file, cure) for line in data.split(b"\n")[:-1]]
     if not all(isinstance(row, dict) for row in rows) or (data and not data.endswith(b"\n")):
         raise Damaged(file, "it has an incomplete line", cure)
-    if rows and rows[-1].pop(SEAL, None) != seal_of(rows):
+    if rows and rows[-1].pop(SEAL, None) != seal_of(rows, key):
         raise Damaged(file, "its content does not match its seal", cure)
     for row in rows:
         checked(row, file, schema, cure)

@@ -157,7 +157,7 @@ class Stage:
             },
         }
         key = self.key(f"manifest-{extent:010d}.json")
-        written = self.run.storage.put_new(key, sealed(values))
+        written = self.run.storage.put_new(key, sealed(values, key))
         made = load_manifest(self.run.storage, key)
         if not written:
             self._check_made_here(made, key)
@@ -267,7 +267,7 @@ def read_config(storage: Storage, key: str) -> tuple[dict[str, Any], Config]:
     data = storage.get(key) or b""
     values = parsed(data, file, cure)
     check_format(values.get("format") if isinstance(values, dict) else None, storage.uri, "start another run")
-    values = unsealed(data, file, SCHEMA, cure)
+    values = unsealed(data, storage, key, SCHEMA, cure)
     try:
         config = fields.from_dict(values["config"], Config)
         config.check_values()
@@ -295,7 +295,7 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
     if run is None:
         base = open_existing(base).uri if base is not None else None
         # If another job is faster, its config is checked below.
-        open_storage(uri).put_new("config.json", _frozen(preset, base, config))
+        open_storage(uri).put_new("config.json", _frozen(preset, base, config, "config.json"))
         run = open_existing(uri)
     if base is not None and (run.base is None or open_storage(base).uri != run.base.uri):
         raise UserError(
@@ -304,11 +304,11 @@ def start_run(uri: str, preset: str, config: Config, base: str | None = None) ->
     before, run.config = run.config, fields.extended(run.config, config, run.least_extents)
     if fields.of_kind(before, "extent") != fields.of_kind(config, "extent"):
         run.revision += 1
-        data = _frozen(run.preset, run.base.uri if run.base else None, config)
-        if not run.storage.put_new(f"config-{run.revision:04d}.json", data):
+        key = f"config-{run.revision:04d}.json"
+        if not run.storage.put_new(key, _frozen(run.preset, run.base.uri if run.base else None, config, key)):
             return start_run(uri, preset, config, base)  # another job was faster: check again
     return run
 
 
-def _frozen(preset: str, base: str | None, config: Config) -> bytes:
-    return sealed({"format": FORMAT, "preset": preset, "base": base, "config": fields.to_dict(config)})
+def _frozen(preset: str, base: str | None, config: Config, key: str) -> bytes:
+    return sealed({"format": FORMAT, "preset": preset, "base": base, "config": fields.to_dict(config)}, key)

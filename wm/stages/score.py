@@ -60,7 +60,8 @@ def score_agent(trained: Trained, run: Run, pool: Pool) -> Manifest:
         for unit, episodes in crew.map(_game_units(config.score, game, trained.theta, played)):
             found = [asdict(episode) for episode in episodes]
             values = {"agent": trained.digest, "first": unit.first, "episodes": found}
-            run.storage.commit(stage.key(f"{unit.first:07d}.json"), sealed(values))
+            key = stage.key(f"{unit.first:07d}.json")
+            run.storage.commit(key, sealed(values, key))
             played |= enumerate(found, unit.first)
             tell()
         dreamed = _dream(config.score, trained.theta, crew) if starts else {}

@@ -38,7 +38,8 @@ def make_shards(run: Run, stage: Stage, work: Work, pool: Pool, count: int) -> l
     tell()
     with pool.crew(work) as crew:
         for unit, record in crew.map([unit for unit in range(count) if unit not in records]):
-            run.storage.commit(stage.key(f"{unit:06d}.json"), sealed(record))
+            key = stage.key(f"{unit:06d}.json")
+            run.storage.commit(key, sealed(record, key))
             records[unit] = record
             tell()
     return [records[unit] for unit in range(count)]
@@ -87,6 +88,7 @@ def is_record(key: str) -> bool:
 
 def read_record(storage: Storage, key: str) -> dict[str, Any] | None:
     """The record of the shard of the same name."""
-    stage, its_key = key.partition("/")[0], one_of(f"{key.removesuffix('.json')}.parquet")
+    stage, (folder, _, name) = key.partition("/")[0], key.removesuffix(".json").rpartition("/")
+    its_key = one_of(f"{folder}/shards/{name}.parquet", f"{folder}/{name}.parquet")
     more = {**OPTIONAL_SHARD_FIELDS, **({"first": FIRST} if stage == "latents" else {})}
     return read(storage, key, record_of({**SHARD_FIELDS, "key": its_key}, more), remake(storage, stage))

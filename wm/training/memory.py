@@ -15,7 +15,8 @@ from wm.models.vision import draw
 from wm.runs.shards import DataSet
 from wm.seeds import derive
 from wm.training.diagnostics import auc, baselines, correlation, reliability
-from wm.training.learner import Batch, Learner, split
+from wm.training.learner import Learner, split
+from wm.training.recording import Batch
 from wm.training.sequences import Episodes, Sequences
 from wm.training.weights import start_from
 

@@ -9,7 +9,8 @@ from wm.errors import Failure
 from wm.models.vaegan import BOTH, Discriminator, Losses, Played, Turns, play, route, turns, variance
 from wm.runs.shards import DataSet
 from wm.seeds import derive
-from wm.training.learner import Batch, with_prefix
+from wm.training.learner import with_prefix
+from wm.training.recording import Batch
 from wm.training.vision import VisionLearner
 
 BETAS = (0.5, 0.999)  # of Adam; GANs need less momentum (Radford et al., 2015)

@@ -12,8 +12,9 @@ from wm.models.build import new_vision
 from wm.models.vision import VAE
 from wm.runs.shards import PIXELS, DataSet, FrameStream
 from wm.seeds import derive
-from wm.training.learner import Batch, Learner, split
+from wm.training.learner import Learner, split
 from wm.training.motion import ChangeWeights, motion_shown, pairs
+from wm.training.recording import Batch
 from wm.training.weights import start_from
 
 EVALUATED = 1024  # held-out frames of an evaluation

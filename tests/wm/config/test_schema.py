@@ -12,6 +12,7 @@ from wm.config.fields import extended, flag, from_dict, leaves, of_kind, to_dict
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.errors import UserError
+from wm.schemas import Wrong
 
 TINY = PRESETS["tiny"]
 
@@ -89,14 +90,19 @@ def test_free_fields_can_always_change() -> None:
     [
         ("game", "chess", "--game must be car-racing or doom, or gym:ID .*, got chess"),
         ("seed", 0, r"--seed must be in \[1, 2147483647\], got 0"),
-        ("threads", 0, "--threads must be above 0, got 0"),
+        ("threads", 0, r"--threads must be in \[1, 1024\], got 0"),
         ("collect.episodes", 5, "--collect.episodes must be a multiple of.*got 5: use 6"),
         ("collect.episodes", -2, "--collect.episodes must be above 0, got -2"),
         ("collect.patience", -1, "--collect.patience must be 0 or more, got -1"),
         ("collect.policy", "clever", "--collect.policy must be mixture or .* for car-racing, got clever"),
         ("vision.steps", 0, "--vision.steps must be above 0, got 0"),
         ("vision.held_out", 1, "--vision.held-out must be 2 or more, got 1"),
-        ("vision.learning_rate", float("nan"), "--vision.learning-rate must be above 0, got nan"),
+        ("vision.learning_rate", float("nan"), "--vision.learning-rate must be a finite number .*, got nan"),
+        ("vision.kl_weight", float("inf"), "--vision.kl-weight must be a finite number .*, got inf"),
+        ("vision.threads", 100_000, r"--vision.threads must be in \[1, 1024\], got 100000"),
+        ("evolve.sigma0", 1e8, "--evolve.sigma0 must be at most 1000, got 100000000.0"),
+        ("evolve.population", 10**12, "--evolve.population must be a finite number of at most .*, got 1000000000000"),
+        ("evolve.where", "moon", "--evolve.where must be real or dream, got 'moon'"),
         ("vision.z", 0, "--vision.z must be above 0, got 0"),
         ("latents.mirrored", True, "car-racing is not mirror-symmetric: remove --latents.mirrored"),
         ("memory.sequence", 0, "--memory.sequence must be above 0, got 0"),
@@ -133,7 +139,7 @@ def test_a_missing_field_gets_its_default_and_an_unknown_field_is_an_error() -> 
     found = from_dict(values, Config)
     assert (found.vision.z, found.vision.gamma) == (16, Config().vision.gamma)
     values["vision"]["depth"] = 3
-    with pytest.raises(UserError, match=r"unknown config fields: depth; use the version of this project that made"):
+    with pytest.raises(Wrong, match=r"config.vision.depth is unknown"):
         from_dict(values, Config)
 
 
@@ -155,3 +161,31 @@ def test_components_and_refit_need_a_linear_c_to_start_from(changes: dict[str, A
         config = changed(config, path, value)
     with pytest.raises(UserError, match=cure):
         config.check()
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("vision", "z", "x"),
+        ("vision", "z", 1e12),
+        ("vision", "z", True),
+        ("vision", "kl_weight", None),
+        ("vision", "kl_weight", float("nan")),
+        ("vision", "frozen", 1),
+        ("vision", "init", 7),
+        ("evolve", "where", "moon"),
+        ("controller", "latent", "q"),
+        ("rounds", "overrides", "x"),
+    ],
+)
+def test_values_of_another_type_are_refused(section: str, field: str, value: Any) -> None:
+    """As a damaged or strange file may hold them."""
+    values = to_dict(TINY)
+    values[section][field] = value
+    with pytest.raises((Wrong, UserError), match=field.replace("_", "[-_]")):
+        from_dict(values, Config).check_values()
+
+
+def test_sections_of_another_type_are_refused() -> None:
+    with pytest.raises(Wrong, match=r"config.collect must be an object, got None"):
+        from_dict(to_dict(TINY) | {"collect": None}, Config)

@@ -137,3 +137,10 @@ def test_the_whole_method_on_somebody_else_s_game(cartpole: Run) -> None:
     assert metrics["score"]["dream_episodes"] == metrics["score"]["episodes"]
     assert 0 <= metrics["memory"]["done_auc"] <= 1
     assert sum(row["steps"] for row in metrics["memory"]["done_reliability"]) > 10
+
+
+def test_doing_nothing_is_an_action_of_the_game() -> None:
+    assert load("gym:CartPole-v1").idle().tolist() == [1, 0]
+    assert load("car-racing").idle().tolist() == [0, 0, 0]  # neither steers, nor gas, nor brake
+    pendulum = load("gym:Pendulum-v1")
+    assert pendulum.idle().tolist() == [0]

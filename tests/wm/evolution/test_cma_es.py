@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from tensors import unpacked
 
 from wm.errors import Failure
 from wm.evolution.cma_es import Evolution
-from wm.runs.checkpoints import pack, unpack
+from wm.runs.checkpoints import pack
 
 
 def scores_of(thetas: np.ndarray) -> np.ndarray:
@@ -57,7 +58,7 @@ def test_a_state_stored_after_each_generation_continues_bit_for_bit(size, popula
         for one in (uninterrupted, stored):
             one.tell(scores_of(thetas))
         arrays, plain = stored.state()
-        tensors, plain = unpack(pack({name: torch.from_numpy(array) for name, array in arrays.items()}, plain))
+        tensors, plain = unpacked(pack({name: torch.from_numpy(array) for name, array in arrays.items()}, plain))
         stored = Evolution(*arguments)
         stored.load_state({name: tensor.numpy() for name, tensor in tensors.items()}, plain)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from processes import Job
+from tensors import unpacked
 
 from wm.agents.trained import of_run
 from wm.config.presets import PRESETS
@@ -28,7 +29,6 @@ from wm.experiments.rounds import (
 from wm.pool import LocalPool, Progress
 from wm.report import score_section as results
 from wm.report.run_page import run_report
-from wm.runs.checkpoints import unpack
 from wm.runs.run import Run, open_existing, start_run
 from wm.stages.latents import EncodeWork
 from wm.stages.warm_start import first_distribution
@@ -274,7 +274,7 @@ def test_a_frozen_v_is_unchanged_and_its_latents_are_copied(
     latents = [part.need("latents") for part in (first, second)]
     before, after = ([shard["sha256"] for shard in made.content["shards"]] for made in latents)
     assert after[: len(before)] == before
-    starts = [unpack(made.read(made.content["starts"]))[0]["mu"] for made in latents]
+    starts = [unpacked(made.read(made.content["starts"]))[0]["mu"] for made in latents]
     assert torch.equal(starts[1][: len(starts[0])], starts[0])
     assert of_run(open_existing(f"{run.uri}/round-001")).memory is not None
 

@@ -130,7 +130,7 @@ def test_a_damaged_proposal_is_refused(tmp_path: Path, data: bytes) -> None:
 
 def test_a_proposal_outside_of_its_space_is_refused(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
-    storage.put("proposals/0000.json", sealed(DEFAULT | {"evolve.sigma0": 5.0}))
+    storage.put("proposals/0000.json", sealed(DEFAULT | {"evolve.sigma0": 5.0}, "proposals/0000.json"))
     with pytest.raises(UserError, match=r"evolve.sigma0 is not in its space"):
         Search(storage, Definition(tuple(SPACES), "random", 2), TINY)
 

@@ -54,8 +54,8 @@ def digests(run: Run) -> dict[str, str]:
         "evolve/*/manifest-*.json",
         "latents/*/manifest-*.json",
         "score/*/manifest-*.json",
-        "collect/000001.parquet",
-        "latents/*/000000.parquet",
+        "collect/shards/000001.parquet",
+        "latents/*/shards/000000.parquet",
         "latents/*/starts-*.safetensors",
         "memory/*/weights-*.safetensors",
         "evolve/*/controller-*.safetensors",
@@ -138,7 +138,7 @@ def test_a_record_of_another_agent_is_refused(copy: Callable[..., Path]) -> None
     path = one(folder, "score/*/0000000.json")
     values = json.loads(path.read_text())
     del values[SEAL]
-    path.write_bytes(sealed(values | {"agent": "a" * 64}))
+    path.write_bytes(sealed(values | {"agent": "a" * 64}, path.relative_to(folder).as_posix()))
     one(folder, "score/*/manifest-*.json").unlink()
     refused = run_job("score", "--run", folder, "--local")
     assert refused.code == 2
@@ -151,7 +151,7 @@ def test_a_manifest_of_another_config_is_refused(copy: Callable[..., Path]) -> N
     values = json.loads(path.read_text())
     del values[SEAL]
     values["config"]["collect.steps"] = 41
-    path.write_bytes(sealed(values))
+    path.write_bytes(sealed(values, path.relative_to(folder).as_posix()))
     refused = run_job("pipeline", "--run", folder, "--local")
     assert refused.code == 2
     assert "was made with --collect.steps 41, but the config of this run has 40: restore" in refused.message[-1]

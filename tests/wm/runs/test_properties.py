@@ -229,6 +229,7 @@ JSON = st.recursive(
 )
 OBJECTS = st.dictionaries(st.text(max_size=6).filter(lambda name: name != "seal"), JSON, max_size=4)
 ANY = mapping(plain)
+HERE = Folder("/proc/nonexistent")
 
 
 def same(one: Any, two: Any) -> bool:
@@ -237,29 +238,35 @@ def same(one: Any, two: Any) -> bool:
 
 @given(OBJECTS)
 def test_a_sealed_file_gives_back_its_values(values: dict[str, Any]) -> None:
-    assert same(unsealed(sealed(values), "it", lambda value, place: None, ""), values)
+    assert same(unsealed(sealed(values, "it"), HERE, "it", lambda value, place: None, ""), values)
 
 
 @given(OBJECTS, st.data())
 @settings(max_examples=200)
 def test_a_changed_byte_is_found_or_changes_nothing(values: dict[str, Any], data: st.DataObject) -> None:
-    file = bytearray(sealed(values))
+    file = bytearray(sealed(values, "it"))
     at = data.draw(st.integers(0, len(file) - 1))
     file[at] = data.draw(st.integers(0, 255))
     with suppress(Damaged):
-        assert same(unsealed(bytes(file), "it", lambda value, place: None, "cure"), values)
+        assert same(unsealed(bytes(file), HERE, "it", lambda value, place: None, "cure"), values)
+
+
+@given(OBJECTS)
+def test_a_file_is_refused_under_another_name(values: dict[str, Any]) -> None:
+    with pytest.raises(Damaged, match="does not match its seal"):
+        unsealed(sealed(values, "collect/000000.json"), HERE, "collect/000001.json", ANY, "cure")
 
 
 @given(st.lists(st.fixed_dictionaries({"step": st.integers(0, 99), "loss": st.floats()}), max_size=5), st.data())
 def test_curves_can_lose_no_line(rows: list[dict[str, Any]], data: st.DataObject) -> None:
-    file = sealed_rows(rows)
-    assert same(unsealed_rows(file, "it", ANY, ""), rows)
+    file = sealed_rows(rows, "it")
+    assert same(unsealed_rows(file, HERE, "it", ANY, ""), rows)
     if rows:
         lines = file.splitlines(keepends=True)
         del lines[data.draw(st.integers(0, len(lines) - 1))]
         if lines:
             with pytest.raises(UserError):
-                unsealed_rows(b"".join(lines), "it", ANY, "")
+                unsealed_rows(b"".join(lines), HERE, "it", ANY, "")
 
 
 # Shards and the order of frames
@@ -271,7 +278,7 @@ def data_set(lengths: list[int], shards: int) -> DataSet:
     """Episodes of these lengths in shards of about equal numbers; there are no files."""
     parts = [part for part in np.array_split(np.array(lengths), shards) if len(part)]
     files = [Shard(f"collect/{n:06d}.parquet", "a" * 64, 1, tuple(map(int, part))) for n, part in enumerate(parts)]
-    return DataSet(File(Folder("/nonexistent"), shard, "") for shard in files)
+    return DataSet(File(Folder("/proc/nonexistent"), shard, "") for shard in files)
 
 
 @given(LENGTHS, st.integers(1, 6))

@@ -247,7 +247,7 @@ def test_another_format_is_refused(tmp_path: Path, version: int) -> None:
     for name in ("vision/manifest-0000000006.json", "config.json"):
         values = json.loads((tmp_path / name).read_text())
         del values["seal"]
-        (tmp_path / name).write_bytes(sealed(values | {"format": version}))
+        (tmp_path / name).write_bytes(sealed(values | {"format": version}, name))
     message = f"has format {version}, this version reads format {FORMAT}: use the version of this project that made it,"
     with pytest.raises(UserError, match=message):
         run.stage("vision").manifest()
@@ -266,7 +266,7 @@ def test_another_code_version_or_processor_warns_once(tmp_path: Path, caplog: py
     values = json.loads(path.read_text())
     values["made"] |= {"code": "0.0.1+older", "processor": "other"}
     del values["seal"]
-    path.write_bytes(sealed(values))
+    path.write_bytes(sealed(values, "vision/manifest-0000000006.json"))
     for _ in range(3):
         run.stage("vision").manifest()
     assert caplog.text.count("0.0.1+older") == 1

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from wm.runs.shards import (
     to_numpy,
     vector_column,
 )
-from wm.runs.storage import Storage, open_storage
+from wm.runs.storage import Bucket, Storage, open_storage
 
 
 def frames_of(episode: int, length: int) -> np.ndarray:
@@ -296,6 +297,46 @@ def test_two_windows_are_in_memory_at_most(tmp_path: Path) -> None:
         if number % 6 == 1:
             time.sleep(0.05)  # time to read ahead
         assert read - 10 * number <= 2 * window
+
+
+@pytest.mark.parametrize("readers", [1, 2, 5, 16])
+def test_batches_do_not_depend_on_the_number_of_readers(data: DataSet, readers: int) -> None:
+    several = DataSet(data.files, readers)
+    assert several.readers == readers
+    expected = itertools.islice(FrameStream(DataSet(data.files, 3), np.arange(7), 16, 5, 100).batches(7), 40)
+    found = itertools.islice(FrameStream(several, np.arange(7), 16, 5, 100).batches(7), 40)
+    assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+    episodes = [4, 0, 6, 2]
+    for episode, read in zip(episodes, several.read_all(episodes, ["frame", "reward"]), strict=True):
+        assert np.array_equal(read["frame"], frames_of(episode, int(data.lengths[episode])))
+
+
+def test_an_episode_in_a_bucket_is_one_request_and_several_are_read_at_a_time(
+    s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(open_storage(s3("ranges")), (30, 50), (20, 90), (40, 10))
+    expected = [data.read(episode, ["frame"])["frame"] for episode in range(6)]  # also reads the footers
+    original, lock, together = Bucket.get_range, threading.Lock(), threading.Barrier(4, timeout=20)
+    requests: list[str] = []
+
+    def watched(self: Bucket, key: str, start: int, length: int) -> bytes:
+        with lock:
+            requests.append(key)
+            first = len(requests) <= 4
+        if first:
+            together.wait()  # breaks unless four requests are on their way
+        return original(self, key, start, length)
+
+    monkeypatch.setattr(Bucket, "get_range", watched)
+    found = list(DataSet(data.files, 4).read_all([], ["frame"]))
+    assert found == requests == []
+    assert len(data.footers) == 3
+    assert data.__getstate__()["footers"] == {}  # they do not travel to workers
+    data.chosen_readers = 4
+    for frames, read in zip(expected, data.read_all(range(6), ["frame", "action", "reward"]), strict=True):
+        assert np.array_equal(read["frame"], frames)
+        assert len(read["reward"]) == len(frames)
+    assert len(requests) == 6
 
 
 def test_an_error_of_the_reading_thread_is_raised(data: DataSet, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def check_mirrored_latents(run: Run) -> None:
     fields, mirror = of_kind(run.config, "bits"), load(run.config.game).mirror
     episodes = MemoryLearner(run.config.memory, fields, latents, "cpu", mirror).episodes
     chosen, starts, length = torch.tensor([1, 1]), torch.tensor([5, 5]), 20
-    both = episodes.sequences(chosen, starts, length, torch.tensor([False, True]))
+    both = episodes.sequences(episodes.windows(chosen, starts, torch.tensor([False, True])), length)
     for row, (name, sign) in enumerate((("mu", 1), ("mirrored_mu", -1))):
         assert np.array_equal(both.mu[row].numpy(), stored[name][5:25])
         assert np.array_equal(both.a[row].numpy(), sign * stored["action"][5:25])

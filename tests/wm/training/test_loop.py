@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensors import unpacked
 from torch import Tensor, nn
 
 from wm.config.schema import Training
 from wm.errors import Failure, UserError
 from wm.pool import Progress
-from wm.runs.checkpoints import KEPT, Checkpoints, pack, unpack
+from wm.runs.checkpoints import KEPT, Checkpoints, pack
 from wm.runs.storage import Storage, open_storage
-from wm.training.learner import Batch, Learner, split
+from wm.training.learner import Learner, split
 from wm.training.loop import Finished, train
+from wm.training.recording import Batch
 
 EACH_STEP = 1e-9  # seconds between checkpoints
 SECTION = Training(steps=30, batch=8, learning_rate=0.05, evaluate_steps=5)
@@ -94,7 +96,7 @@ def test_it_learns_and_reports_its_progress(storage: Storage) -> None:
     assert losses[30] < losses[0] / 2
     assert finished.best_step == min(losses, key=lambda step: losses[step])
     assert finished.metrics["held_out_loss"] == losses[finished.best_step]
-    weights = unpack(storage.get(finished.weights) or b"")[0]
+    weights = unpacked(storage.get(finished.weights) or b"")[0]
     assert set(weights) == {"weight", "bias"}
 
 
@@ -104,7 +106,7 @@ def test_the_result_is_the_best_weights_rather_than_the_last(storage: Storage) -
     losses = {int(row["step"]): row["held_out_loss"] for row in rows(storage)[1:]}
     assert finished.best_step == min(losses, key=lambda step: losses[step]) < 8
     model = nn.Linear(1, 1)
-    model.load_state_dict(unpack(storage.get(finished.weights) or b"")[0])
+    model.load_state_dict(unpacked(storage.get(finished.weights) or b"")[0])
     learner = Line(section)
     learner.model = model
     assert learner.evaluate()["loss"] == losses[finished.best_step]
@@ -237,7 +239,7 @@ def test_held_out_episodes_stay_held_out_with_more_data() -> None:
 
 def test_packed_tensors_keep_their_types() -> None:
     tensors = {"a": torch.arange(6).view(2, 3).T, "b": torch.tensor(0.1, dtype=torch.float64), "c": torch.zeros(0)}
-    found, info = unpack(pack(tensors, {"x": 0.1, "y": [1, None]}))
+    found, info = unpacked(pack(tensors, {"x": 0.1, "y": [1, None]}))
     assert info == {"x": 0.1, "y": [1, None]}
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
     assert [found[name].dtype for name in "abc"] == [torch.int64, torch.float64, torch.float32]

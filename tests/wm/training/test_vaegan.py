@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import Job
+from tensors import unpacked
 
 from wm.agents.artifacts import load_vision
 from wm.config.presets import PRESETS
@@ -16,7 +17,7 @@ from wm.envs import load
 from wm.errors import Failure, UserError
 from wm.pool import LocalPool
 from wm.report.compare_data import groups, over_seeds
-from wm.runs.checkpoints import Checkpoints, unpack
+from wm.runs.checkpoints import Checkpoints
 from wm.runs.datasets import rollouts_of
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, open_existing, start_run
@@ -55,7 +56,7 @@ def last_state(run: Run) -> dict[str, torch.Tensor]:
 
 
 def test_all_later_stages_work_with_it(gan: Run, tiny: Run) -> None:
-    gan_weights, vae_weights = (unpack(made(run).read(made(run).content["weights"]))[0] for run in (gan, tiny))
+    gan_weights, vae_weights = (unpacked(made(run).read(made(run).content["weights"]))[0] for run in (gan, tiny))
     shapes = [{name: value.shape for name, value in weights.items()} for weights in (gan_weights, vae_weights)]
     assert shapes[0] == shapes[1]
     assert gan.stage("score").complete() is not None
@@ -93,7 +94,7 @@ def test_a_killed_and_resumed_training_ends_in_the_same_bits(
 
 def test_it_starts_from_a_vaes_weights_and_a_new_discriminator(tiny: Run) -> None:
     own = learner(tiny, init=tiny.uri)
-    weights = unpack(made(tiny).read(made(tiny).content["weights"]))[0]
+    weights = unpacked(made(tiny).read(made(tiny).content["weights"]))[0]
     state = own.model.state_dict()
     assert all(torch.equal(state[name], weights[name]) for name in weights)
     assert torch.equal(own.discriminator.verdict.weight, learner(tiny).discriminator.verdict.weight)

@@ -1,0 +1,93 @@
+"""Ray ends its driver when its raylet or GCS dies: the job says so in a line, and resumes with the same result."""
+
+import os
+import random
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from chaos import CHAOS
+from processes import Job
+
+MESSAGE = "failed: the job was ended from outside (it was killed, or a process of Ray was: raylet or GCS)"
+PROGRAMS = {"raylet": "/raylet/raylet", "GCS": "gcs_server"}
+
+
+def process_of(driver: Job, what: str) -> int | None:
+    """The pid of this process of the driver's own Ray, which is its child."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == driver.process.pid and PROGRAMS[what].encode() in (folder / "cmdline").read_bytes():
+                    return int(folder.name)
+            except OSError:
+                continue
+    return None
+
+
+def shards(run: Path) -> int:
+    return len(list(run.glob("collect/*.json")))
+
+
+def collecting(run: Path, episodes: int, *words: str) -> list[object]:
+    return ["collect", "tiny", "--run", run, "--episodes", episodes, "--collect.steps", 60, *words]
+
+
+def disturbed(
+    run: Path, job: Callable[..., Job], episodes: int, kills: list[str], rng: random.Random
+) -> tuple[Job, Counter[str]]:
+    """Collect, with these processes of Ray killed one after the other, each after some more shards."""
+    killed = Counter[str]()
+    driver = job(*collecting(run, episodes, "--workers.count", "1"))
+    for what in kills:
+        wanted = shards(run) + 1
+        while shards(run) < wanted:
+            assert driver.running, driver.stderr
+            time.sleep(0.02)
+        time.sleep(rng.random())
+        if not driver.running or (pid := process_of(driver, what)) is None:
+            break
+        os.kill(pid, signal.SIGKILL)
+        assert driver.wait() != 0
+        end = time.monotonic() + 30
+        while MESSAGE not in driver.stderr:
+            assert time.monotonic() < end, driver.stderr
+            time.sleep(0.1)
+        killed[what] += 1
+        driver = job(*collecting(run, episodes, "--workers.count", "1"))
+    assert driver.wait() == 0, driver.stderr
+    return driver, killed
+
+
+@pytest.mark.parametrize("what", ["raylet", "GCS"])
+def test_a_killed_process_of_ray_ends_the_job_with_a_line(what: str, tmp_path: Path, job: Callable[..., Job]) -> None:
+    driver, killed = disturbed(tmp_path / "run", job, 80, [what], random.Random(1))
+    assert killed == {what: 1}
+    assert MESSAGE not in driver.stderr
+
+
+def test_a_job_that_ends_by_itself_says_nothing_of_the_kind(tmp_path: Path, job: Callable[..., Job]) -> None:
+    driver = job(*collecting(tmp_path / "run", 2, "--workers.count", "1"))
+    driver.until(lambda: bool(re.search("stage", driver.stderr)))
+    driver.send(signal.SIGINT)
+    assert driver.wait() in (0, 130)
+    assert MESSAGE not in driver.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_twenty_kills_of_raylet_and_gcs(tmp_path: Path, job: Callable[..., Job]) -> None:
+    rng = random.Random(5)
+    expected = job(*collecting(tmp_path / "alone", 400, "--local"))
+    kills = [rng.choice(["raylet", "GCS"]) for _ in range(20)]
+    driver, killed = disturbed(tmp_path / "together", job, 400, kills, rng)
+    assert expected.wait() == 0
+    hashes = [one.summary["stages"]["collect"]["digest"] for one in (expected, driver)]
+    CHAOS.add("collect, with Ray of its own", killed, *hashes)
+    assert sum(killed.values()) == 20
+    assert hashes[0] == hashes[1]
