@@ -112,7 +112,7 @@ class Stage:
 
     def _agrees(self, manifest: Manifest, name: str) -> bool:
         absent = object()
-        return bool(manifest.config.get(name, absent) == self.config.get(name, absent))
+        return bool(_with_defaults(manifest.config).get(name, absent) == self.config.get(name, absent))
 
     def _same_inputs(self, manifest: Manifest) -> bool:
         """Whether a base made this from the rollouts of this run. Runs may have the same V and different rollouts."""
