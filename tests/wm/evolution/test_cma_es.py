@@ -8,7 +8,7 @@ import torch
 
 from wm.errors import Failure
 from wm.evolution.cma_es import Evolution
-from wm.runs.checkpoints import pack, unpack
+from wm.runs.reader import pack, unpack
 
 
 def scores_of(thetas: np.ndarray) -> np.ndarray:

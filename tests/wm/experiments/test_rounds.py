@@ -28,7 +28,7 @@ from wm.experiments.rounds import (
 from wm.pool import LocalPool, Progress
 from wm.report import score_section as results
 from wm.report.run_page import run_report
-from wm.runs.checkpoints import unpack
+from wm.runs.reader import unpack
 from wm.runs.run import Run, open_existing, start_run
 from wm.stages.latents import EncodeWork
 from wm.stages.warm_start import first_distribution

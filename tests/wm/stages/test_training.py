@@ -18,9 +18,10 @@ from wm.config.schema import Config
 from wm.envs import load
 from wm.errors import UserError
 from wm.pool import LocalPool
-from wm.runs.checkpoints import Checkpoints, unpack
+from wm.runs.checkpoints import Checkpoints
 from wm.runs.datasets import latents_of, own_rollouts
 from wm.runs.manifest import Manifest
+from wm.runs.reader import unpack
 from wm.runs.run import Run, open_existing, start_run
 from wm.runs.shards import DataSet
 from wm.runs.storage import open_storage

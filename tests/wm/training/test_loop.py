@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from wm.config.schema import Training
 from wm.errors import Failure, UserError
 from wm.pool import Progress
-from wm.runs.checkpoints import KEPT, Checkpoints, pack, unpack
+from wm.runs.checkpoints import KEPT, Checkpoints
+from wm.runs.reader import pack, unpack
 from wm.runs.storage import Storage, open_storage
 from wm.training.learner import Batch, Learner, split
 from wm.training.loop import Finished, train

@@ -16,9 +16,10 @@ from wm.envs import load
 from wm.errors import Failure, UserError
 from wm.pool import LocalPool
 from wm.report.compare_data import groups, over_seeds
-from wm.runs.checkpoints import Checkpoints, unpack
+from wm.runs.checkpoints import Checkpoints
 from wm.runs.datasets import rollouts_of
 from wm.runs.manifest import Manifest
+from wm.runs.reader import unpack
 from wm.runs.run import Run, open_existing, start_run
 from wm.stages.vision import train_vision
 from wm.training.vaegan import VaeGanLearner
