@@ -134,7 +134,9 @@ def pack(tensors: Mapping[str, Tensor], info: Mapping[str, Any], seal: bool = Fa
     return data.replace(UNSEALED.encode(), sha256(data).encode(), 1) if seal else data
 
 
-def unpack(data: bytes, file: str, cure: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def unpack(
+    data: bytes, file: str = "the file of tensors", cure: str = "restore it"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the metadata of a file whose hash the caller has checked."""
     info = _info(data, file, cure)
     info.pop(SEAL, None)

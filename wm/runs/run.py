@@ -99,20 +99,17 @@ class Stage:
         config was replaced: the stage could never be completed.
         """
         file, run = f"{self.run.uri}/{key}", self.run
-        differing = [name for name in self.config | manifest.config if not self._agrees(manifest, name)]
+        made = _with_defaults(manifest.config)
+        differing = [name for name in self.config | made if made.get(name) != self.config.get(name)]
         if differing:
             name = differing[0]
             raise UserError(
-                f"{file} was made with --{name} {manifest.config.get(name)}, but the config of this run has"
+                f"{file} was made with --{name} {made.get(name)}, but the config of this run has"
                 f" {self.config.get(name)}: restore {run.uri}/config.json, or start another run"
             )
         source = STAGES[self.name].made_of(run.config)
         if source and manifest.inputs.get(source, self.of) != self.of:
             raise Damaged(file, f"it was made of another {source}", remake(run.storage, self.name))
-
-    def _agrees(self, manifest: Manifest, name: str) -> bool:
-        absent = object()
-        return bool(_with_defaults(manifest.config).get(name, absent) == self.config.get(name, absent))
 
     def _same_inputs(self, manifest: Manifest) -> bool:
         """Whether a base made this from the rollouts of this run. Runs may have the same V and different rollouts."""

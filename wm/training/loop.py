@@ -99,7 +99,7 @@ def train(
     final = next(row for row in rows if row["step"] == best.step)
     seconds = time.monotonic() - began
     metrics: dict[str, Any] = {key: value for key, value in final.items() if key not in ("step", "time")}
-    learner.model.load_state_dict(unpack(weights, best.key, "")[0])  # the metrics below are those of the best weights
+    learner.model.load_state_dict(unpack(weights)[0])  # the metrics below are those of the best weights
     metrics |= learner.measures()
     if step > first:
         metrics |= {"steps_per_second": (step - first) / seconds, "waited_for_data": waited / seconds}

@@ -9,7 +9,7 @@ from tensors import unpacked
 
 from wm.errors import Failure
 from wm.evolution.cma_es import Evolution
-from wm.runs.checkpoints import pack
+from wm.runs.reader import pack
 
 
 def scores_of(thetas: np.ndarray) -> np.ndarray:

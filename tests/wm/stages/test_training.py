@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import Job
+from tensors import unpacked
 
 from wm.config.fields import of_kind
 from wm.config.presets import PRESETS
@@ -18,7 +19,7 @@ from wm.config.schema import Config
 from wm.envs import load
 from wm.errors import UserError
 from wm.pool import LocalPool
-from wm.runs.checkpoints import Checkpoints, unpack
+from wm.runs.checkpoints import Checkpoints
 from wm.runs.datasets import latents_of, own_rollouts
 from wm.runs.manifest import Manifest
 from wm.runs.run import Run, open_existing, start_run
@@ -75,7 +76,7 @@ def test_scaled_rewards_count_in_units_of_their_variance(tiny: Run) -> None:
 
 
 def same_weights(one: Manifest, other: Manifest) -> bool:
-    a, b = (unpack(made.read(made.content["weights"]))[0] for made in (one, other))
+    a, b = (unpacked(made.read(made.content["weights"]))[0] for made in (one, other))
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -282,7 +283,7 @@ def test_init_starts_from_the_weights_of_another_run(tiny: Run) -> None:
     def model(config: Config) -> dict[str, torch.Tensor]:
         return vision_learner(config, data).model.state_dict()
 
-    trained = unpack(vision_of(tiny).read(vision_of(tiny).content["weights"]))[0]
+    trained = unpacked(vision_of(tiny).read(vision_of(tiny).content["weights"]))[0]
     begun = model(replace(TINY, vision=replace(TINY.vision, init=tiny.uri)))
     assert all(torch.equal(begun[name], trained[name]) for name in trained)
     assert not torch.equal(model(TINY)["heads.weight"], trained["heads.weight"])

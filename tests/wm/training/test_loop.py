@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from wm.config.schema import Training
 from wm.errors import Failure, UserError
 from wm.pool import Progress
-from wm.runs.checkpoints import KEPT, Checkpoints, pack
+from wm.runs.checkpoints import KEPT, Checkpoints
+from wm.runs.reader import pack
 from wm.runs.storage import Storage, open_storage
 from wm.training.learner import Learner, split
 from wm.training.loop import Finished, train
