@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 200  # timeout, generous for busy machines
+SECONDS = 500  # timeout, generous for busy machines
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["wm.report.run_page", "jobs.runner", "cluster.pool", "obstore.store"])
