@@ -111,6 +111,19 @@ class Stage:
         if source and manifest.inputs.get(source, self.of) != self.of:
             raise Damaged(file, f"it was made of another {source}", remake(run.storage, self.name))
 
+    def _same_inputs(self, manifest: Manifest) -> bool:
+        """Whether a base made this from the rollouts of this run. Runs may have the same V and different rollouts."""
+        reads = STAGES[self.name].reads
+        if reads is None:
+            return True
+        source = "collect" if "agent" in manifest.inputs else reads
+        ours = self.run.stage(source, self.of if source == "latents" else None).manifest()
+        if ours is None:
+            return False
+        if "agent" in manifest.inputs:  # unpacked from an agent file, which is the only input of all stages
+            return ours.inputs == manifest.inputs
+        return manifest.inputs.get(source) == ours.digest
+
     def complete(self, extent: int | None = None) -> Manifest | None:
         """The manifest if it reaches the extent in the config, or `extent` if given; otherwise None."""
         manifest = self.manifest()
