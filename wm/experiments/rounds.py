@@ -162,6 +162,8 @@ def round_config(config: Config, number: int, before: str) -> Config:
         return replace(config, collect=replace(config.collect, curiosity=0.0), rounds=Rounds(), polish=Polish())
     rounds = config.rounds
     own = with_overrides(config, rounds.overrides)
+    # The sigma of a polish is one along components, which says nothing about all weights.
+    sigma = config.evolve.sigma0 if config.polish.generations else 0.0
     return replace(
         own,
         collect=replace(
@@ -175,7 +177,7 @@ def round_config(config: Config, number: int, before: str) -> Config:
         evolve=replace(
             own.evolve,
             init="" if rounds.fresh else before,
-            init_sigma=rounds.overrides.get("evolve.init-sigma", 0.0),
+            init_sigma=rounds.overrides.get("evolve.init-sigma", 0.0 if rounds.fresh else sigma),
             refit=rounds.overrides.get("evolve.refit", False),
             seed=own.evolve.seed + number,
         ),
