@@ -46,6 +46,7 @@ def test_flags_and_presets_exist() -> None:
     own = {"--run", "--base", "--in", "--local", "--address", "--take-over", "--rounds", "--tau", "--runs", "--to"}
     own |= {
         "--half",
+        "--check",
         "--search",
         "--searcher",
         "--trials",

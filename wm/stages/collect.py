@@ -23,7 +23,7 @@ from wm.runs.run import Run, open_existing
 from wm.runs.shards import ShardWriter, frame_column, rollout_schema, vector_column
 from wm.runs.storage import open_storage
 from wm.seeds import derive, generator, training_episode
-from wm.stages.sharding import folder_of_shards, make_shards, record, restore
+from wm.stages.sharding import make_shards, record, restore
 from wm.statistics import mean_of
 
 
@@ -33,9 +33,7 @@ def collect(run: Run, pool: Pool) -> Manifest:
     driver = Driver.of(section.agent) if section.agent else None
     if driver and section.curiosity and driver.nll is None:
         raise UserError(f"--collect.curiosity needs an M, which the agent in {section.agent} lacks: remove it")
-    work = CollectWork(
-        load(config.game), section, config.seed, config.threads, run.uri, folder_of_shards(stage), driver
-    )
+    work = CollectWork(load(config.game), section, config.seed, config.threads, run.uri, stage.key("shards"), driver)
     done = stage.complete()
     if done is not None:
         restore(done, run, stage, work, pool)

@@ -16,7 +16,7 @@ from wm.runs.reader import pack
 from wm.runs.run import Run, open_existing
 from wm.runs.shards import MIRRORED, DataSet, ShardWriter, latent_schema, vector_column
 from wm.runs.storage import open_storage, sha256
-from wm.stages.sharding import folder_of_shards, make_shards, record, restore
+from wm.stages.sharding import make_shards, record, restore
 
 
 def encode_rollouts(run: Run, pool: Pool) -> Manifest:
@@ -28,7 +28,7 @@ def encode_rollouts(run: Run, pool: Pool) -> Manifest:
         config.latents.mirrored,
         config.threads,
         run.uri,
-        folder_of_shards(stage),
+        stage.key("shards"),
         load_vision(vision).encoder_only(),
         data,
         _already_encoded(run, collected, vision),

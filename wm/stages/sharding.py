@@ -60,13 +60,6 @@ def restore(manifest: Manifest, run: Run, stage: Stage, work: Work, pool: Pool) 
                 log.warning("%s differs from the original (another processor or version?)", record["key"])
 
 
-def folder_of_shards(stage: Stage) -> str:
-    """`collect/shards`, or where the earlier shards of this stage are: old runs have them next to their records."""
-    made = stage.manifest()
-    shards = shards_of(made) if made else []
-    return shards[0].key.rpartition("/")[0] if shards else stage.key("shards")
-
-
 def record(key: str, data: bytes, lengths: Sequence[int], **more: Any) -> dict[str, Any]:
     """What the manifest records about a shard."""
     return {"key": key, "sha256": sha256(data), "bytes": len(data), "lengths": list(lengths), **more}

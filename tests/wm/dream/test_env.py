@@ -182,7 +182,8 @@ def test_recorders_get_the_frames_that_v_decodes():
     frames = recorded.render()
     with torch.no_grad():
         decoded = (vision.decode(torch.from_numpy(np.stack(seen))).clamp(0, 1) * 255).round().byte().numpy()
-    assert np.array_equal(np.stack(frames), decoded)
+    # A batch adds in another order, so a value may be rounded the other way.
+    assert np.abs(np.stack(frames).astype(int) - decoded).max() <= 1
     assert len(np.unique(decoded)) > 10
     trainers = DummyVecEnv([lambda: gymnasium.make(ID, **options)] * 2)
     trainers.reset()

@@ -111,24 +111,6 @@ def test_other_tools_read_the_folder_as_one_data_set(undisturbed: Manifest) -> N
     assert (count, reward) == (frames, pytest.approx(whole.reward.sum()))
 
 
-def test_a_run_from_before_shards_had_a_folder_can_be_extended(tmp_path: Path, pool: LocalPool) -> None:
-    fewer = replace(MANY, collect=replace(MANY.collect, episodes=3))
-    made = collect(start_run(str(tmp_path), "tiny", fewer), pool)
-    for path in (tmp_path / "collect" / "shards").iterdir():
-        path.rename(tmp_path / "collect" / path.name)
-    (tmp_path / "collect" / "shards").rmdir()
-    for path in (tmp_path / "collect").glob("*.json"):
-        path.write_text(path.read_text().replace("/shards/", "/"))
-    old = collected(str(tmp_path))
-    assert old.digest == made.digest
-    more = collect(start_run(str(tmp_path), "tiny", MANY), pool)
-    assert [record["key"] for record in more.content["shards"]] == [f"collect/{unit:06d}.parquet" for unit in range(8)]
-    assert not (tmp_path / "collect" / "shards").exists()
-    (tmp_path / "collect" / "000001.parquet").unlink()
-    assert collect(start_run(str(tmp_path), "tiny", MANY), pool) == more
-    assert (tmp_path / "collect" / "000001.parquet").exists()
-
-
 def test_more_episodes_keep_the_existing_ones(tmp_path: Path, pool: LocalPool, undisturbed: Manifest) -> None:
     fewer = replace(MANY, collect=replace(MANY.collect, episodes=3))
     collect(start_run(str(tmp_path), "tiny", fewer), pool)

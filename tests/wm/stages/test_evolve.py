@@ -126,8 +126,8 @@ def test_tensorboard_reads_the_metrics(tiny: Run) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(Path(tiny.uri, tiny.stage("evolve").folder))).Reload()
-    assert [point.step for point in events.Scalars("evolve/mean")] == [1, 2, 3]
-    assert [point.step for point in events.Scalars("evolve/validation")] == [2, 3]
+    assert [point.step for point in events.Scalars("rollout/ep_rew_mean")] == [1, 2, 3]
+    assert [point.step for point in events.Scalars("eval/mean_reward")] == [2, 3]
 
 
 def test_evolution_can_start_from_another_run(tiny: Run, tmp_path: Path) -> None:
