@@ -6,7 +6,6 @@ a polish: V and M stay as they are, and C continues along principal components o
 run (`round-000`, `round-000-polished`, `round-001`, ...) that can be viewed, continued and built upon.
 """
 
-import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -50,6 +49,7 @@ ROW = record(
 CURE = "delete it and run `python -m jobs.iterate` again, which measures the round again"
 PREPARING = tuple(STAGES)[:-1]  # all stages but the score, which only the best part gets
 POLISHED = "-polished"  # appended to a round's URI
+ALL = "all rounds are complete"  # the only reason to end that is not early
 
 Row = dict[str, Any]
 
@@ -107,15 +107,12 @@ def _part_of(run: Run, part: Run, name: str) -> Run:
 
 def parts_of(run: Run) -> list[Run]:
     """The rounds and polished rounds so far in order, including the current one; empty for a run without rounds."""
-    found: list[Run] = []
-    for number in itertools.count():
-        part = open_run(f"{run.uri}/round-{number:03}")
-        if part is None:
-            return found
-        found.append(part)
-        if (polished := open_run(part.uri + POLISHED)) is not None:
-            found.append(polished)
-    raise AssertionError
+    found, number = list[Run](), 0
+    while (part := open_run(f"{run.uri}/round-{number:03}")) is not None:
+        polished = open_run(part.uri + POLISHED)
+        found += [part] if polished is None else [part, polished]
+        number += 1
+    return found
 
 
 def rounds_of(run: Run) -> list[Run]:
@@ -216,7 +213,7 @@ def _named(tell: Callable[[Progress], None], name: str, check: DiskSpaceCheck) -
 
 def ended_early(reason: str) -> bool:
     """Whether the rounds end before the configured number of them is complete."""
-    return bool(reason) and reason != "all rounds are complete"
+    return bool(reason) and reason != ALL
 
 
 def reason_to_end(config: Config, table: Sequence[Row]) -> str:
@@ -232,7 +229,7 @@ def reason_to_end(config: Config, table: Sequence[Row]) -> str:
         now, best = table[best_of_last_round(table)], before[best_of(before)]
         if now["validation"] - best["validation"] <= now["validation_se"]:
             return f"round {last['round']} is not better than those before by more than its standard error"
-    return "all rounds are complete" if last["round"] + 1 >= rounds.count else ""
+    return ALL if last["round"] + 1 >= rounds.count else ""
 
 
 def _row(run: Run, part: Run, number: int, polished: bool) -> Row:

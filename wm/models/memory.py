@@ -85,9 +85,8 @@ class MDNRNN(nn.Module):
         weight = self.gates.weight.split((self.inputs, self.hidden), dim=1)
         weights = [*weight, self.gates.bias, torch.zeros_like(self.gates.bias)]  # torch requires a second bias
         cuts = [0, length]
-        if (
-            previous_done is not None and resets
-        ):  # the fused LSTM cannot reset its state within a sequence, so it runs in parts
+        if previous_done is not None and resets:
+            # The fused LSTM cannot reset its state within a sequence, so it runs in parts.
             starts = previous_done[:, 1:].any(dim=0).nonzero().flatten() + 1
             cuts = [0, *starts.tolist(), length]
         parts = []
