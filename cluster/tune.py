@@ -168,6 +168,8 @@ class _Course(FIFOScheduler):
         return FIFOScheduler.STOP if found and self.schedule.validated(one, found) else FIFOScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if self.mistake:  # a trial with a wrong field has no result to look for
+            return
         one: Trial = trial.config["trial"]
         made = result_of(one, self.place)
         if made is not None:

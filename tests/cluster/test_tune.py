@@ -88,7 +88,7 @@ def test_a_failed_trial_does_not_end_the_others(place: Place, cluster: Any) -> N
     diverging = Place(config, place.base, place.trials, place.shared)
     plan = Plan(diverging)
     plan.trials = [
-        Trial("0000", 0, 0, {"memory.learning_rate": 1e30}, {}),
+        Trial("0000", 0, 0, {"memory.learning_rate": 1e9}, {}),
         Trial("0001", 2, 0, {"memory.learning_rate": 0.001}, {}),
     ]
     plan.open = list(plan.trials)
