@@ -29,21 +29,22 @@ COMMON_FIELDS = (
 ALL_FLAGS = "Every field of the config is a flag: --help-all lists them."
 
 T = TypeVar("T")
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """Options of every job that works on a run."""
 
-    run: str
+    run: Annotated[str, tyro.conf.arg(metavar="URI")]
     """The run: a folder or s3://bucket/prefix."""
-    base: str | None = None
+    base: Annotated[str | None, tyro.conf.arg(metavar="URI", help_behavior_hint="")] = None
     """Another run, whose stages are reused where the config is the same; can replace the preset."""
-    address: str | None = None
+    address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
     """A Ray cluster to use; by default RAY_ADDRESS, or a Ray of this job's own."""
-    local: bool = False
+    local: Switch = False
     """Use this process only, without Ray."""
-    take_over: bool = False
+    take_over: Switch = False
     """Take the run from the job that holds it instead of waiting."""
 
 
@@ -65,7 +66,7 @@ def parse(
 
     The flags default to the config of the existing run, the preset, the base run or `fallback`, in that order. The
     flags of `section` also work without its name: `--episodes` for `--collect.episodes`. `more` describes flags that
-    the job takes from the command line itself; --help lists them, too.
+    the job takes from the command line itself, as "agent FILE" or "stop-early"; --help lists them, too.
     """
     words = list(argv)
     preset = words.pop(0) if words and not words[0].startswith("-") else None
@@ -127,10 +128,7 @@ def _short_help(command: str, doc: str, section: str | None, config: Config, mor
         shown = [(short.get((section, name), name), section, name) for name in names]
     else:
         shown = [(path.replace("-", "_"), *path.rpartition(".")[::2]) for path in COMMON_FIELDS]
-    flags: list[Any] = [
-        (name.replace("-", "_"), Annotated[str | None, tyro.conf.arg(name=name, help=text)], None)
-        for name, text in more.items()
-    ]
+    flags = [_own_flag(*name.partition(" ")[::2], text) for name, text in more.items()]
     for name, holder_name, field in shown:
         holder = getattr(config, holder_name) if holder_name else config
         kind = get_type_hints(type(holder))[field]
@@ -146,6 +144,15 @@ def _short_help(command: str, doc: str, section: str | None, config: Config, mor
         args=["--help"],
         default=default,
     )
+
+
+def _own_flag(name: str, value: str, text: str) -> tuple[str, Any, Any]:
+    """A field of a data class that --help shows as a flag, with a value or as a switch."""
+    field = name.replace("-", "_")
+    if not value:
+        return field, Annotated[Switch, tyro.conf.arg(name=name, help=text)], False
+    about = tyro.conf.arg(name=name, help=text, metavar=value, help_behavior_hint="")
+    return field, Annotated[str | None, about], None
 
 
 def _help_of(section: type, name: str) -> str:
@@ -185,7 +192,10 @@ def _with_hint(message: str, section: str | None, more: Mapping[str, str]) -> st
     if not unknown or "perhaps you meant" in message:
         return message
     own = [field.name for field in fields(getattr(PRESETS["tiny"], section))] if section else []
-    names = [f"--{name.replace('_', '-')}" for name in (*own, *more, *(field.name for field in fields(RunOptions)))]
+    names = [
+        f"--{name.replace('_', '-')}"
+        for name in (*own, *(flag.partition(" ")[0] for flag in more), *(field.name for field in fields(RunOptions)))
+    ]
     close = difflib.get_close_matches(unknown[1], names, 1)
     return message.replace("; --help-all", f" (perhaps you meant {close[0]}); --help-all") if close else message
 

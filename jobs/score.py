@@ -1,19 +1,24 @@
 """Score C on unseen episodes of the unmodified game: `python -m jobs.score --run URI`.
 
 An agent that comes with the project, or one from a file, needs no run:
-`python -m jobs.score --agent car-racing --episodes 1000`. A file that names a game of gymnasium needs --allow-game,
-since that game's code runs.
+`python -m jobs.score --agent car-racing --episodes 1000`.
 """
 
 import sys
 from dataclasses import replace
 
 from jobs.command_line import value_of, without
+from jobs.parser import ALLOW_GAME
 from jobs.runner import exit_on_user_error, stage_job
 from wm.agents.files import load_agent
 from wm.agents.trained import Trained
 from wm.config.schema import Score
 from wm.stages.score import score, score_agent
+
+FLAGS = {
+    "agent FILE": "Score this agent instead of the run's: one that comes with the project, or a file.",
+    "allow-game": f"{ALLOW_GAME[0].upper()}{ALLOW_GAME[1:]}.",
+}
 
 
 @exit_on_user_error
@@ -37,5 +42,5 @@ if __name__ == "__main__":
         lambda run, pool: [score_agent(trained, run, pool) if trained else score(run, pool)],
         fallback=replace(trained.config, score=Score()) if trained else None,
         words=words,
-        more={"agent": "Score this agent instead of the run's: one that comes with the project, or a file."},
+        more=FLAGS,
     )

@@ -26,9 +26,9 @@ from wm.runs.run import open_existing
 from wm.runs.storage import open_storage
 
 FLAGS = {
-    "tau": "T [T ...]: temperatures (default: those of the paper, 0.1 0.5 1.0 1.15 1.3).",
-    "seeds": "Evolutions for each temperature (default 1).",
-    "cpus-each": "CPUs of each trial (default 1); as many trials as fit on the cluster run in parallel.",
+    "tau T [T ...]": "Temperatures (default: those of the paper, 0.1 0.5 1.0 1.15 1.3).",
+    "seeds K": "Evolutions for each temperature (default 1).",
+    "cpus-each N": "CPUs of each trial (default 1); as many trials as fit on the cluster run in parallel.",
 }
 
 

@@ -37,13 +37,13 @@ from wm.runs.storage import Storage, open_storage, to_json
 from wm.training.tensorboard import hparams_file
 
 FLAGS = {
-    "search": "FIELD=SPACE: a field and its values; once for each field.",
-    "trials": "Configurations to try; a grid has as many as its choices give.",
-    "searcher": "random (default), grid: all combinations, or tpe: a model of the results so far, Optuna's.",
-    "seeds": "Evolutions for each configuration, with different seeds (default 1).",
+    "search FIELD=SPACE": "A field and its values; once for each field.",
+    "trials N": "Configurations to try; a grid has as many as its choices give.",
+    "searcher KIND": "random (default), grid: all combinations, or tpe: a model of the results so far, Optuna's.",
+    "seeds K": "Evolutions for each configuration, with different seeds (default 1).",
     "stop-early": "Stop trials that are below the median by more than the errors of the validations.",
-    "cpus-each": "CPUs of each trial (default 1); as many trials as fit run in parallel.",
-    "gpus-each": "GPUs of each trial (default 0).",
+    "cpus-each N": "CPUs of each trial (default 1); as many trials as fit run in parallel.",
+    "gpus-each N": "GPUs of each trial (default 0).",
     "no-score": "Do not score the best configuration in the unmodified game at the end.",
 }
 
@@ -95,7 +95,7 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start, 1),
         "made": sorted(set(search.results) - before),
         "best": results.command() if results.best else None,
-        "trials": data(results)["trials"],
+        "trials N": data(results)["trials"],
     }
 
 

@@ -131,7 +131,7 @@ def _disturb(words: list[str], rng: random.Random) -> None:
     elif kind == "swap":
         rng.shuffle(words)
     else:
-        words.insert(at, rng.choice(["--", "-x", "--colour", "---", "tiny", "--help-al", "@FILE", "--no-local"]))
+        words.insert(at, rng.choice(["--", "-x", "--colour", "---", "tiny", "--help-al", "@FILE", "--no-score"]))
 
 
 def _source(rng: random.Random) -> list[str]:
