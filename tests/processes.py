@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,3 +103,10 @@ def _main(module: str, argv: list[str], out: str, err: str, environment: dict[st
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()  # processes of multiprocessing skip exit handlers
+
+
+def beside_a_run(run: str, folder: Path, code: str, *words: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder in which a copy of this run is runs/demo."""
+    shutil.copytree(run, folder / "runs" / "demo")
+    command, env = [sys.executable, "-c", code, *map(str, words)], os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)

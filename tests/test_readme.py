@@ -1,14 +1,10 @@
 """What the README and the guides tell people to type works: their Python as it stands, their jobs, flags and links."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from processes import ROOT, SECONDS
+from processes import ROOT, beside_a_run
 
 from jobs.__main__ import jobs
 from wm.config.fields import leaves
@@ -25,16 +21,7 @@ COMMANDS = re.findall(r"python -m jobs\.([a-z_]+)((?:[^`|\n\\]|\\\||\\\n)*)", TE
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: re.findall(r"\w+", code)[1])
 def test_the_python_runs(code: str, tiny: Run, tmp_path: Path) -> None:
     """With a run where it says that one is."""
-    shutil.copytree(tiny.uri, tmp_path / "runs" / "demo")
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    done = beside_a_run(tiny.uri, tmp_path, code)
     assert done.returncode == 0, done.stderr
 
 

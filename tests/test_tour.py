@@ -1,13 +1,9 @@
 """The notebook docs/tour.ipynb runs from top to bottom on a run, and its pictures are pictures."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-from processes import ROOT, SECONDS
+from processes import ROOT, beside_a_run
 
 from wm.runs.run import Run
 
@@ -31,16 +27,7 @@ print(json.dumps([o._repr_html_()[:26] if h else o._repr_png_()[1:4].decode() fo
 
 
 def test_the_tour_runs(tiny: Run, tmp_path: Path) -> None:
-    shutil.copytree(tiny.uri, tmp_path / "runs" / "demo")
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, NOTEBOOK],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    done = beside_a_run(tiny.uri, tmp_path, RUN, NOTEBOOK)
     assert done.returncode == 0, done.stderr
     pictures = json.loads(done.stdout.splitlines()[-1])
     assert pictures == ["PNG", "PNG", "PNG", "PNG", '<img src="data:image/webp;']

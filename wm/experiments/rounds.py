@@ -66,7 +66,7 @@ def iterate(run: Run, pool: Pool) -> list[Manifest]:
         for stage in PREPARING:
             stage_function(stage)(part, pool)
         parts.append(part)
-        table.append(_row(run, part, number, polished))
+        table.append(_row(parts[0], part, number, polished))
         run.storage.put("rounds.json", to_json(table))  # for other programs; each row is read from its round
         return part
 
@@ -232,12 +232,12 @@ def reason_to_end(config: Config, table: Sequence[Row]) -> str:
     return ALL if last["round"] + 1 >= rounds.count else ""
 
 
-def _row(run: Run, part: Run, number: int, polished: bool) -> Row:
+def _row(first: Run, part: Run, number: int, polished: bool) -> Row:
     """The metrics of a round, stored in it and measured again only if its C has changed."""
     evolved = part.need("evolve")
     known, made = row_of(part), {"evolve": evolved.digest, "generations": evolved.extent}
     if known.items() >= made.items():
         return known
-    row = {"round": number, "polished": polished, **made, **round_metrics(rounds_of(run)[0], part, number)}
+    row = {"round": number, "polished": polished, **made, **round_metrics(first, part, number)}
     part.storage.put("round.json", sealed(row, "round.json"))
     return row

@@ -67,8 +67,9 @@ def measure(one: Browser, name: str, path: Path) -> None:
     print(
         f"{name}: {path.stat().st_size / 1e6:.2f} MB, first frame after {statistics.median(starts):.2f} s, "
         f"{1000 / milliseconds.mean():.1f} frames/s, 50% {np.median(milliseconds):.1f} ms, "
-        f"99% {np.quantile(milliseconds, 0.99):.1f} ms, of a step alone {one.evaluate(STEP):.1f} ms, from a key to a changed action "
-        f"{statistics.median(delays)} frames (at most {max(delays)}, {len(delays)} presses)"
+        f"99% {np.quantile(milliseconds, 0.99):.1f} ms, of a step alone {one.evaluate(STEP):.1f} ms, "
+        f"from a key to a changed action {statistics.median(delays)} frames "
+        f"(at most {max(delays)}, {len(delays)} presses)"
     )
 
 
