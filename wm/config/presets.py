@@ -14,7 +14,8 @@ PAPER = Config(
 # CarRacing in the real game, sized for one machine; then a second round on the first agent's driving.
 SMALL = replace(
     PAPER,
-    collect=replace(PAPER.collect, episodes=160, steps=700),
+    # Episodes end off the road: more tracks, and more road in the frames.
+    collect=replace(PAPER.collect, episodes=320, steps=700, patience=100),
     # Many small updates and a low KL weight keep details.
     vision=Vision(kl_weight=0.1, batch=32, steps=4_800, decay_steps=1_000, evaluate_steps=600, precision="auto"),
     # Without the clip, the few rewards of -100 for leaving the playfield are all that the reward head learns.
@@ -34,7 +35,7 @@ SMALL = replace(
         population=32,
         episodes=2,
         unit_episodes=16,
-        sigma0=0.03,
+        sigma0=0.05,
         covariance="diagonal",  # learns faster from scratch
         patience=100,
         validate_every=5,
@@ -117,19 +118,21 @@ DREAM = Config(
 
 DEMO = replace(
     SMALL,
-    collect=replace(SMALL.collect, episodes=48, steps=500),
-    # With so few rollouts, many small updates overfit.
-    vision=Vision(steps=400, decay_steps=1_000, evaluate_steps=100, precision="auto"),
-    memory=Memory(steps=400, batch=16, sequence=128, decay_steps=1_000, evaluate_steps=100, precision="auto"),
-    evolve=replace(SMALL.evolve, generations=10, population=16, validation_episodes=8),
-    score=Score(episodes=16),
+    collect=replace(SMALL.collect, episodes=128, steps=500),
+    vision=Vision(batch=32, steps=500, decay_steps=200, evaluate_steps=100, precision="auto"),
+    # With a quarter of the h, C learns from fewer episodes.
+    memory=Memory(
+        steps=400, batch=16, sequence=128, hidden=64, decay_steps=1_000, evaluate_steps=100, precision="auto"
+    ),
+    evolve=replace(SMALL.evolve, generations=20, population=16, sigma0=0.06, validation_episodes=16),
+    score=Score(episodes=12, unit_episodes=2),
     rounds=Rounds(
         count=2,
         overrides={
-            "collect.episodes": 48,
+            "collect.episodes": 64,
             "vision.steps": 400,
             "memory.steps": 400,
-            "evolve.generations": 10,
+            "evolve.generations": 15,
             "evolve.init-sigma": 0.03,
             "evolve.covariance": "full",
         },
