@@ -21,7 +21,7 @@ from wm.pool import LocalPool, Pool, Progress, set_threads
 
 log = logging.getLogger(__name__)
 
-DEATHS = 8  # of a trial's process in a row, without progress in between, before the trial fails
+DEATHS = 8  # consecutive deaths of a trial's process, without progress, before the trial fails
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # run paths may be relative
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C interrupts the job as usual
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # curves are in the runs

@@ -184,7 +184,7 @@ def in_turns(storage: Storage, turns: Turns) -> Storage:
 )
 @settings(max_examples=80)
 def test_one_holder_remains_for_any_interleaving(ends: list[str], schedule: list[int], dead: int | None) -> None:
-    """Several jobs look and take at once, beside the lease of a dead one. A job that lost its lease finds out."""
+    """Several jobs try to take the lease of a dead job at the same time. A job that lost its lease notices."""
     with folder() as path:
         if dead is not None:
             gone = Lease(Folder(path))
