@@ -95,7 +95,7 @@ def tune(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start, 1),
         "made": sorted(set(search.results) - before),
         "best": results.command() if results.best else None,
-        "trials N": data(results)["trials"],
+        "trials": data(results)["trials"],
     }
 
 

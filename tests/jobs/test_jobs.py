@@ -94,7 +94,7 @@ def test_a_user_error_in_a_shell_is_one_line_and_exit_code_2(tmp_path: Path) -> 
         ("iterate tiny --run RUN --rounds many", "--rounds must be an integer, got many"),
         ("collect tiny --run RUN --colour red", "Unrecognized options: --colour, red; --help-all lists all flags"),
         ("collect tiny --run RUN --collect.policcy held", "(perhaps you meant --collect.policy); --help-all lists all"),
-        ("collect tiny", "Missing: --run STR The run: a folder or s3://bucket/prefix."),
+        ("collect tiny", "Missing: --run URI The run: a folder or s3://bucket/prefix."),
         ("collect tiny --run RUN --base NOWHERE", "no run in NOWHERE"),
         ("collect tiny --run http://host/run", "has an unknown scheme: use a folder or s3://bucket/prefix"),
         ("iterate tiny --run RUN --rounds.evolve.generation 5", "the config has no field evolve.generation"),
@@ -182,9 +182,11 @@ def test_help_shows_the_flags_of_the_job_and_help_all_every_field(job: Callable[
     ):
         assert part in text["evolve"]
     assert "--vision" not in text["evolve"]
-    own = [text["evolve"].index(flag) for flag in ("--in {real,dream}", "--generations INT", "--run STR", "--local")]
+    own = [
+        text["evolve"].index(flag) for flag in ("--in {real,dream}", "--generations INT", "--run URI The", "--local")
+    ]
     assert own == sorted(own)  # what the job itself takes comes first
-    own = [text["score"].index(f" {flag} ") for flag in ("--agent {None}|STR", "--episodes INT", "--run STR")]
+    own = [text["score"].index(f" {flag} ") for flag in ("--agent FILE", "--episodes INT", "--run URI The")]
     assert own == sorted(own)
     for part in ("--game", "--evolve.generations INT Generations.", "--workers.count", "--help-all"):
         assert part in text["pipeline"]

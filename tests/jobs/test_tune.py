@@ -82,7 +82,7 @@ def test_more_seeds_and_a_model(cartpole: Run, tmp_path: Path, job: Callable[...
     assert first.wait() == 0, first.stderr
     assert first.summary["made"] == ["0000", "0001", "0002"]
     default = next(one for one in first.summary["trials"] if one["number"] == 0)
-    assert default["values"] == {"evolve.sigma0": 0.03, "controller.bias": True}  # the base's own values
+    assert default["values"] == {"evolve.sigma0": 0.06, "controller.bias": True}  # the base's own values
     more = job(*words, "--seeds", 2, "--trials", 4, "--local")
     assert more.wait() == 0, more.stderr
     assert sorted(more.summary["made"]) == ["0000-seed-1", "0001-seed-1", "0002-seed-1", "0003", "0003-seed-1"]

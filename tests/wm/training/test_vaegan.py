@@ -188,7 +188,7 @@ def test_runs_that_differ_in_the_seed_form_one_group(tiny: Run, tmp_path: Path) 
     wider = start_run(str(tmp_path / "wider"), "tiny", config, base=tiny.uri)
     found = groups([tiny, wider, other])
     assert [[run.run.uri for run in group.runs] for group in found] == [[tiny.uri, other.uri], [wider.uri]]
-    assert [group.name for group in found] == ["--evolve.sigma0 0.03", "--evolve.sigma0 0.5"]
+    assert [group.name for group in found] == ["--evolve.sigma0 0.06", "--evolve.sigma0 0.5"]
     assert found[0].curve() == []  # one of its seeds has no generations
     assert over_seeds([4.0, 6.0, 8.0], alone=9.0) == (6.0, pytest.approx(2 / 3**0.5))
     assert over_seeds([4.0], alone=9.0) == (4.0, 9.0)
