@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SECONDS = 120  # timeout, generous for busy machines
+KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, " ": 32, ".": 190, "f": 70}  # to their Windows key codes
+CODES = {" ": "Space", ".": "Period", "f": "KeyF"}
 
 
 class Browser:
@@ -52,6 +55,19 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, condition: str, seconds: float = 30) -> None:
+        """Wait until an expression is true in the page."""
+        end = time.monotonic() + seconds
+        while not self.evaluate(condition):
+            assert time.monotonic() < end, condition
+            time.sleep(0.02)
+
+    def key(self, name: str, *kinds: str) -> None:
+        """Send key events: of these kinds, or a press."""
+        for kind in kinds or ("keyDown", "keyUp"):
+            about = {"key": name, "code": CODES.get(name, name), "windowsVirtualKeyCode": KEYS[name]}
+            self.call("Input.dispatchKeyEvent", type=kind, **about)
 
     def screenshot(self, path: Path) -> None:
         """Take a screenshot of the full page."""

@@ -17,7 +17,7 @@ from wm.play.page import play_page
 SECONDS = 40  # of play
 STARTS = 5
 PRESSES = 10
-KEY = {"car-racing": ("ArrowLeft", 37), "doom": ("ArrowRight", 39)}
+KEY = {"car-racing": "ArrowLeft", "doom": "ArrowRight"}
 STEP = """(async () => {
     document.getElementById('pause').click();
     await dream.ask('run', { steps: 20, tau: 1 });
@@ -28,7 +28,6 @@ STEP = """(async () => {
 WATCH = """(() => {
     window.delays = [];
     let waits = null, before = '';
-    const show = dream.show;
     addEventListener('keydown', (event) => { if (!event.repeat) waits = dream.drawn; }, true);
     const loop = () => {
         const now = dream.state.frame.a.join();
@@ -40,28 +39,22 @@ WATCH = """(() => {
 })()"""
 
 
-def until(one: Browser, condition: str) -> None:
-    while not one.evaluate(condition):
-        time.sleep(0.02)
-
-
 def measure(one: Browser, name: str, path: Path) -> None:
     starts = []
     for _ in range(STARTS):
         one.open(path, 1200, 900, "light", mobile=False)
-        until(one, "dream.firstFrame > 0")
+        one.until("dream.firstFrame > 0")
         starts.append(one.evaluate("dream.firstFrame") / 1000)
     time.sleep(2)
     one.evaluate("dream.intervals.length = 0")
     time.sleep(SECONDS)
     milliseconds = np.array(one.evaluate("[...dream.intervals]"))
 
-    key, code = KEY[name]
     for press in range(1 + PRESSES):
         if press == 1:  # from the first press on the person drives, and C changes no action
             one.evaluate(WATCH)
         for kind in ("keyDown", "keyUp"):
-            one.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            one.key(KEY[name], kind)
             time.sleep(0.5)
     delays = one.evaluate("delays")
     print(

@@ -25,7 +25,6 @@ WIDTH, HEIGHT = 960, 498  # of the window
 SHOWN, RATE, QUALITY = 720, 15, 68  # the film's width, pictures a second, and WebP quality
 SLOWER = 5
 BEFORE, DRIVES, AFTER = 2.0, 8.5, 4.5  # seconds of the film: C, the person, and until C has taken over again
-CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39}
 HIDE = (
     "document.head.append(Object.assign(document.createElement('style'), { textContent: '.note { display: none }' }))"
 )
@@ -74,11 +73,11 @@ def drive(one: Recorder, seconds: float) -> None:
         wanted = wanted if left > 0.4 else set()
         for kind, keys in (("keyUp", held - wanted), ("keyDown", wanted - held)):
             for key in keys:
-                one.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=CODES[key])
+                one.key(key, kind)
         held = wanted
         time.sleep(0.05)
     for key in held:
-        one.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=CODES[key])
+        one.key(key, "keyUp")
 
 
 def wait(one: Recorder, seconds: float) -> None:
@@ -97,9 +96,7 @@ def main(path: Path, seed: int) -> None:
         page.write_text(play_page(load_agent("car-racing")))
         one.open(page, WIDTH, HEIGHT, "dark", mobile=False)
         wait(one, 1)
-        one.evaluate(
-            "document.head.append(Object.assign(document.createElement('style'), {textContent: '.note{display:none}'}))"
-        )
+        one.evaluate(HIDE)
         one.evaluate("scrollTo(0, document.querySelector('.desk').offsetTop - 12)")
         one.evaluate(f"dream.begin({seed})")
         wait(one, 2.5)

@@ -1,7 +1,6 @@
 """The page in a real browser: the dream there is wm's own, keys drive it, and it asks for nothing from elsewhere."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-
 AGENTS = ("car-racing", "doom")
 STEPS, EVERY = 200, 10
 SEEDS = 5  # dreams for each agent
-KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, " ": 32, ".": 190, "f": 70}  # to their Windows key codes
-CODES = {" ": "Space", ".": "Period", "f": "KeyF"}
 
 
 class Watched(Browser):
@@ -60,20 +57,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 def opened(chromium: Watched, path: Path, width: int = 1200, scheme: str = "light") -> None:
     chromium.requests.clear()
     chromium.open(path, width, 900, scheme, mobile=width < 600)
-    until(chromium, "dream.firstFrame > 0")
-
-
-def until(chromium: Browser, condition: str, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not chromium.evaluate(condition):
-        assert time.monotonic() < end, condition
-        time.sleep(0.02)
-
-
-def key(chromium: Browser, name: str, *kinds: str) -> None:
-    for kind in kinds or ("keyDown", "keyUp"):
-        about = {"key": name, "code": CODES.get(name, name), "windowsVirtualKeyCode": KEYS[name]}
-        chromium.call("Input.dispatchKeyEvent", type=kind, **about)
+    chromium.until("dream.firstFrame > 0")
 
 
 def clean(chromium: Watched, path: Path) -> None:
@@ -139,18 +123,18 @@ def test_keys_drive_the_car(chromium: Watched, pages: dict[str, tuple[Trained, P
             addEventListener('keydown', () => pressed.push([dream.state.frame.steps, dream.drawn]));
         }})()"""
     )
-    until(chromium, "dream.state.frame.steps > 10")
-    key(chromium, "ArrowLeft", "keyDown")
-    key(chromium, "ArrowUp", "keyDown")
+    chromium.until("dream.state.frame.steps > 10")
+    chromium.key("ArrowLeft", "keyDown")
+    chromium.key("ArrowUp", "keyDown")
     assert chromium.evaluate("document.getElementById('driver').innerText") == "You are driving"
-    until(chromium, "dream.state.frame.steps > 45")
+    chromium.until("dream.state.frame.steps > 45")
     shot = chromium.evaluate("[...document.querySelectorAll('.keys .held')].map(x => x.ariaLabel).sort().join()")
     assert shot == "gas,steer left"
-    key(chromium, "ArrowLeft", "keyUp")
-    key(chromium, "ArrowUp", "keyUp")
-    until(chromium, "dream.state.frame.steps > 60")
-    key(chromium, " ")
-    until(chromium, "!dream.state.busy")
+    chromium.key("ArrowLeft", "keyUp")
+    chromium.key("ArrowUp", "keyUp")
+    chromium.until("dream.state.frame.steps > 60")
+    chromium.key(" ")
+    chromium.until("!dream.state.busy")
     played = logged(chromium, trained)
     (pressed, _), *_ = chromium.evaluate("pressed")
 
@@ -169,11 +153,11 @@ def test_keys_drive_the_car(chromium: Watched, pages: dict[str, tuple[Trained, P
 def test_c_takes_over_again(chromium: Watched, pages: dict[str, tuple[Trained, Path]]) -> None:
     _, path = pages["doom"]
     opened(chromium, path)
-    key(chromium, "ArrowRight", "keyDown")
-    until(chromium, "dream.state.frame.a[0] === 1 && document.getElementById('driver').dataset.who === 'you'")
-    key(chromium, "ArrowRight", "keyUp")
-    until(chromium, "dream.state.frame.a[0] === 0")
-    until(chromium, "document.getElementById('driver').dataset.who === 'c'", seconds=8)
+    chromium.key("ArrowRight", "keyDown")
+    chromium.until("dream.state.frame.a[0] === 1 && document.getElementById('driver').dataset.who === 'you'")
+    chromium.key("ArrowRight", "keyUp")
+    chromium.until("dream.state.frame.a[0] === 0")
+    chromium.until("document.getElementById('driver').dataset.who === 'c'", seconds=8)
     clean(chromium, path)
 
 
@@ -203,20 +187,20 @@ def test_a_number_is_changed_by_hand(chromium: Watched, pages: dict[str, tuple[T
     opened(chromium, path)
     slider = "document.querySelector('#latents input')"
     assert chromium.evaluate(f"{slider}.disabled")
-    key(chromium, " ")
-    until(chromium, f"!{slider}.disabled && !dream.state.busy")
+    chromium.key(" ")
+    chromium.until(f"!{slider}.disabled && !dream.state.busy")
     steps = chromium.evaluate("dream.state.frame.steps")
     chromium.evaluate(f"window.before = dream.state.frame.pixels.join(); {slider}.focus()")
     for _ in range(20):
-        key(chromium, "ArrowRight")
-    until(chromium, "dream.state.frame.pixels.join() !== before && !document.getElementById('traversal').hidden")
-    until(chromium, f"Math.abs(dream.state.frame.z[0] - {slider}.valueAsNumber) < 1e-6")
+        chromium.key("ArrowRight")
+    chromium.until("dream.state.frame.pixels.join() !== before && !document.getElementById('traversal').hidden")
+    chromium.until(f"Math.abs(dream.state.frame.z[0] - {slider}.valueAsNumber) < 1e-6")
     assert chromium.evaluate("dream.person.drives") is False  # the arrows were the slider's
     chromium.evaluate(f"{slider}.blur()")
-    key(chromium, ".")
-    until(chromium, f"dream.state.frame.steps === {steps + 1}")  # one step, and the dream stands still again
-    key(chromium, "f")
-    until(chromium, "document.getElementById('ahead').textContent === '+1.0 s'")
+    chromium.key(".")
+    chromium.until(f"dream.state.frame.steps === {steps + 1}")  # one step, and the dream stands still again
+    chromium.key("f")
+    chromium.until("document.getElementById('ahead').textContent === '+1.0 s'")
     assert chromium.evaluate("dream.state.paused && dream.state.frame.steps") == steps + 1
     clean(chromium, path)
 
@@ -228,9 +212,9 @@ def test_it_shows_as_it_should(
     _, path = pages["doom"]
     opened(chromium, path, width, scheme)
     chromium.evaluate("document.getElementById('look').click()")
-    until(chromium, "document.getElementById('ahead').textContent === '+1.0 s'")
+    chromium.until("document.getElementById('ahead').textContent === '+1.0 s'")
     chromium.evaluate("document.querySelector('#latents input').focus()")
-    until(chromium, "!document.getElementById('traversal').hidden")
+    chromium.until("!document.getElementById('traversal').hidden")
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
     paper = chromium.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(int(part) for part in paper.removeprefix("rgb(").removesuffix(")").split(","))
