@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TESTS = $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --ignore=tests/cluster \
 	&& $(BIN)/python -m pytest -m "not slow" tests/cluster
 
-.PHONY: demo test check format chaos fuzz cluster-test bench lock clean
+.PHONY: demo test check format chaos soak fuzz cluster-test bench lock clean
 
 demo: $(VENV)/.installed
 	test -e runs/demo/config.json || $(BIN)/python -m jobs.plan demo --measure > /dev/null
@@ -37,6 +37,10 @@ chaos: $(VENV)/.tested
 		--timeout=3600 -m "slow or not slow"
 	$(BIN)/python -m pytest -m slow tests/jobs/test_sweep.py tests/cluster/test_tune_chaos.py tests/cluster/test_own_machines.py \
 		tests/wm/experiments/test_rounds.py tests/wm/runs/test_lease.py --timeout=3600
+
+# An hour, or SOAK_SECONDS.
+soak: $(VENV)/.tested
+	$(BIN)/python -m pytest tests/cluster/test_soak.py -m slow
 
 # Other trials each time with `make fuzz SEED=1000`.
 SEED ?= 1

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from processes import ROOT
+from slow_game import WAIT
 
 # Detect killed nodes within seconds instead of 15 s. Ray reads these when it starts.
 os.environ.update(
@@ -62,3 +64,10 @@ def node(cluster):
     for each in added:
         if each in cluster.worker_nodes:
             cluster.remove_node(each, allow_graceful=True)
+
+
+@pytest.fixture
+def slow_game(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that start from now on find the game SLOW, which waits in each step."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv(WAIT, "0.02")

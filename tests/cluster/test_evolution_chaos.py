@@ -1,6 +1,5 @@
 """Stages give bit-identical results on a cluster that loses workers, nodes and the driver."""
 
-import contextlib
 import os
 import random
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import CHAOS
+from chaos import CHAOS, kill_a_worker, lose_a_node, workers_of
 from processes import Job
 
 from cluster import runtime
@@ -39,19 +38,6 @@ def with_generations(uri: str | Path, generations: int) -> Run:
 def theta_of(uri: str | Path, generations: int, pool: Any) -> str:
     run = with_generations(uri, generations)
     return evolve(run, pool).metrics["theta_sha256"]
-
-
-def workers_of(node: Any) -> list[int]:
-    """Process ids of the workers on a node, which are children of its raylet."""
-    raylet = node.all_processes["raylet"][0].process.pid
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == raylet and (folder / "cmdline").read_bytes().startswith(b"ray::Worker"):
-                    found.append(int(folder.name))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +111,9 @@ def test_a_hundred_random_kills_of_workers_nodes_and_the_driver(
 ) -> None:
     """One kill per generation, since a driver that is killed more often makes no progress."""
     wanted, generations, rng = 100, 120, random.Random(1)
-    words = ["--base", learned, "--generations", generations, "--episodes", 1, "--steps", 30]
-    words += ["--validate-every", generations]
+    words = ["--base", learned, "--generations", generations, "--episodes", 1, "--validate-every", generations]
     expected = job("evolve", "--run", tmp_path / "alone", "--local", *words)
-    assert expected.wait() == 0
+    assert expected.wait() == 0, expected.stderr
     nodes = [node(2, labels=ROLLOUT) for _ in range(2)]
     words = ["evolve", "--run", tmp_path / "together", "--address", cluster.address, *words]
     driver, kills = job(*words), {"worker": 0, "node": 0, "driver": 0}
@@ -150,14 +135,10 @@ def test_a_hundred_random_kills_of_workers_nodes_and_the_driver(
         time.sleep(rng.uniform(0, 1))  # at any point of a generation
         what = rng.choices(["worker", "node", "driver"], [86, 7, 7])[0]
         if what == "worker":
-            pids = [pid for one in nodes for pid in workers_of(one)]
-            if not pids:
+            if not kill_a_worker(nodes, rng):
                 continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(pids), rng.choices([signal.SIGKILL, signal.SIGSTOP], [9, 1])[0])
         elif what == "node":
-            nodes.pop(0).kill_all_processes(check_alive=False, allow_graceful=False)
-            nodes.append(node(2, labels=ROLLOUT))
+            lose_a_node(nodes, lambda: node(2, labels=ROLLOUT))
         elif driver.running:
             driver.send(signal.SIGKILL)
             driver.process.join()

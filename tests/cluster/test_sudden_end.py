@@ -11,9 +11,17 @@ from pathlib import Path
 import pytest
 from chaos import CHAOS
 from processes import Job
+from slow_game import SLOW, WAIT
 
+pytestmark = pytest.mark.usefixtures("slow_game")
 MESSAGE = "failed: the job was ended from outside (it was killed, or a process of Ray was: raylet or GCS)"
 PROGRAMS = {"raylet": "/raylet/raylet", "GCS": "gcs_server"}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost GCS is given up after seconds instead of a minute. Ray reads this when it starts."""
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
 
 
 def process_of(driver: Job, what: str) -> int | None:
@@ -34,7 +42,8 @@ def shards(run: Path) -> int:
 
 
 def collecting(run: Path, episodes: int, *words: str) -> list[object]:
-    return ["collect", "tiny", "--run", run, "--episodes", episodes, "--collect.steps", 60, *words]
+    """Rollouts of a game that waits in each step: a lost GCS is noticed after many seconds only."""
+    return ["collect", "tiny", "--run", run, "--game", SLOW, "--episodes", episodes, "--collect.steps", 40, *words]
 
 
 def disturbed(
@@ -52,7 +61,7 @@ def disturbed(
         if not driver.running or (pid := process_of(driver, what)) is None:
             break
         os.kill(pid, signal.SIGKILL)
-        assert driver.wait() != 0
+        assert driver.wait() != 0, f"complete before {what} was missed"
         end = time.monotonic() + 30
         while MESSAGE not in driver.stderr:
             assert time.monotonic() < end, driver.stderr
@@ -65,7 +74,7 @@ def disturbed(
 
 @pytest.mark.parametrize("what", ["raylet", "GCS"])
 def test_a_killed_process_of_ray_ends_the_job_with_a_line(what: str, tmp_path: Path, job: Callable[..., Job]) -> None:
-    driver, killed = disturbed(tmp_path / "run", job, 80, [what], random.Random(1))
+    driver, killed = disturbed(tmp_path / "run", job, 24, [what], random.Random(1))
     assert killed == {what: 1}
     assert MESSAGE not in driver.stderr
 
@@ -80,12 +89,15 @@ def test_a_job_that_ends_by_itself_says_nothing_of_the_kind(tmp_path: Path, job:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_twenty_kills_of_raylet_and_gcs(tmp_path: Path, job: Callable[..., Job]) -> None:
+def test_twenty_kills_of_raylet_and_gcs(
+    tmp_path: Path, job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(5)
-    expected = job(*collecting(tmp_path / "alone", 400, "--local"))
     kills = [rng.choice(["raylet", "GCS"]) for _ in range(20)]
     driver, killed = disturbed(tmp_path / "together", job, 400, kills, rng)
-    assert expected.wait() == 0
+    monkeypatch.setenv(WAIT, "0")
+    expected = job(*collecting(tmp_path / "alone", 400, "--local"))
+    assert expected.wait() == 0, expected.stderr
     hashes = [one.summary["stages"]["collect"]["digest"] for one in (expected, driver)]
     CHAOS.add("collect, with Ray of its own", killed, *hashes)
     assert sum(killed.values()) == 20

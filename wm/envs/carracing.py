@@ -28,6 +28,7 @@ class CarRacing(Game):
     actions = 3  # steer in [-1, 1], gas and brake in [0, 1]
     max_steps = MAX_STEPS
     lap, step_price = 1000.0, 0.1
+    random_rewards = 110
     explorations = ("mixture", "mild", "held", "brownian")
 
     def make(self, exact: bool = False) -> gymnasium.Env:

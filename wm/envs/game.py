@@ -25,6 +25,7 @@ class Game(ABC):
     lap: float = 0.0  # an episode ends when its rewards, without the price of each step, add up to this; 0: never
     step_price: float = 0.0  # subtracted from each step's reward
     random_steps: int = 0  # typical length of a random policy's episodes, for estimates; 0 is max_steps
+    random_rewards: int = 0  # typical step of its last reward, after which patience ends an episode; 0 is unknown
     explorations: tuple[str, ...]  # the random policies that `explore` knows, the default first
     mirror: tuple[float, ...] = ()  # factors of an action's numbers in a mirror image, if the game is mirror-symmetric
 

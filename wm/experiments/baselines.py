@@ -3,20 +3,31 @@
 They are kept in the run, so that they are measured once.
 """
 
-import json
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from wm.envs import Game, load
 from wm.envs.rollout import ScriptedPolicy, play
+from wm.runs.reader import read, sealed
 from wm.runs.run import Run
-from wm.runs.storage import to_json
+from wm.schemas import integer, number, record, sequence, text
 from wm.seeds import generator, test_episode
 from wm.statistics import mean_of
 
 KEY = "baselines.json"
 EPISODES = 16  # of each baseline
+BASELINE = record(
+    {
+        "name": text(),
+        "score": number(),
+        "std": number(0),
+        "se": number(0),
+        "episodes": integer(1),
+        "steps": integer(1),
+    }
+)
+SCHEMA = record({"game": text(), "first": integer(), "baselines": sequence(BASELINE)})
 
 
 @dataclass(frozen=True)
@@ -31,8 +42,9 @@ class Baseline:
 
 def measured(run: Run) -> tuple[Baseline, ...]:
     """The baselines that were measured for this run's game, if any."""
-    values = json.loads(run.storage.get(KEY) or b"{}")
-    if {name: values.get(name) for name in ("game", "first")} != _what(run):
+    cure = f"delete it and run `python -m jobs.report --run {run.uri}`"
+    values = read(run.storage, KEY, SCHEMA, cure)
+    if values is None or {name: values[name] for name in ("game", "first")} != _what(run):
         return ()
     return tuple(Baseline(**one) for one in values["baselines"])
 
@@ -46,7 +58,7 @@ def measure(run: Run) -> tuple[Baseline, ...]:
     random = [game.explore(game.explorations[0], game.max_steps, generator(first, "baseline", n)) for n in _numbers()]
     idle = np.broadcast_to(game.idle(), (EPISODES, game.max_steps, game.actions))
     made = (_play(game, first, "Random actions", np.stack(random)), _play(game, first, "Doing nothing", idle))
-    run.storage.put(KEY, to_json(_what(run) | {"baselines": [asdict(one) for one in made]}))
+    run.storage.put(KEY, sealed(_what(run) | {"baselines": [asdict(one) for one in made]}, KEY))
     return made
 
 

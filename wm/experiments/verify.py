@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from wm.agents.artifacts import load_mean
 from wm.agents.unpack import read_agent
 from wm.errors import UserError
+from wm.experiments import baselines
 from wm.experiments.rounds import row_of
 from wm.runs.checkpoints import verify_checkpoint
 from wm.runs.clock import read_seconds
@@ -151,6 +152,7 @@ def _check_of(key: str, run: Run, known: Known) -> Callable[[], object] | None:
         "seconds.json": lambda: read_seconds(storage, key),
         "metrics.jsonl": lambda: read_curves(storage, key),
         "round.json": lambda: row_of(run),
+        baselines.KEY: lambda: baselines.measured(run),
         "agent.json": lambda: read_agent(storage),
     }
     if name in others:

@@ -18,7 +18,11 @@ EPISODE_BYTES = 200.0  # of a score's record
 def frames_of(config: Config) -> int:
     """Estimated number of frames in the rollouts: random episodes may end early; those of agents count as whole."""
     game, section = load(config.game), config.collect
-    lasts = game.max_steps if section.agent else game.random_steps or game.max_steps
+    lasts = game.max_steps
+    if not section.agent:
+        lasts = game.random_steps or lasts
+        if section.patience and game.random_rewards:
+            lasts = min(lasts, game.random_rewards + section.patience)
     return section.episodes * min(section.steps, lasts)
 
 
