@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,10 +76,18 @@ class Job:
             time.sleep(0.005)
 
 
-def type_in(*words: Any) -> subprocess.CompletedProcess[str]:
-    """Run `python -m WORDS` in a new interpreter."""
-    command = [sys.executable, "-m", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+def type_in(module: str, *words: Any) -> subprocess.CompletedProcess[str]:
+    """Run `python -m MODULE WORDS` to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("stdout", "stderr")]
+        argv = [str(word) for word in words]
+        process = _processes.Process(target=_main, args=(module, argv, *map(str, files), dict(os.environ)))
+        process.start()
+        process.join(SECONDS)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(files[1].read_text())
+        return subprocess.CompletedProcess(argv, process.exitcode, *(file.read_text() for file in files))
 
 
 def _reset_ray_authentication() -> None:
