@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Two at a time, since many wait for processes; those that lose machines on purpose have the machine to themselves.
-TESTS = $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --ignore=tests/cluster \
-	&& $(BIN)/python -m pytest -m "not slow" tests/cluster
+# Files side by side, since many tests wait for processes. Those that start Ray nodes come last, two files at a time.
+FILES = -m "not slow" --dist=loadfile
+TESTS = $(BIN)/python -m pytest $(FILES) -n auto --maxprocesses=4 --ignore=tests/cluster \
+	&& $(BIN)/python -m pytest $(FILES) -n 2 tests/cluster
 
 .PHONY: demo test check format chaos soak fuzz cluster-test bench lock clean
 

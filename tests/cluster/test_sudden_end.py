@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,9 @@ def disturbed(
 ) -> tuple[Job, Counter[str]]:
     """Collect, with these processes of Ray killed one after the other, each after some more shards."""
     killed = Counter[str]()
-    driver = job(*collecting(run, episodes, "--workers.count", "1"))
+    collect = partial(job, *collecting(run, episodes, "--workers.count", "1"))
     for what in kills:
+        driver = collect()
         wanted = shards(run) + 1
         while shards(run) < wanted:
             assert driver.running, driver.stderr
@@ -67,7 +69,9 @@ def disturbed(
             assert time.monotonic() < end, driver.stderr
             time.sleep(0.1)
         killed[what] += 1
-        driver = job(*collecting(run, episodes, "--workers.count", "1"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(WAIT, "0")
+        driver = collect()
     assert driver.wait() == 0, driver.stderr
     return driver, killed
 
