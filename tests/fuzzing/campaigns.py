@@ -69,7 +69,7 @@ class RunCampaign:
             self._check(run_job("status", "--run", copy, "--check"))
 
     def _check(self, outcome: Outcome) -> Outcome:
-        assert (outcome.code, outcome.hung) == (0, False), outcome.stderr + outcome.trace
+        assert (outcome.code, outcome.hung) == (0, False), f"{outcome}\n{outcome.stderr}{outcome.trace}"
         return outcome
 
     @contextlib.contextmanager
