@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Files side by side, since many tests wait for processes. Those that start Ray nodes come last, two files at a time.
-FILES = -m "not slow" --dist=loadfile
+FILES = -m "not slow" --dist=loadfile --no-loadscope-reorder
 TESTS = $(BIN)/python -m pytest $(FILES) -n auto --maxprocesses=4 --ignore=tests/cluster \
 	&& $(BIN)/python -m pytest $(FILES) -n 2 tests/cluster
 

@@ -87,7 +87,7 @@ def test_a_disk_that_is_too_small_is_refused_in_one_line(disk: Callable[[str], P
     uri = disk("1m") / "run"
     refused = job("collect", "demo", "--run", uri, "--local")
     assert refused.wait() == 2
-    assert refused.stderr.splitlines()[-1].startswith(f"collect needs about 62.9 MB, but {uri} has 1.0")
+    assert refused.stderr.splitlines()[-1].startswith(f"collect needs about 26.4 MB, but {uri} has 1.0")
     assert "Traceback" not in refused.stderr
     assert list(open_existing(str(uri)).storage.sizes()) == ["config.json"]
 
