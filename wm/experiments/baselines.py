@@ -4,6 +4,7 @@ They are kept in the run, so that they are measured once.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,10 +41,14 @@ class Baseline:
     steps: int  # time limit of an episode
 
 
+def stored(run: Run) -> dict[str, Any] | None:
+    """The verified content of the file, if there is one. Imports no game."""
+    return read(run.storage, KEY, SCHEMA, f"delete it and run `python -m jobs.report --run {run.uri}`")
+
+
 def measured(run: Run) -> tuple[Baseline, ...]:
     """The baselines that were measured for this run's game, if any."""
-    cure = f"delete it and run `python -m jobs.report --run {run.uri}`"
-    values = read(run.storage, KEY, SCHEMA, cure)
+    values = stored(run)
     if values is None or {name: values[name] for name in ("game", "first")} != _what(run):
         return ()
     return tuple(Baseline(**one) for one in values["baselines"])

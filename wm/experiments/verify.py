@@ -152,7 +152,7 @@ def _check_of(key: str, run: Run, known: Known) -> Callable[[], object] | None:
         "seconds.json": lambda: read_seconds(storage, key),
         "metrics.jsonl": lambda: read_curves(storage, key),
         "round.json": lambda: row_of(run),
-        baselines.KEY: lambda: baselines.measured(run),
+        baselines.KEY: lambda: baselines.stored(run),
         "agent.json": lambda: read_agent(storage),
     }
     if name in others:
