@@ -7,8 +7,9 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from processes import children_of
 
 WHAT = ("driver", "worker", "node", "raylet", "GCS")
 
@@ -42,15 +43,7 @@ CHAOS = Chaos()
 
 def workers_of(node: Any) -> list[int]:
     """Process ids of the workers on a node, which are children of its raylet."""
-    raylet = node.all_processes["raylet"][0].process.pid
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == raylet and (folder / "cmdline").read_bytes().startswith(b"ray::Worker"):
-                    found.append(int(folder.name))
-    return found
+    return children_of(node.all_processes["raylet"][0].process.pid, b"ray::Worker")
 
 
 def kill_a_worker(nodes: Sequence[Any], rng: random.Random) -> bool:

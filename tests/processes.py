@@ -4,6 +4,7 @@ A fork server imports the libraries once, which takes seconds, and forks a child
 """
 
 import atexit
+import contextlib
 import json
 import multiprocessing
 import os
@@ -95,6 +96,18 @@ def _reset_ray_authentication() -> None:
     from ray._private.authentication_test_utils import reset_auth_token_state
 
     reset_auth_token_state()
+
+
+def children_of(parent: int, command: bytes) -> list[int]:
+    """The pids of this process's children that have this in their command line."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):  # it has ended
+                its_parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if its_parent == parent and command in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+    return found
 
 
 def _main(module: str, argv: list[str], out: str, err: str, environment: dict[str, str]) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from chaos import CHAOS
-from processes import Job
+from processes import Job, children_of
 from slow_game import SLOW, WAIT
 
 pytestmark = pytest.mark.usefixtures("slow_game")
 MESSAGE = "failed: the job was ended from outside (it was killed, or a process of Ray was: raylet or GCS)"
-PROGRAMS = {"raylet": "/raylet/raylet", "GCS": "gcs_server"}
+PROGRAMS = {"raylet": b"/raylet/raylet", "GCS": b"gcs_server"}
 
 
 @pytest.fixture(autouse=True)
@@ -27,15 +27,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def process_of(driver: Job, what: str) -> int | None:
     """The pid of this process of the driver's own Ray, which is its child."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == driver.process.pid and PROGRAMS[what].encode() in (folder / "cmdline").read_bytes():
-                    return int(folder.name)
-            except OSError:
-                continue
-    return None
+    return next(iter(children_of(driver.process.pid, PROGRAMS[what])), None)
 
 
 def shards(run: Path) -> int:
