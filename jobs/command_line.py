@@ -236,18 +236,17 @@ def _overridden(words: Sequence[str], config: Config) -> tuple[list[str], Config
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        found = re.fullmatch(r"--(rounds|polish)\.([a-z]+)\.(no-)?([a-z0-9-]+)(?:=(.*))?", word)
+        found = re.fullmatch(r"--rounds\.([a-z]+)\.(no-)?([a-z0-9-]+)(?:=(.*))?", word)
         if not found:
             left.append(word)
             continue
-        holder, section, negated, name, value = found.groups()
+        section, negated, name, value = found.groups()
         path = f"{section}.{name}"
         if value is None:
             is_switch = negated or not rest or rest[0].startswith("--")
             value = str(not negated) if is_switch else rest.pop(0)
         parsed = parse_value(config, path, value)
-        changed = replace(getattr(config, holder), overrides=getattr(config, holder).overrides | {path: parsed})
-        config = replace(config, **{holder: changed})
+        config = replace(config, rounds=replace(config.rounds, overrides=config.rounds.overrides | {path: parsed}))
     return left, config
 
 

@@ -1,7 +1,6 @@
 """Train in rounds on the agent's own data: `python -m jobs.iterate PRESET --run URI --rounds N`.
 
-Flags such as --rounds.evolve.generations 30 change fields in all rounds after the first, and flags such as
---polish.evolve.generations 15 in the polish at the end of each round.
+Flags such as --rounds.evolve.generations 30 change fields in all rounds after the first.
 """
 
 from jobs.runner import stage_job
@@ -11,7 +10,7 @@ from wm.experiments.rounds import PREPARING, iterate
 
 def stages_of(config: Config) -> int:
     """An upper bound, since rounds may end early."""
-    return config.rounds.count * (1 + (config.polish.generations > 0)) * len(PREPARING) + 1
+    return config.rounds.count * len(PREPARING) + 1
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from rich.table import Table
 from jobs.parser import Parser, filled
 from jobs.runner import guard
 from wm.errors import UserError
-from wm.experiments.rounds import PREPARING, is_complete, parts_of, rounds_of, row_of
+from wm.experiments.rounds import PREPARING, is_complete, rounds_of, row_of
 from wm.experiments.verify import verify
 from wm.formatting import format_bytes, format_number
 from wm.runs.run import Run, open_existing
@@ -20,8 +20,8 @@ SHOWN = ("frames", "held_out_loss", "held_out_nll", "best_validation", "env_step
 
 def status(uri: str) -> dict[str, Any]:
     run = open_existing(uri)
-    if parts := parts_of(run):
-        return status_of_rounds(run, parts)
+    if rounds := rounds_of(run):
+        return status_of_rounds(run, rounds)
     stages = stage_statuses(run)
     base = f" · base {run.base.uri}" if run.base else ""
     table = Table(title=f"{run.uri} · {run.preset}{base}", title_justify="left")
@@ -74,14 +74,13 @@ def check(uri: str) -> dict[str, Any]:
     }
 
 
-def status_of_rounds(run: Run, parts: list[Run]) -> dict[str, Any]:
-    """Show one row for each round and polish; each is a run with its own status."""
-    started = len(rounds_of(run))
-    table = Table(title=f"{run.uri} · {run.preset} · {started} of {run.config.rounds.count} rounds started")
+def status_of_rounds(run: Run, rounds: list[Run]) -> dict[str, Any]:
+    """Show one row for each round, which is a run with its own status."""
+    table = Table(title=f"{run.uri} · {run.preset} · {len(rounds)} of {run.config.rounds.count} rounds started")
     for column in ("round", "progress", "steps", "validation", "dream"):
         table.add_column(column)
     summaries = []
-    for part in parts:
+    for part in rounds:
         row, stages = row_of(part), stage_statuses(part)
         current = next((stages[name] for name in PREPARING if not stages[name].complete), None)
         progress = f"{current.name}: {_progress(current)}" if current else "complete" if row else "not measured yet"

@@ -50,9 +50,8 @@ def test_flags_and_presets_exist() -> None:
         "--help",
         "--help-all",
     }
-    fields = {flag for flag in leaves(PRESETS["tiny"]) if not re.match(r"(rounds|polish)\..*\.", flag)}
+    fields = {flag for flag in leaves(PRESETS["tiny"]) if not re.match(r"rounds\..*\.", flag)}
     known = {"--" + flag for flag in fields} | {f"--rounds.{flag}" for flag in fields}
-    known |= {f"--polish.{flag}" for flag in fields}
     short = {"--" + flag.rpartition(".")[2] for flag in known}
     for name, words in COMMANDS:
         for flag in re.findall(r"--[a-z][\w.-]*", words):

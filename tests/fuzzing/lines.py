@@ -52,7 +52,7 @@ AGENTS = ["AGENT"] * 5 + [
 TO = ["PLACE/film.mp4", "PLACE", "PLACE/film.txt", "/proc/nonexistent/film.mp4", "", "FILE", "/dev/null", LONG + ".mp4"]
 STAGES = ("collect", "vision", "latents", "memory", "evolve", "score", "pipeline", "iterate", "sweep")
 OTHERS = ("status", "watch", "play", "export", "unpack", "plan", "report", "compare")
-FIELDS = {name: value for name, (_, value) in leaves(PRESETS["tiny"]).items() if name.split(".")[0] != "polish"}
+FIELDS = {name: value for name, (_, value) in leaves(PRESETS["tiny"]).items()}
 
 
 def command_line(rng: random.Random, places: Mapping[str, Path]) -> tuple[str, list[str]]:
@@ -92,7 +92,7 @@ def _of_stage(job: str, rng: random.Random) -> list[str]:
         words += rng.choice([[], ["--tau", rng.choice(NUMBERS)], ["--seeds", rng.choice(INTEGERS)]])
     if job == "iterate" and rng.random() < 0.5:
         name = rng.choice(list(FIELDS))
-        words += [f"--{rng.choice(['rounds', 'polish'])}.{name}", _value(name, rng)]
+        words += [f"--rounds.{name}", _value(name, rng)]
     return words
 
 

@@ -100,7 +100,7 @@ def test_a_user_error_in_a_shell_is_one_line_and_exit_code_2(tmp_path: Path) -> 
         ("collect tiny --run RUN --base NOWHERE", "no run in NOWHERE"),
         ("collect tiny --run http://host/run", "has an unknown scheme: use a folder or s3://bucket/prefix"),
         ("iterate tiny --run RUN --rounds.evolve.generation 5", "the config has no field evolve.generation"),
-        ("iterate tiny --run RUN --polish.evolve.cut much", "--evolve.cut must be a number, got much"),
+        ("iterate tiny --run RUN --rounds.evolve.cut much", "--evolve.cut must be a number, got much"),
         ("collect tiny --run FILE", "FILE is a file: use a folder or a new name"),
         ("collect tiny --run /proc/runs", "can't write /proc/runs/config.json"),
         ("score --run TINY --seed 7", "this run was frozen with --seed 0, not 7: remove the flag"),
@@ -229,7 +229,7 @@ def test_bash_completes_jobs_and_their_flags(tmp_path: Path) -> None:
     assert completed("wm", "evolve", "--gen") == ["--generations"]
 
 
-def test_rounds_and_polish_override_fields_of_other_sections() -> None:
+def test_rounds_override_fields_of_other_sections() -> None:
     words = [
         "tiny",
         "--run",
@@ -237,13 +237,12 @@ def test_rounds_and_polish_override_fields_of_other_sections() -> None:
         "--rounds.evolve.generations",
         "5",
         "--rounds.evolve.no-refit",
-        "--polish.evolve.cut=50",
+        "--rounds.evolve.cut=50",
     ]
     _, _, config = parse("iterate", "", [*words, "--rounds.vision.frozen", "--rounds", "3"], "rounds")
     assert config.rounds.count == 3
-    expected = {"evolve.generations": 5, "evolve.refit": False, "vision.frozen": True}
+    expected = {"evolve.generations": 5, "evolve.refit": False, "evolve.cut": 50.0, "vision.frozen": True}
     assert config.rounds.overrides == PRESETS["tiny"].rounds.overrides | expected
-    assert config.polish.overrides == PRESETS["tiny"].polish.overrides | {"evolve.cut": 50.0}
 
 
 def test_the_flags_of_a_stage_work_without_its_section(tmp_path: Path) -> None:

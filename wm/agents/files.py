@@ -28,7 +28,7 @@ from wm.schemas import HASH, Wrong, mapping, one_of, optional, plain, record, sh
 
 SHIPPED = Path(__file__).parent  # agents that come with the project
 STARTS = 64  # first frames in the file
-NOT_OF_AN_AGENT = ("rounds", "polish", "workers")  # sections of the config
+NOT_OF_AN_AGENT = ("rounds", "workers")  # sections of the config
 CURE = "get the file again, or export it again with jobs.export"
 
 HEADER = record({"format": one_of(FORMAT), "config": mapping(plain), "card": CARD, "decoder": optional(HASH)})

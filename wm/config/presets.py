@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from wm.config.schema import Collect, Config, Controller, Evolve, Latents, Memory, Polish, Rounds, Score, Vision
+from wm.config.schema import Collect, Config, Controller, Evolve, Latents, Memory, Rounds, Score, Vision
 
 PAPER = Config(
     vision=Vision(steps=500_000, decay_steps=50_000, evaluate_steps=5_000, precision="bfloat16"),
@@ -52,32 +52,6 @@ SMALL = replace(
             "evolve.init-sigma": 0.03,
             "evolve.covariance": "full",
         },
-    ),
-)
-
-# The best recipe from scratch with one command. Each phase goes on until its validations have stopped rising: all
-# weights of C, then principal components with more and more episodes, then new rollouts for V and M, and so on.
-BEST = replace(
-    SMALL,
-    evolve=replace(SMALL.evolve, generations=60, validate_every=2, plateau=3),
-    rounds=replace(
-        SMALL.rounds,
-        count=6,
-        env_steps=6_500_000,  # the round that passes it stays below eight million
-        overrides=SMALL.rounds.overrides
-        | {"evolve.generations": 30, "evolve.init-sigma": 0.02, "evolve.refit": True, "vision.steps": 2_400},
-    ),
-    polish=Polish(
-        overrides=Polish().overrides
-        | {
-            "evolve.generations": 30,
-            "evolve.episodes": 4,
-            "evolve.cut": 200.0,
-            "evolve.hardness": 0.26,
-            "evolve.init-sigma": 0.02,
-            "evolve.validate-every": 1,
-        },
-        max_episodes=16,
     ),
 )
 
@@ -135,6 +109,41 @@ DEMO = replace(
             "evolve.generations": 15,
             "evolve.init-sigma": 0.03,
             "evolve.covariance": "full",
+        },
+    ),
+)
+
+# The best recipe from scratch with one command: all weights of C until it drives, then in each round V and M on its own
+# rollouts and C along principal components of its inputs, for as long as its validations rise.
+BEST = replace(
+    DEMO,
+    evolve=replace(DEMO.evolve, generations=60, validate_every=2, validation_episodes=32, plateau=4, target=600.0),
+    score=SMALL.score,
+    rounds=Rounds(
+        count=6,
+        env_steps=5_500_000,  # the round that passes it stays below eight million
+        max_episodes=8,
+        overrides={
+            "collect.episodes": 128,
+            "vision.steps": 3_000,
+            "vision.decay-steps": 1_000,
+            "vision.evaluate-steps": 600,
+            "memory.steps": 2_000,
+            "memory.learning-rate": 0.002,
+            "memory.decay-steps": 1_500,
+            "evolve.generations": 30,
+            "evolve.population": 24,
+            "evolve.episodes": 4,
+            "evolve.components": 24,
+            # A full covariance of 75 directions hardly learns in 30 generations; components are uncorrelated anyway.
+            "evolve.covariance": "diagonal",
+            "evolve.init-sigma": 0.025,
+            "evolve.refit": True,
+            "evolve.cut": 200.0,
+            "evolve.hardness": 0.26,
+            "evolve.validate-every": 1,
+            "evolve.plateau": 5,
+            "evolve.target": 0.0,
         },
     ),
 )

@@ -227,8 +227,9 @@ class Evolve:
     validation_episodes: int = bits(32)
     """Episodes of a validation, the same each time. The best-validated mean is the result."""
     plateau: int = bits(0)
-    """End early, once the mean of this many validations is not above that of as many before them by more than the
-    standard error of the difference; 0 runs all generations."""
+    """End early, once the mean of this many validations is not above that of as many before them; 0 never does."""
+    target: float = bits(0.0)
+    """End early, once a validation reaches this score; 0 never does."""
     tau: float = bits(1.0)
     """Temperature of the dream."""
     dream_steps: int = bits(1_000)
@@ -307,6 +308,9 @@ class Rounds:
     """Stop once a validation reaches this score; 0 never does."""
     env_steps: int = free(0)
     """Start no further round after this many steps of the real game; 0 is no limit."""
+    max_episodes: int = bits(0)
+    """Each round after the second doubles the episodes per candidate up to this many, and lowers sigma; 0 leaves both
+    as they are."""
     overrides: Suppress[dict[str, Any]] = overrides(
         {
             "collect.episodes": 64,
@@ -320,45 +324,12 @@ class Rounds:
 
     def check(self) -> None:
         positive(self, "rounds", "count")
-        not_negative(self, "rounds", "env_steps")
+        not_negative(self, "rounds", "env_steps", "max_episodes")
         if self.fresh and (self.overrides.get("evolve.init-sigma") or self.overrides.get("evolve.refit")):
             raise UserError(
                 "--rounds.evolve.init-sigma and --rounds.evolve.refit need a C to continue from: remove them, or"
                 " --rounds.fresh"
             )
-
-
-@dataclass(frozen=True)
-class Polish:
-    """At the end of each round, an evolution of C along principal components, with V and M unchanged.
-
-    It changes fields of other sections by flags such as --polish.evolve.generations 15; 0 generations skip it.
-    """
-
-    overrides: Suppress[dict[str, Any]] = overrides(
-        {
-            "evolve.generations": 0,
-            "evolve.components": 24,
-            "evolve.population": 24,
-            "evolve.episodes": 8,
-            "evolve.cut": 100.0,
-            "evolve.hardness": 0.0,
-            "evolve.init-sigma": 0.011,
-            "evolve.covariance": "full",
-        }
-    )
-    """Fields that differ while C is polished."""
-    max_episodes: int = bits(0)
-    """Each round doubles the episodes per candidate up to this many and lowers sigma; 0 leaves both as they are."""
-
-    @property
-    def generations(self) -> int:
-        return int(self.overrides.get("evolve.generations", 0))
-
-    def check(self) -> None:
-        not_negative(self, "polish", "max_episodes")
-        if self.generations < 0:
-            raise UserError(f"--polish.evolve.generations must be 0 or more, got {self.generations}")
 
 
 @dataclass(frozen=True)
@@ -403,7 +374,6 @@ class Config:
     evolve: Evolve = field(default_factory=Evolve)
     score: Score = field(default_factory=Score)
     rounds: Rounds = field(default_factory=Rounds)
-    polish: Polish = field(default_factory=Polish)
     workers: Workers = field(default_factory=Workers)
 
     @property
@@ -419,7 +389,7 @@ class Config:
 
     def check_values(self) -> None:
         """The part of `check` that does not need the game, whose module may be anybody's."""
-        check_types(with_overrides(with_overrides(self, self.rounds.overrides), self.polish.overrides))
+        check_types(with_overrides(self, self.rounds.overrides))
         check_types(self)
         check_threads("threads", self.threads)
         if not 1 <= self.seed < 2**31:

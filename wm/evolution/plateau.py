@@ -5,25 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from wm.statistics import mean_of
-
-
-def rises(scores: np.ndarray, before: np.ndarray) -> bool:
-    """Whether scores (E,) are above earlier ones in the same episodes, by more than the difference's standard error.
-
-    The difference in each episode is less noisy than the scores, since some tracks are harder than others.
-    """
-    difference = mean_of(scores - before)
-    return difference.mean > difference.error
-
 
 def has_settled(history: Sequence[dict[str, Any]], validations: int) -> bool:
     """Whether the mean of the last `validations` validations is not above that of as many before them.
 
     Means of several validations are compared, so that a single lucky or unlucky one neither ends an evolution nor
-    prolongs it.
+    prolongs it. An evolution that rises is not ended for a difference within its error: to ask for a rise of more than
+    the error would end slow rises at the first opportunity.
     """
-    scores = np.array([row["validation_scores"] for row in history if "validation_scores" in row])  # (V, E)
+    scores = np.array([row["validation"] for row in history if "validation" in row])  # (V,)
     if not validations or len(scores) < 2 * validations:
         return False
-    return not rises(scores[-validations:].mean(axis=0), scores[-2 * validations : -validations].mean(axis=0))
+    return bool(scores[-validations:].mean() <= scores[-2 * validations : -validations].mean())

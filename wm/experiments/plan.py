@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from wm.config.presets import PRESETS
 from wm.config.schema import Config
 from wm.envs import load
-from wm.experiments.rounds import polish_config, round_config
+from wm.experiments.rounds import round_config
 from wm.runs.disk_space import frames_of
 from wm.runs.stages import STAGES
 
@@ -105,16 +105,13 @@ def estimate(config: Config, cpus: int, gpus: int, rates: Rates, earlier: Sequen
 
 
 def estimate_rounds(config: Config, rounds: int, cpus: int, gpus: int, rates: Rates) -> dict[str, list[Estimate]]:
-    """Estimates for this many rounds, each with its polish if there is one. Only the last part is scored."""
+    """Estimates for this many rounds, of which only the last one is scored."""
     parts = [round_config(config, number, "before") for number in range(rounds)]
     table: dict[str, list[Estimate]] = {}
     for number, part in enumerate(parts):
         frozen = part.vision.frozen
         stages = estimate(part, cpus, gpus, rates, () if frozen else parts[:number])
         table[f"round {number}"] = [one for one in stages if not (frozen and one.stage == "vision")]
-        if config.polish.generations:
-            *_, evolve, score = estimate(polish_config(config, part, "before", number), cpus, gpus, rates)
-            table[f"round {number} polish"] = [evolve, score]
     for name in list(table)[:-1]:
         table[name] = [one for one in table[name] if one.stage != "score"]
     return table

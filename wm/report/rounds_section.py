@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wm.experiments.rounds import PREPARING, best_of, parts_of, row_of
+from wm.experiments.rounds import PREPARING, best_of, rounds_of, row_of
 from wm.formatting import format_duration
 from wm.report.charts import Series, lines
 from wm.report.learning_curve import curve
@@ -23,17 +23,13 @@ COVERAGE = {  # metrics of a round's rollouts, if the game provides them: (table
     "cells": ("z cells", "{:,}"),
     "cells_entropy": ("z entropy, bits", "{:.2f}"),
 }
-POLISHED = (
-    " A polish continues the evolution of a round's C along the principal components of C's inputs, with the same V and"
-    " M."
-)
 
 
 class Rounds:
     """The rounds of a run so far; empty if the run has none."""
 
     def __init__(self, run: Run):
-        self.run, self.parts = run, parts_of(run)
+        self.run, self.parts = run, rounds_of(run)
         self.complete = [part for part in self.parts if row_of(part)]
         self.rows = [row_of(part) for part in self.complete]
 
@@ -43,25 +39,20 @@ class Rounds:
 
     @property
     def state(self) -> str:
-        done = f"{sum(not row.get('polished') for row in self.rows)} of {self.run.config.rounds.count} rounds complete"
+        done = f"{len(self.rows)} of {self.run.config.rounds.count} rounds complete"
         if not self.rows:
             return f"{done}; the rest of the page shows the first"
-        return f"{done}; the rest of the page shows round {_name(self.rows[best_of(self.rows)])}, the best so far"
-
-
-def _name(row: Row) -> str:
-    return f"{row['round']}{', polished' if row.get('polished') else ''}"
+        return f"{done}; the rest of the page shows round {best_of(self.rows)}, the best so far"
 
 
 def rounds_section(rounds: Rounds) -> Html:
     rows, run = rounds.rows, rounds.run
-    plain = [row for row in rows if not row.get("polished")]
     words = ["python", "-m", "jobs.iterate", run.preset, "--run", run.uri, *changed_flags(run.preset, run.config)]
     return section(
         "Round by round",
         "In each round the previous round's agent collects rollouts with exploration noise, V and M are trained on all"
-        " rollouts so far, and the evolution of C continues with them." + (POLISHED if len(plain) < len(rows) else ""),
-        columns(_scores(rows), _prediction_error(plain), _coverage(plain), _steps(rounds)) if rows else None,
+        " rollouts so far, and the evolution of C continues with them.",
+        columns(_scores(rows), _prediction_error(rows), _coverage(rows), _steps(rounds)) if rows else None,
         _table(rounds) if rows else None,
         _unfinished(rounds),
         commands([shlex.join(words)]),
@@ -72,7 +63,7 @@ def _scores(rows: Sequence[Row]) -> Html:
     series = [
         _series(rows, "real game", "one", lambda row: (row["validation"], row["validation_se"])),
         _series(rows, "dream", "two", lambda row: _pair(row.get("dream"))),
-        _series(rows, "collecting agent", "other", lambda row: None if row.get("polished") else (row["driven"], 0.0)),
+        _series(rows, "collecting agent", "other", lambda row: (row["driven"], 0.0)),
     ]
     note = (
         "Validation in the real game and score in dreams, with standard errors; higher is better. A dream score far"
@@ -119,7 +110,7 @@ def _coverage(rows: Sequence[Row]) -> Html:
 
 
 def _steps(rounds: Rounds) -> Html:
-    """All validations on the way to the best C, with the borders of rounds and polishes."""
+    """All validations on the way to the best C, with the borders of rounds."""
     points = curve(rounds.best)
     series = Series(
         "validation",
@@ -127,16 +118,12 @@ def _steps(rounds: Rounds) -> Html:
         errors=[point.error for point in points],
         dots=True,
     )
-    borders = [(row["env_steps"], _short(row)) for row in rounds.rows]
+    borders = [(row["env_steps"], str(row["round"])) for row in rounds.rows]
     note = (
         "Validations with standard errors over all steps of the real game so far, in rollouts and evolution; further up"
-        " and to the left is better. The dashed lines are the ends of rounds and of polishes (p)."
+        " and to the left is better. The dashed lines are the ends of rounds."
     )
     return figure("Score against steps.", note, lines([series], "steps", "score", borders=borders))
-
-
-def _short(row: Row) -> str:
-    return f"{row['round']}{'p' if row.get('polished') else ''}"
 
 
 def _series(rows: Sequence[Row], name: str, colour: Any, of: Callable[[Row], tuple[float, float] | None]) -> Series:
@@ -165,7 +152,7 @@ def _cells(row: Row, before: int, seconds: float, names: Sequence[str]) -> list[
     dream, coverage = row.get("dream"), row.get("coverage", {})
     nll = [row["nll"].get(f"round-{row['round']:03}"), row.get("nll_before"), row["nll"].get("round-000")]
     return [
-        _name(row),
+        str(row["round"]),
         f"{row['env_steps']:,}",
         f"{row['env_steps'] - before:,}",
         format_duration(seconds),

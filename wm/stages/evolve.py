@@ -1,6 +1,7 @@
 """Evolve C: in each generation all candidates play the same new tracks. The result is the best-validated mean."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -47,7 +48,7 @@ DECLINE = 3.0  # warn if a validation is this many standard errors below the bes
 
 
 def evolve(run: Run, pool: Pool) -> Manifest:
-    """Evolve for as many generations as the config wants, or until a plateau; the result is the best-validated mean."""
+    """Evolve for all generations, or until a plateau or the target. The result is the best-validated mean."""
     config, section, stage = run.config, run.config.evolve, run.stage("evolve")
     done = stage.complete()
     if done is not None:
@@ -118,7 +119,7 @@ class Generations:
         else:
             evolution, steps = first_distribution(self.run_, self.game, self.models)
         self.stage.tell(self._progress(evolution))
-        while evolution.generation < section.generations and not has_settled(self.history, section.plateau):
+        while evolution.generation < section.generations and not self._ended():
             began = time.monotonic()
             row = self._generation(evolution)
             row["env_steps"] += self.history[-1]["env_steps"] if self.history else steps
@@ -171,6 +172,11 @@ class Generations:
         if section.again:
             row |= {"tracks": tracks, "spread": np.nanstd(fitness, axis=0).tolist()}
         return row
+
+    def _ended(self) -> bool:
+        """Whether the target is reached or the validations have stopped rising."""
+        reached = max((row["validation"] for row in self.history if "validation" in row), default=-math.inf)
+        return has_settled(self.history, self.section.plateau) or 0 < self.section.target <= reached
 
     def _validation_due(self) -> bool:
         """Whether the mean after the last generation still has to be validated."""

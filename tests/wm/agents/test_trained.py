@@ -14,7 +14,7 @@ from wm.agents.files import export_agent, load_agent, without_threads
 from wm.agents.trained import Trained, of_run
 from wm.agents.unpack import unpack
 from wm.config.presets import PRESETS
-from wm.config.schema import Polish, Rounds, Workers
+from wm.config.schema import Rounds, Workers
 from wm.errors import UserError
 from wm.pool import LocalPool
 from wm.runs.run import Run, open_existing, start_run
@@ -37,7 +37,7 @@ def exported(trained: Trained, folder: Path, half: bool, decoder: bool = True) -
 
 def test_the_loaded_agent_equals_the_exported_one(trained: Trained, tmp_path: Path) -> None:
     loaded = exported(trained, tmp_path, half=False)
-    expected = replace(trained.config, rounds=Rounds(), polish=Polish(), workers=Workers())
+    expected = replace(trained.config, rounds=Rounds(), workers=Workers())
     assert loaded.config == without_threads(expected)
     for ours, theirs in ((trained.vision, loaded.vision), (trained.memory, loaded.memory)):
         for name, tensor in ours.state_dict().items():

@@ -57,7 +57,6 @@ def test_flags_are_spelled_as_on_the_command_line() -> None:
         "score.episodes": 2,
         "rounds.count": 2,
         "rounds.evolve.generations": 2,
-        "polish.evolve.generations": 0,
     }
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from wm.config.presets import PRESETS
-from wm.config.schema import Polish
 from wm.experiments.plan import Rates, estimate, estimate_rounds, rates_of, side_by_side
 
 PAPER, SMALL = PRESETS["car-racing"], PRESETS["car-racing-small"]
@@ -93,15 +92,12 @@ def test_later_rounds_encode_more_and_only_the_last_is_scored() -> None:
     assert second["latents"] < more[0]["latents"]
 
 
-def test_a_polish_follows_each_round_and_the_last_one_is_scored() -> None:
+def test_rounds_double_their_episodes_and_the_last_one_is_scored() -> None:
     config = PRESETS["car-racing-best"]
-    rounds = estimate_rounds(replace(config, polish=Polish()), 2, 2, 0, Rates())
-    table = estimate_rounds(config, 2, 2, 0, Rates())
-    assert list(table) == ["round 0", "round 0 polish", "round 1", "round 1 polish"]
-    assert table["round 0"] == rounds["round 0"]
-    assert [one.stage for one in table["round 1 polish"]] == ["evolve", "score"]
+    table = estimate_rounds(config, 3, 2, 0, Rates())
     assert not any(one.stage == "score" for name in list(table)[:-1] for one in table[name])
-    polish = config.polish.overrides
-    episodes = polish["evolve.generations"] * polish["evolve.population"] * polish["evolve.episodes"]
-    assert table["round 0 polish"][0].work.startswith(f"{600 * episodes:,} steps in the real game")
-    assert table["round 1 polish"][0].work.startswith(f"{2 * 600 * episodes:,} steps in the real game")
+    own = config.rounds.overrides
+    episodes = own["evolve.generations"] * own["evolve.population"] * own["evolve.episodes"]
+    works = [next(one.work for one in table[f"round {number}"] if one.stage == "evolve") for number in (1, 2)]
+    assert works[0].startswith(f"{600 * episodes:,} steps in the real game")
+    assert works[1].startswith(f"{2 * 600 * episodes:,} steps in the real game")

@@ -15,17 +15,9 @@ from tensors import unpacked
 
 from wm.agents.trained import of_run
 from wm.config.presets import PRESETS
-from wm.config.schema import Config, Polish, Rounds
+from wm.config.schema import Config, Rounds
 from wm.errors import UserError
-from wm.experiments.rounds import (
-    best_of_last_round,
-    is_complete,
-    iterate,
-    open_round,
-    polish_config,
-    reason_to_end,
-    round_config,
-)
+from wm.experiments.rounds import is_complete, iterate, open_round, reason_to_end, round_config
 from wm.pool import LocalPool, Progress
 from wm.report import score_section as results
 from wm.report.run_page import run_report
@@ -40,16 +32,6 @@ TWO = replace(
     score=replace(TINY.score, episodes=1),
 )
 WORDS = "--memory.held-out 5 --score.episodes 1"
-POLISH = {
-    "evolve.generations": 2,
-    "evolve.components": 3,
-    "evolve.population": 5,
-    "evolve.episodes": 1,
-    "evolve.cut": 50.0,
-    "evolve.hardness": 0.1,
-    "evolve.init-sigma": 0.011,
-    "evolve.covariance": "full",
-}
 
 
 @pytest.fixture(scope="module")
@@ -141,42 +123,43 @@ def test_rounds_can_start_with_their_own_sigma(two: Run) -> None:
     assert round_config(TWO, 1, two.uri).evolve.init_sigma == 0
 
 
-def test_later_rounds_and_polishes_use_the_full_covariance() -> None:
+def test_later_rounds_use_the_full_covariance_for_all_weights() -> None:
     """A diagonal covariance is faster from scratch, a full one better afterwards."""
-    best = PRESETS["car-racing-best"]
-    first, second = (round_config(best, number, "runs/it/round-000") for number in (0, 1))
-    polished = polish_config(best, first, "runs/it/round-000", 0)
-    assert [one.evolve.covariance for one in (first, second, polished)] == ["diagonal", "full", "full"]
-    diagonal = later_rounds(best, evolve__covariance="diagonal")
+    small = PRESETS["car-racing-small"]
+    first, second = (round_config(small, number, "runs/it/round-000") for number in (0, 1))
+    assert [one.evolve.covariance for one in (first, second)] == ["diagonal", "full"]
+    diagonal = later_rounds(small, evolve__covariance="diagonal")
     assert round_config(diagonal, 1, "runs/it/round-000").evolve.covariance == "diagonal"
 
 
-def test_each_polish_doubles_the_episodes_and_lowers_sigma() -> None:
-    best = PRESETS["car-racing-best"]
-    polishes = [polish_config(best, round_config(best, 0, ""), "runs/it", number).evolve for number in range(4)]
-    assert [one.episodes for one in polishes] == [4, 8, 16, 16]
-    assert [round(one.init_sigma, 4) for one in polishes] == [0.02, 0.0141, 0.01, 0.01]
-    fixed = replace(best, polish=replace(best.polish, max_episodes=0))
-    assert polish_config(fixed, best, "runs/it", 3).evolve.episodes == 4
+def test_rounds_double_the_episodes_and_lower_sigma() -> None:
+    best = later_rounds(PRESETS["car-racing-best"], evolve__episodes=4, evolve__init_sigma=0.02)
+    best = replace(best, rounds=replace(best.rounds, max_episodes=16))
+    rounds = [round_config(best, number, "runs/it").evolve for number in range(5)]
+    assert [one.episodes for one in rounds] == [best.evolve.episodes, 4, 8, 16, 16]
+    assert [round(one.init_sigma, 4) for one in rounds[1:]] == [0.02, 0.0141, 0.01, 0.01]
+    fixed = replace(best, rounds=replace(best.rounds, max_episodes=0))
+    assert round_config(fixed, 3, "runs/it").evolve.episodes == 4
+    assert round_config(fixed, 3, "runs/it").evolve.init_sigma == 0.02
 
 
 def test_the_reason_to_end_names_the_rule() -> None:
-    def row(number: int, score: float, polished: bool = True, steps: int = 1000) -> dict[str, Any]:
-        return {"round": number, "polished": polished, "validation": score, "validation_se": 5.0, "env_steps": steps}
+    def row(number: int, score: float, steps: int = 1000) -> dict[str, Any]:
+        return {"round": number, "validation": score, "validation_se": 5.0, "env_steps": steps}
 
     best = PRESETS["car-racing-best"]
-    risen = [row(0, 700, False), row(0, 800), row(1, 790, False), row(1, 850)]
-    assert reason_to_end(best, risen) == ""
-    assert reason_to_end(best, risen[:1]) == reason_to_end(best, risen[:3]) == ""  # its polish is still to come
-    assert [best_of_last_round(risen[:end]) for end in (1, 2, 3, 4)] == [0, 1, 2, 3]
-    stalled = [*risen, row(2, 840, False), row(2, 854)]
-    assert "round 2 is not better" in reason_to_end(best, stalled)
+    risen = [row(0, 700), row(1, 850)]
+    assert reason_to_end(best, []) == reason_to_end(best, risen) == ""
+    assert reason_to_end(best, [*risen, row(2, 845)]) == ""  # may be bad luck
+    stalled = [*risen, row(2, 845), row(3, 850)]
+    assert reason_to_end(best, stalled) == "the last 2 rounds are not better than round 1"
     fixed = replace(best, evolve=replace(best.evolve, plateau=0))
     assert reason_to_end(fixed, stalled) == ""
-    assert reason_to_end(fixed, [row(5, 850)]) == "all rounds are complete"
+    assert reason_to_end(fixed, [*stalled, row(4, 850), row(5, 850)]) == "all rounds are complete"
     target = replace(best, rounds=replace(best.rounds, target=845.0))
     assert reason_to_end(target, risen) == "the validation has reached the target 845"
-    assert "the budget is 6,500,000" in reason_to_end(best, [row(0, 850, False, 6_500_001)])
+    over = best.rounds.env_steps + 1
+    assert f"the budget is {best.rounds.env_steps:,}" in reason_to_end(best, [row(0, 850, over)])
 
 
 def test_fresh_rounds_start_c_from_scratch() -> None:
@@ -196,43 +179,26 @@ def test_c_is_fitted_to_the_v_and_m_of_the_next_round(two: Run) -> None:
     assert 0 < np.abs(fitted - before.theta).max() < 1
 
 
-def test_a_polish_ends_each_round_and_the_next_one_builds_on_it(
-    two: Run, job: Callable[..., Job], tmp_path: Path
-) -> None:
-    config = replace(TWO, polish=Polish(overrides=POLISH, max_episodes=2))
-    run, folder = with_first_round(two, tmp_path, config), tmp_path
+def test_later_rounds_can_search_along_components(two: Run, job: Callable[..., Job], tmp_path: Path) -> None:
+    config = later_rounds(TWO, evolve__components=3, evolve__cut=50.0, evolve__generations=1, evolve__init_sigma=0.02)
+    config = replace(config, rounds=replace(config.rounds, max_episodes=4, count=3))
+    run = with_first_round(two, tmp_path, config)
     assert not is_complete(run)
     iterate(run, LocalPool())
-    rows = table(run)
-    assert [(row["round"], row["polished"]) for row in rows] == [(0, False), (0, True), (1, False), (1, True)]
-    for number in (0, 1):
-        part = open_existing(f"{folder}/round-00{number}-polished")
-        evolve = part.config.evolve
-        assert (evolve.components, evolve.cut, evolve.hardness) == (3, 50.0, 0.1)
-        assert (evolve.population, evolve.episodes) == (5, 1 + number)
-        assert evolve.init_sigma == pytest.approx(0.011 / 2 ** (number / 2))
-        assert evolve.init == part.base.uri == f"{folder}/round-00{number}"
-        assert not Path(part.uri, "vision").exists()  # V is that of the round
-    better = max(("round-000", "round-000-polished"), key=lambda name: rows[name.endswith("polished")]["validation"])
-    second = open_existing(f"{folder}/round-001").config
-    assert second.collect.agent == second.vision.init == second.evolve.init == f"{folder}/{better}"
     assert is_complete(run)
-    steps = [row["env_steps"] for row in rows]
-    assert steps[0] < steps[1]
-    assert steps[2] < steps[3]
-    assert "1, polished" in run_report(run)
-    further = replace(config, polish=replace(config.polish, overrides=POLISH | {"evolve.generations": 3}))
+    parts = [open_existing(f"{tmp_path}/round-00{number}").config.evolve for number in (0, 1, 2)]
+    assert [(one.components, one.cut) for one in parts] == [(0, 0.0), (3, 50.0), (3, 50.0)]
+    assert [one.episodes for one in parts] == [2, 2, 4]
+    further = later_rounds(config, evolve__generations=2)
     assert not is_complete(start_run(run.uri, "tiny", further))
-    iterate(start_run(run.uri, "tiny", further), LocalPool())
-    assert table(run)[:3] == rows[:3]
-    assert table(run)[3]["env_steps"] > steps[3]
-    shown = job("status", "--run", folder)
-    assert shown.wait() == 0, shown.stderr
-    assert [row["state"] for row in shown.summary["rounds"]] == ["complete"] * 4
 
 
-def test_a_config_that_can_not_be_polished_is_refused_before_the_first_round(two: Run, tmp_path: Path) -> None:
-    config = replace(TWO, evolve=replace(TWO.evolve, scaled=True), polish=Polish(overrides=POLISH))
+def test_a_config_that_can_not_be_searched_along_components_is_refused_before_the_first_round(
+    two: Run, tmp_path: Path
+) -> None:
+    config = replace(
+        later_rounds(TWO, evolve__components=3, evolve__init_sigma=0.02), evolve=replace(TWO.evolve, scaled=True)
+    )
     with pytest.raises(UserError, match=r"evolve\.scaled"):
         iterate(with_first_round(two, tmp_path, config), LocalPool())
 
@@ -305,8 +271,6 @@ def test_wrong_values_are_refused() -> None:
     for overrides in ({"evolve.init-sigma": 0.1}, {"evolve.refit": True}):
         with pytest.raises(UserError, match=r"rounds\.fresh"):
             replace(TINY, rounds=Rounds(overrides=overrides, fresh=True)).check()
-    with pytest.raises(UserError, match=r"polish\.evolve\.generations"):
-        replace(TINY, polish=Polish(overrides={"evolve.generations": -1})).check()
     with pytest.raises(UserError, match=r"vision\.init"):
         replace(TINY, vision=replace(TINY.vision, frozen=True)).check()
 
@@ -314,7 +278,7 @@ def test_wrong_values_are_refused() -> None:
 def test_wrong_values_of_later_rounds_are_refused_before_the_first_round(tmp_path: Path) -> None:
     wrong = (
         (later_rounds(TINY, vision__steps=-1), r"vision\.steps"),
-        (replace(TINY, polish=Polish(overrides=POLISH | {"evolve.components": -1})), r"evolve\.components"),
+        (later_rounds(TINY, evolve__components=-1), r"evolve\.components"),
     )
     for number, (config, field) in enumerate(wrong):
         run = start_run(str(tmp_path / str(number)), "tiny", config)

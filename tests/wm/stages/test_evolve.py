@@ -122,6 +122,18 @@ def test_a_plateau_ends_an_evolution_at_the_same_generation_after_a_kill(
     assert evolved(killed).metrics["generation"] == len(rows)
 
 
+def test_an_evolution_ends_at_its_target(tiny: Run, tmp_path: Path) -> None:
+    reached = [row for row in history(tiny.uri).values() if "validation" in row]
+    target = max(row["validation"] for row in reached)
+    assert target > 0, "0 is no target"
+    config = replace(TINY, evolve=replace(TINY.evolve, target=target, generations=40))
+    manifest = evolve(start_run(str(tmp_path / "run"), "tiny", config, base=tiny.uri), LocalPool())
+    assert manifest.metrics["best_validation"] == target
+    first = next(row["generation"] for row in reached if row["validation"] == target)
+    assert manifest.metrics["best_generation"] == first
+    assert manifest.metrics["generation"] <= first + 1  # the validation ran together with the next generation
+
+
 def test_tensorboard_reads_the_metrics(tiny: Run) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
