@@ -90,6 +90,9 @@ def is_complete(run: Run) -> bool:
     rows = [row_of(part) for part in rounds]
     if not (rows and all(rows) and reason_to_end(run.config, rows)):
         return False
+    last = round_config(run.config, len(rows) - 1, "")
+    if len(rows) == run.config.rounds.count and rows[-1]["generations"] < last.evolve.generations:
+        return False  # it is to be extended
     return all(status.complete for status in stage_statuses(rounds[best_of(rows)]).values())
 
 
