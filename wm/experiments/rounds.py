@@ -92,7 +92,7 @@ def is_complete(run: Run) -> bool:
         return False
     last = round_config(run.config, len(rows) - 1, "")
     if len(rows) == run.config.rounds.count and rows[-1]["generations"] < last.evolve.generations:
-        return False  # it is to be extended
+        return False  # the last round gets more generations
     return all(status.complete for status in stage_statuses(rounds[best_of(rows)]).values())
 
 

@@ -179,7 +179,7 @@ def test_c_is_fitted_to_the_v_and_m_of_the_next_round(two: Run) -> None:
     assert 0 < np.abs(fitted - before.theta).max() < 1
 
 
-def test_later_rounds_can_search_along_components(two: Run, job: Callable[..., Job], tmp_path: Path) -> None:
+def test_later_rounds_can_search_along_components(two: Run, tmp_path: Path) -> None:
     config = later_rounds(TWO, evolve__components=3, evolve__cut=50.0, evolve__generations=1, evolve__init_sigma=0.02)
     config = replace(config, rounds=replace(config.rounds, max_episodes=4, count=3))
     run = with_first_round(two, tmp_path, config)
