@@ -131,6 +131,7 @@ class _Crew:
         assert not self.unfinished, "a crew runs one map at a time"
         source = iter(units)
         self.durations, self.failure = [], None
+        self.group.expect_workers()
         answers: list[tuple[Any, Any]] = []
         try:
             while True:

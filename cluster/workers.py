@@ -140,7 +140,7 @@ class WorkerGroup:
         self.labelled = False
         self.target, self.target_until = 0, 0.0  # largest number of workers needed recently
         self.next_poll = 0.0
-        self.last_ready = self.last_warned = time.monotonic()
+        self.expect_workers()
 
     @property
     def available(self) -> list[WorkerHandle]:
@@ -148,6 +148,10 @@ class WorkerGroup:
         if self._available is None:
             self._available = [worker for worker in self.workers if worker.ready and not worker.retiring]
         return self._available
+
+    def expect_workers(self) -> None:
+        """From now on it is worth a warning if no worker is ready."""
+        self.last_ready = self.last_warned = time.monotonic()
 
     def scale_to(self, needed: int) -> None:
         """Start workers up to `needed`, withdraw requests that are no longer needed, remove idle retiring workers."""

@@ -14,6 +14,7 @@ from wm.dream.starts import Starts, first_frames
 from wm.dream.world import World
 from wm.envs import Game, load
 from wm.errors import UserError
+from wm.evolution.validations import validated
 from wm.models.agent import Agent, Models
 from wm.models.build import models_of
 from wm.models.controller import Controller
@@ -95,8 +96,7 @@ def best_so_far(run: Run) -> Trained:
 def _best_theta(run: Run, evolve: StageStatus) -> tuple[np.ndarray, str]:
     if evolve.manifest is not None:
         return load_theta(evolve.manifest), evolve.manifest.digest
-    validated = [row for row in evolve.rows(run) if "validation" in row]
-    for row in sorted(validated, key=lambda row: row["validation"], reverse=True):
+    for row in sorted(validated(evolve.rows(run)), key=lambda row: row["validation"], reverse=True):
         if mean_key(evolve.folder, int(row["generation"])) in run.storage.sizes(f"{evolve.folder}/means"):
             return load_mean(run.storage, evolve.folder, row), row["theta_sha256"]
     raise UserError(

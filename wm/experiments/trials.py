@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from wm.config.fields import with_overrides
 from wm.config.schema import Config
 from wm.errors import Failure
+from wm.evolution.validations import validated
 from wm.pipeline import stage_function
 from wm.pool import Pool, Progress
 from wm.runs.lease import InUse, Lease, hold
@@ -190,8 +191,7 @@ def validations_of(uri: str) -> list[Validation]:
     status = stage_statuses(run)["evolve"]
     return [
         Validation(int(row["generation"]), row["validation"], row["validation_se"])
-        for row in status.rows(run)
-        if "validation" in row
+        for row in validated(status.rows(run))
     ]
 
 

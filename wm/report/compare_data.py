@@ -14,6 +14,7 @@ from wm.config.fields import of_kind
 from wm.envs import load
 from wm.envs.rollout import ScriptedPolicy, play
 from wm.errors import UserError
+from wm.evolution.validations import validated
 from wm.experiments import vision_metrics as measures
 from wm.models.vision import encode_in_batches, kl_divergence
 from wm.report.run_view import RunView
@@ -104,9 +105,8 @@ class Group:
         """(generation, validation, error) for the generations that all seeds have reached."""
         rows: dict[int, list[dict[str, Any]]] = {}
         for view in self.runs:
-            for row in view.stages["evolve"].rows(view.run):
-                if "validation" in row:
-                    rows.setdefault(int(row["generation"]), []).append(row)
+            for row in validated(view.stages["evolve"].rows(view.run)):
+                rows.setdefault(int(row["generation"]), []).append(row)
         shared = {number: same for number, same in sorted(rows.items()) if len(same) == len(self.runs)}
         return [
             (number, *over_seeds([row["validation"] for row in same], same[0]["validation_se"]))

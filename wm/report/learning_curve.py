@@ -6,6 +6,7 @@ from typing import Any
 
 from wm.agents.card import all_made, env_steps, lineage
 from wm.agents.unpack import carried_card
+from wm.evolution.validations import validated
 from wm.runs.run import Run
 from wm.runs.status import stage_statuses
 
@@ -27,7 +28,7 @@ def curve(run: Run) -> list[CurvePoint]:
             continue
         evolve = stage_statuses(one)["evolve"]
         before = env_steps(one) - int(evolve.manifest.metrics.get("env_steps", 0) if evolve.manifest else 0)
-        rows = [row for row in evolve.rows(one) if "validation" in row]
+        rows = validated(evolve.rows(one))
         points += [CurvePoint(before + row["env_steps"], row["validation"], row["validation_se"]) for row in rows]
         if evolve.manifest and (card := carried_card(evolve.manifest)):
             points += _points_of_card(card)

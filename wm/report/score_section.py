@@ -8,6 +8,7 @@ import numpy as np
 from wm.agents.card import env_steps
 from wm.config.schema import Evolve
 from wm.errors import UserError
+from wm.evolution.validations import validated
 from wm.experiments.baselines import measured
 from wm.play.still import still
 from wm.report.charts import Bar, Series, bars, histogram, lines
@@ -34,7 +35,7 @@ def headline(view: RunView) -> Html:
             " selection uses these episodes."
         )
     else:
-        rows = [row for row in view.rows("evolve") if "validation" in row]
+        rows = validated(view.rows("evolve"))
         if not rows:
             return joined([view.need("score")])  # raises: no number yet
         best = max(rows, key=lambda row: row["validation"])
@@ -254,7 +255,7 @@ def _by_game_steps(view: RunView) -> list[Series]:
 
 
 def _validated(rows: list[dict], x: str) -> Series:
-    kept = [row for row in rows if "validation" in row]
+    kept = validated(rows)
     if not kept:
         raise UserError("no validation yet: let `python -m jobs.evolve` run until its first validation")
     errors = [row["validation_se"] for row in kept]

@@ -18,8 +18,8 @@ from wm.envs import Game, load
 from wm.evolution.cma_es import Evolution
 from wm.evolution.evaluation import DreamUnit, EvaluateWork, GameUnit
 from wm.evolution.objective import Evaluation, clipped, evaluate, most_telling
-from wm.evolution.plateau import has_settled
 from wm.evolution.units import dream_units, game_units, tracks_of, validation_units
+from wm.evolution.validations import has_settled, validated
 from wm.models.agent import Models
 from wm.models.device import FLOAT32
 from wm.pool import Crew, Pool, Progress
@@ -69,8 +69,8 @@ def evolve(run: Run, pool: Pool) -> Manifest:
         else:
             dreams = games = crews.enter_context(pool.crew(work))
         history = Generations(run, stage, game, models, dreams, games).run()
-    validated = [row for row in history if "validation" in row]
-    best = max(validated, key=lambda row: row["validation"])
+    rows = validated(history)
+    best = max(rows, key=lambda row: row["validation"])
     theta = load_mean(run.storage, stage.folder, best)
     data = pack({"theta": torch.from_numpy(theta)}, {})
     key = stage.key(f"controller-{sha256(data)[:12]}.safetensors")
@@ -85,7 +85,7 @@ def evolve(run: Run, pool: Pool) -> Manifest:
             "env_steps": int(last["env_steps"]),
             "sigma": last["sigma"],
             "theta_sha256": last["theta_sha256"],
-            "score_of_mean": validated[-1]["validation"],
+            "score_of_mean": rows[-1]["validation"],
             "best_generation": int(best["generation"]),
             "best_validation": best["validation"],
             "best_validation_se": best["validation_se"],
@@ -175,7 +175,7 @@ class Generations:
 
     def _ended(self) -> bool:
         """Whether the target is reached or the validations have stopped rising."""
-        reached = max((row["validation"] for row in self.history if "validation" in row), default=-math.inf)
+        reached = max((row["validation"] for row in validated(self.history)), default=-math.inf)
         return has_settled(self.history, self.section.plateau) or 0 < self.section.target <= reached
 
     def _validation_due(self) -> bool:
@@ -229,9 +229,8 @@ class Generations:
         metrics = {}
         if self.history:
             metrics = {name: self.history[-1][name] for name in ("env_steps", "best", "mean")}
-            validated = [row for row in self.history if "validation" in row]
-            if validated:
-                metrics["score"] = validated[-1]["validation"]
+            if rows := validated(self.history):
+                metrics["score"] = rows[-1]["validation"]
         return Progress("evolve", evolution.generation, self.section.generations, "generations", metrics)
 
 
@@ -245,8 +244,7 @@ def _resumed(config: Config, size: int, tensors: dict[str, torch.Tensor], info: 
 
 
 def _warn_of_decline(history: list[dict[str, Any]], row: dict[str, Any]) -> None:
-    before = [other for other in history if "validation" in other]
-    if before:
+    if before := validated(history):
         best = max(before, key=lambda other: other["validation"])
         if best["validation"] - row["validation"] > DECLINE * max(best["validation_se"], row["validation_se"]):
             log.warning(

@@ -22,8 +22,8 @@ from wm.errors import UserError
 from wm.evolution.cma_es import Evolution
 from wm.evolution.components import inputs_while_driving
 from wm.evolution.objective import most_telling
-from wm.evolution.plateau import has_settled
 from wm.evolution.units import tracks_of
+from wm.evolution.validations import has_settled
 from wm.models.build import controller_of
 from wm.pool import LocalPool
 from wm.runs.datasets import latents_of

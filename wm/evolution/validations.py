@@ -1,9 +1,14 @@
-"""When scores have stopped rising, by a rule that allows for their noise."""
+"""Validations in the history of an evolution, and when they have stopped rising."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+
+def validated(history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The generations whose mean was validated."""
+    return [row for row in history if "validation" in row]
 
 
 def has_settled(history: Sequence[dict[str, Any]], validations: int) -> bool:
@@ -13,7 +18,7 @@ def has_settled(history: Sequence[dict[str, Any]], validations: int) -> bool:
     prolongs it. An evolution that rises is not ended for a difference within its error: to ask for a rise of more than
     the error would end slow rises at the first opportunity.
     """
-    scores = np.array([row["validation"] for row in history if "validation" in row])  # (V,)
+    scores = np.array([row["validation"] for row in validated(history)])  # (V,)
     if not validations or len(scores) < 2 * validations:
         return False
     return bool(scores[-validations:].mean() <= scores[-2 * validations : -validations].mean())

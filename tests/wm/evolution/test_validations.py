@@ -2,7 +2,7 @@
 
 import pytest
 
-from wm.evolution.plateau import has_settled
+from wm.evolution.validations import has_settled
 
 
 def history(means: list[float]) -> list[dict]:
