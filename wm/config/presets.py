@@ -117,7 +117,7 @@ DEMO = replace(
 # rollouts and C along principal components of its inputs, for as long as its validations rise.
 BEST = replace(
     DEMO,
-    evolve=replace(DEMO.evolve, generations=60, validate_every=2, validation_episodes=32, plateau=4, target=600.0),
+    evolve=replace(DEMO.evolve, generations=60, validate_every=2, validation_episodes=32, plateau=4, target=700.0),
     score=SMALL.score,
     rounds=Rounds(
         count=6,

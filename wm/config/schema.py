@@ -229,7 +229,7 @@ class Evolve:
     plateau: int = bits(0)
     """End early, once the mean of this many validations is not above that of as many before them; 0 never does."""
     target: float = bits(0.0)
-    """End early, once a validation reaches this score; 0 never does."""
+    """End early, once the mean of the last two validations reaches this score; 0 never does."""
     tau: float = bits(1.0)
     """Temperature of the dream."""
     dream_steps: int = bits(1_000)

@@ -1,7 +1,6 @@
 """Evolve C: in each generation all candidates play the same new tracks. The result is the best-validated mean."""
 
 import logging
-import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from wm.evolution.cma_es import Evolution
 from wm.evolution.evaluation import DreamUnit, EvaluateWork, GameUnit
 from wm.evolution.objective import Evaluation, clipped, evaluate, most_telling
 from wm.evolution.units import dream_units, game_units, tracks_of, validation_units
-from wm.evolution.validations import has_settled, validated
+from wm.evolution.validations import has_reached, has_settled, validated
 from wm.models.agent import Models
 from wm.models.device import FLOAT32
 from wm.pool import Crew, Pool, Progress
@@ -175,8 +174,7 @@ class Generations:
 
     def _ended(self) -> bool:
         """Whether the target is reached or the validations have stopped rising."""
-        reached = max((row["validation"] for row in validated(self.history)), default=-math.inf)
-        return has_settled(self.history, self.section.plateau) or 0 < self.section.target <= reached
+        return has_settled(self.history, self.section.plateau) or has_reached(self.history, self.section.target)
 
     def _validation_due(self) -> bool:
         """Whether the mean after the last generation still has to be validated."""

@@ -1,8 +1,8 @@
-"""The end of an evolution whose validations no longer rise."""
+"""The end of an evolution: its validations no longer rise, or have reached the target."""
 
 import pytest
 
-from wm.evolution.validations import has_settled
+from wm.evolution.validations import has_reached, has_settled
 
 
 def history(means: list[float]) -> list[dict]:
@@ -35,3 +35,10 @@ def test_there_must_be_twice_as_many_validations(count, validations):
 
 def test_zero_never_ends():
     assert not has_settled(history([800] * 20), 0)
+
+
+def test_a_target_is_reached_by_two_validations_not_by_a_lucky_one():
+    assert not has_reached(history([500, 750]), 700)
+    assert not has_reached(history([900]), 700)
+    assert has_reached(history([500, 690, 710]), 700)
+    assert not has_reached(history([800, 800]), 0)
