@@ -14,7 +14,7 @@ def validated(history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def has_reached(history: Sequence[dict[str, Any]], target: float) -> bool:
     """Whether the mean of the last two validations is at least `target`: one alone may be luck."""
     scores = [row["validation"] for row in validated(history)][-2:]
-    return target > 0 and len(scores) == 2 and sum(scores) / 2 >= target
+    return target != 0 and len(scores) == 2 and sum(scores) / 2 >= target
 
 
 def has_settled(history: Sequence[dict[str, Any]], validations: int) -> bool:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +124,19 @@ def test_a_plateau_ends_an_evolution_at_the_same_generation_after_a_kill(
 
 
 def test_an_evolution_ends_at_its_target(tiny: Run, tmp_path: Path) -> None:
-    reached = [row for row in history(tiny.uri).values() if "validation" in row]
-    assert len(reached) == 2, "tiny validates twice"
-    target = sum(row["validation"] for row in reached) / 2
-    assert target > 0, "0 is no target"
-    config = replace(TINY, evolve=replace(TINY.evolve, target=target, generations=40))
-    manifest = evolve(start_run(str(tmp_path / "run"), "tiny", config, base=tiny.uri), LocalPool())
-    assert manifest.metrics["generation"] <= reached[1]["generation"] + 1  # the validation ran with the next generation
-    higher = replace(config, evolve=replace(config.evolve, target=target + 1_000, generations=5))
-    unreached = evolve(start_run(str(tmp_path / "on"), "tiny", higher, base=tiny.uri), LocalPool())
-    assert unreached.metrics["generation"] == 5
+    """At the mean of two validations."""
+
+    def generations(target: float) -> int:
+        config = replace(TINY, evolve=replace(TINY.evolve, validate_every=1, generations=6, target=target))
+        run = start_run(str(tmp_path / f"target{target}"), "tiny", config, base=tiny.uri)
+        return int(evolve(run, LocalPool()).metrics["generation"])
+
+    assert generations(0.0) == generations(1_000.0) == 6
+    scores = [row["validation"] for row in history(str(tmp_path / "target0.0")).values()]
+    pairs = [(one + other) / 2 for one, other in pairwise(scores)]
+    first = pairs.index(max(pairs)) + 2  # validations, and so generations
+    assert first < 6
+    assert generations(max(pairs)) == first + 1, "the validation ran together with the next generation"
 
 
 def test_tensorboard_reads_the_metrics(tiny: Run) -> None:
