@@ -108,7 +108,7 @@ def _dreaming(preset: str, seconds: float) -> list[Row]:
     x, gates = torch.randn(1024, memory.gates.in_features), torch.randn(memory.gates.in_features, 4 * memory.hidden)
     h, heads = torch.randn(1024, memory.hidden), torch.randn(memory.hidden, memory.heads.out_features)
     seen = torch.randn(1024, 1, controller.features_size)
-    weights = torch.randn(1024, controller.features_size, controller.actions)
+    weights = torch.randn(1024, controller.features_size, controller.outputs)
 
     @torch.inference_mode()
     def bound() -> int:

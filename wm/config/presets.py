@@ -94,6 +94,8 @@ DEMO = replace(
     SMALL,
     collect=replace(SMALL.collect, episodes=128, steps=500),
     vision=Vision(batch=32, steps=500, decay_steps=200, evaluate_steps=100, precision="auto"),
+    # With one pedal C learns to brake; with two it hardly does, and drives slowly instead.
+    controller=Controller(one_pedal=True, precision="auto"),
     # With a quarter of the h, C learns from fewer episodes.
     memory=Memory(
         steps=400, batch=16, sequence=128, hidden=64, decay_steps=1_000, evaluate_steps=100, precision="auto"

@@ -178,6 +178,8 @@ class Controller:
 
     inputs: Literal["z", "zh", "zhc"] = bits("zh")
     """z only, z and h (the paper's CarRacing), or also the cell state c (its Doom)."""
+    one_pedal: bool = bits(False)
+    """CarRacing: one output is gas where it is positive and brake where it is negative, instead of one for each."""
     layer: int = bits(0)
     """Units of a hidden layer; 0 is the linear C."""
     bias: bool = bits(True)
@@ -407,6 +409,8 @@ class Config:
             )
         if self.latents.mirrored and not game.mirror:
             raise UserError(f"{self.game} is not mirror-symmetric: remove --latents.mirrored")
+        if self.controller.one_pedal and not game.pedals:
+            raise UserError(f"{self.game} has no pedals: remove --controller.one-pedal")
         if self.evolve.dream_lap and not game.lap:
             raise UserError(f"{self.game} has no laps: remove --evolve.dream-lap")
 

@@ -44,8 +44,7 @@ class Dream:
 
     def __init__(self, world: World, controller: Controller):
         memory = world.memory
-        sizes, expected = (controller.z, controller.actions), (memory.z, memory.actions)
-        assert sizes == expected, (sizes, expected)
+        assert controller.z == memory.z, (controller.z, memory.z)
         assert controller.inputs == "z" or controller.hidden == memory.hidden, (controller.hidden, memory.hidden)
         self.world, self.controller = world, controller
         self.batches: dict[tuple[int, int], Players] = {}

@@ -19,6 +19,8 @@ from wm.envs.carracing_state import state
 from wm.envs.game import FRAME, Game
 
 MAX_STEPS = 1000
+# What one pedal gives at most. Brakes are several times as strong as the engine at the usual speed.
+GAS, BRAKE = 0.5, 0.1
 BEND = 8  # tiles, as many as a hairpin has at least
 
 
@@ -26,6 +28,7 @@ class CarRacing(Game):
     name = "car-racing"
     version = "2"
     actions = 3  # steer in [-1, 1], gas and brake in [0, 1]
+    pedals = True
     max_steps = MAX_STEPS
     lap, step_price = 1000.0, 0.1
     random_rewards = 110
@@ -35,8 +38,11 @@ class CarRacing(Game):
         return Exact() if exact else TimeLimit(Fast("rgb_array", lap_complete_percent=1.0, size=64), MAX_STEPS)
 
     def squash(self, raw: Tensor) -> Tensor:
-        steer, gas, brake = raw.tanh().unbind(-1)
-        return torch.stack((steer, (gas + 1) / 2, brake.clamp(min=0)), -1)
+        if raw.shape[-1] == 3:  # as in the paper
+            steer, gas, brake = raw.tanh().unbind(-1)
+            return torch.stack((steer, (gas + 1) / 2, brake.clamp(min=0)), -1)
+        steer, pedal = raw.tanh().unbind(-1)
+        return torch.stack((steer, GAS * pedal.clamp(min=0), BRAKE * (-pedal).clamp(min=0)), -1)
 
     def explore(self, kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:
         if kind == "mixture":

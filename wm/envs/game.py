@@ -20,6 +20,7 @@ class Game(ABC):
     name: str  # as in the config: "car-racing"
     version: str  # changes whenever the same seed and actions give other frames or rewards
     actions: int  # A, numbers in one action
+    pedals: bool = False  # whether `squash` also takes two outputs: steering, and one pedal for gas and brake
     max_steps: int  # the game's own time limit
     own_limit: bool = True  # False: the game has none, so scores of episodes cut at max_steps are not whole
     lap: float = 0.0  # an episode ends when its rewards, without the price of each step, add up to this; 0: never
@@ -35,7 +36,7 @@ class Game(ABC):
 
     @abstractmethod
     def squash(self, raw: Tensor) -> Tensor:
-        """C's unbounded output to actions, in the real game and in the dream. (..., A)"""
+        """C's unbounded output (..., O) to actions, in the real game and in the dream. (..., A)"""
 
     @abstractmethod
     def explore(self, kind: str, steps: int, rng: np.random.Generator) -> np.ndarray:

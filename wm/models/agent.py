@@ -65,7 +65,8 @@ class Agent:
             self.theta = controller.tensor(theta, self.device)[owners]  # (E, N)
             self.z = torch.zeros(len(owners), controller.z, device=self.device)
             self.logvar = torch.zeros_like(self.z)
-            self.a = torch.zeros(len(owners), controller.actions, device=self.device)
+            self.raw = torch.zeros(len(owners), controller.outputs, device=self.device)
+            self.a = torch.zeros_like(squash(self.raw))
             self.features = torch.zeros(len(owners), controller.features_size, device=self.device)
             self.state = memory.initial(len(owners), self.device) if memory else None
 
@@ -83,9 +84,9 @@ class Agent:
         z = draw(mu, logvar, self._normal(self.z)[rows]) if self.latent == "z" else mu
         h, c = (x[rows] for x in self.state) if self.state else (None, None)  # (R, H)
         features = self.controller.features(z, h, c)  # (R, F)
-        raw = self.controller.act(self.theta[rows], features[:, None])[:, 0]  # (R, A)
+        raw = self.controller.act(self.theta[rows], features[:, None])[:, 0]  # (R, O)
         if self.noise is not None:
-            raw = raw + (self.noise * self._normal(self.a))[rows]
+            raw = raw + (self.noise * self._normal(self.raw))[rows]
         a = self.squash(raw)  # (R, A)
 
         self.z[kept], self.logvar[kept], self.a[kept] = z[:live], logvar[:live], a[:live]

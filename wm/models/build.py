@@ -37,7 +37,7 @@ def controller_of(config: Config) -> Controller:
         inputs=section.inputs,
         z=config.vision.z,
         hidden=config.memory.hidden,
-        actions=load(config.game).actions,
+        outputs=2 if section.one_pedal else load(config.game).actions,
         layer=section.layer,
         bias=section.bias,
     )

@@ -26,7 +26,8 @@ class Controller:
     z: int
     hidden: int
     """H, the units of M's LSTM; unused if C only sees z."""
-    actions: int
+    outputs: int
+    """Numbers from which the game makes an action."""
     layer: int = 0
     """Units of a hidden tanh layer; 0 is the linear C. The paper's comparison has inputs z and 40 units."""
     bias: bool = True
@@ -39,7 +40,7 @@ class Controller:
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the weights in theta, in order: for each layer the matrix, then its bias."""
-        sizes = [self.features_size, *([self.layer] if self.layer else []), self.actions]
+        sizes = [self.features_size, *([self.layer] if self.layer else []), self.outputs]
         shapes: list[tuple[int, ...]] = []
         for inputs, outputs in pairwise(sizes):
             shapes += [(outputs, inputs), (outputs,)] if self.bias else [(outputs, inputs)]
@@ -58,20 +59,20 @@ class Controller:
         return np.concatenate([part.ravel() for part in scale])
 
     def directions(self, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
-        """Search directions of a linear C: each moves one action along one component (K, F) of the inputs and leaves
-        the action at their mean (F,) unchanged; one more per action moves its bias. (A * (K + 1), N), without biases
-        (A * K, N)
+        """Search directions of a linear C: each moves one output along one component (K, F) of the inputs and leaves
+        the output at their mean (F,) unchanged; one more per output moves its bias. (O * (K + 1), N), without biases
+        (O * K, N)
         """
         assert not self.layer, "C is not linear"
         matrix, *bias = self.shapes
-        moves = np.zeros((self.actions, len(components), *matrix))  # (A, K, A, F)
-        for action in range(self.actions):
-            moves[action, :, action] = components
+        moves = np.zeros((self.outputs, len(components), *matrix))  # (O, K, O, F)
+        for output in range(self.outputs):
+            moves[output, :, output] = components
         moves = moves.reshape(-1, math.prod(matrix))
         if not bias:
             return moves
-        shifts = -np.kron(np.eye(self.actions), components @ mean).T  # (A * K, A)
-        biases = np.concatenate([np.zeros((self.actions, math.prod(matrix))), np.eye(self.actions)], axis=1)
+        shifts = -np.kron(np.eye(self.outputs), components @ mean).T  # (O * K, O)
+        biases = np.concatenate([np.zeros((self.outputs, math.prod(matrix))), np.eye(self.outputs)], axis=1)
         return np.concatenate([np.concatenate([moves, shifts], axis=1), biases])
 
     def tensor(self, theta: np.ndarray, device: torch.device | str = "cpu") -> Tensor:

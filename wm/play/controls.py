@@ -7,7 +7,7 @@ from gymnasium import Env
 
 from wm.envs import Game
 from wm.envs.anygym import AnyGame
-from wm.envs.carracing import CarRacing
+from wm.envs.carracing import BRAKE, GAS, CarRacing
 from wm.envs.doom import Doom
 from wm.errors import UserError
 
@@ -88,7 +88,7 @@ def _car_racing() -> Controls:
         _arrow("UP", "gas", 1, 0.6),
         _arrow("DOWN", "brake", 2, 0.6),
     )
-    return Controls(numbers, keys, {"kind": "car"})
+    return Controls(numbers, keys, {"kind": "car", "gas": GAS, "brake": BRAKE})
 
 
 def _doom() -> Controls:

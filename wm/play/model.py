@@ -119,6 +119,7 @@ def _description(trained: Trained, controls: Controls, tensors: dict[str, Any]) 
         "done": done,
         "controller": {
             "inputs": controller.inputs,
+            "outputs": controller.outputs,
             "layer": controller.layer,
             "bias": controller.bias,
             "squash": controls.squash,

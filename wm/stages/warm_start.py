@@ -65,6 +65,9 @@ def _other_run(run: Run, models: Models) -> tuple[np.ndarray, float]:
     if not same_scale and not section.init_sigma:
         raise UserError(f"the sigma of {section.init} has another scale: add --evolve.init-sigma, such as 0.02")
     same_models = {name: one.digest for name, one in theirs.items()} == {name: one.digest for name, one in ours.items()}
+    if other.config.controller.one_pedal != run.config.controller.one_pedal:
+        pedals = "one pedal" if other.config.controller.one_pedal else "two pedals"
+        raise UserError(f"the C in {section.init} has {pedals}: use the same --controller.one-pedal here")
     if section.refit and not same_models:
         log.info("fitting the C of %s to this run's V and M", section.init)
         return refitted(mean, load_models(other)[0], models, rollouts_of(run.need("collect"))), sigma

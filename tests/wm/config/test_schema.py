@@ -132,6 +132,12 @@ def test_a_dream_cannot_end_with_a_lap_in_a_game_without_laps() -> None:
     assert "\n" not in str(error.value)
 
 
+def test_only_cars_have_pedals() -> None:
+    changed(TINY, "controller.one_pedal", True).check()
+    with pytest.raises(UserError, match=r"doom has no pedals: remove --controller\.one-pedal"):
+        changed(PRESETS["doom"], "controller.one_pedal", True).check()
+
+
 def test_a_missing_field_gets_its_default_and_an_unknown_field_is_an_error() -> None:
     values = to_dict(replace(TINY, vision=replace(TINY.vision, z=16)))
     del values["vision"]["gamma"]

@@ -154,9 +154,13 @@ def test_squash():
     tanh = np.tanh(1)
     expected = torch.tensor([[0.0, 0.5, 0.0], [tanh, (1 - tanh) / 2, 0.0], [-1.0, 1.0, 1.0]])
     torch.testing.assert_close(GAME.squash(raw), expected.float())
-    many = GAME.squash(torch.randn(5, 7, 3) * 10).numpy()
-    assert many.shape == (5, 7, 3)
-    assert ((many >= LOWEST) & (many <= HIGHEST)).all()
+    pedal = torch.tensor([[0.0, 0.0], [1.0, -1.0], [-50.0, 50.0]])
+    expected = torch.tensor([[0.0, 0.0, 0.0], [tanh, 0.0, 0.1 * tanh], [-1.0, 0.5, 0.0]])
+    torch.testing.assert_close(GAME.squash(pedal), expected.float())
+    for outputs in (2, 3):
+        many = GAME.squash(torch.randn(5, 7, outputs) * 10).numpy()
+        assert many.shape == (5, 7, 3)
+        assert ((many >= LOWEST) & (many <= HIGHEST)).all()
 
 
 @pytest.mark.parametrize("kind", GAME.explorations)

@@ -12,11 +12,11 @@ from wm.models.controller import Controller
 torch.set_num_threads(1)  # with small tensors, threads mostly wait for each other
 
 SHAPES = [
-    Controller("zh", z=32, hidden=256, actions=3),
-    Controller("zhc", z=64, hidden=512, actions=1, bias=False),
-    Controller("z", z=32, hidden=256, actions=3),
-    Controller("z", z=32, hidden=256, actions=3, layer=40),
-    Controller("zh", z=3, hidden=4, actions=2, layer=5, bias=False),
+    Controller("zh", z=32, hidden=256, outputs=3),
+    Controller("zhc", z=64, hidden=512, outputs=1, bias=False),
+    Controller("z", z=32, hidden=256, outputs=3),
+    Controller("z", z=32, hidden=256, outputs=3, layer=40),
+    Controller("zh", z=3, hidden=4, outputs=2, layer=5, bias=False),
 ]
 
 
@@ -45,23 +45,23 @@ def test_the_scale_gives_all_inputs_the_same_weight(controller):
 
 
 @pytest.mark.parametrize("controller", [one for one in SHAPES if not one.layer])
-def test_each_direction_moves_one_action_by_one_component_and_keeps_the_mean(controller):
+def test_each_direction_moves_one_output_by_one_component_and_keeps_the_mean(controller):
     random = np.random.default_rng(3)
     components, mean = (
         random.standard_normal((2, controller.features_size)),
         random.standard_normal(controller.features_size),
     )
     directions = controller.directions(mean, components)
-    actions, biased = controller.actions, int(controller.bias)
-    assert directions.shape == (actions * (2 + biased), controller.size)
+    outputs, biased = controller.outputs, int(controller.bias)
+    assert directions.shape == (outputs * (2 + biased), controller.size)
     seen = random.standard_normal((5, controller.features_size)).astype(np.float32)
     theta = controller.tensor(directions)
     acted = controller.act(theta, torch.from_numpy(seen).expand(len(theta), -1, -1)).numpy()  # (D, 5, A)
     expected = np.zeros_like(acted)
-    for action in range(actions):
-        expected[2 * action : 2 * action + 2, :, action] = components @ (seen - biased * mean).T
+    for output in range(outputs):
+        expected[2 * output : 2 * output + 2, :, output] = components @ (seen - biased * mean).T
         if biased:
-            expected[2 * actions + action, :, action] = 1
+            expected[2 * outputs + output, :, output] = 1
     np.testing.assert_allclose(acted, expected, atol=1e-4)
 
 
@@ -71,10 +71,10 @@ def test_the_actions_of_a_population_match_numpy(controller):
     thetas = candidates(controller, population) * 0.3
     features = torch.randn(population, episodes, controller.features_size, generator=torch.manual_seed(2))
     raw = controller.act(controller.tensor(thetas), features)
-    assert raw.shape == (population, episodes, controller.actions)
+    assert raw.shape == (population, episodes, controller.outputs)
     for theta, seen, did in zip(thetas, features.double().numpy(), raw.numpy(), strict=True):
         x, rest = seen, theta
-        layers = [controller.layer, controller.actions] if controller.layer else [controller.actions]
+        layers = [controller.layer, controller.outputs] if controller.layer else [controller.outputs]
         for outputs in layers:
             matrix, rest = np.split(rest, [outputs * x.shape[1]])
             x = x @ matrix.reshape(outputs, x.shape[1]).T
@@ -111,7 +111,7 @@ def test_weights_are_views_that_cover_theta(controller):
 
 
 def test_theta_is_rounded_to_the_nearest_fp32():
-    controller = Controller("z", z=2, hidden=0, actions=1)
+    controller = Controller("z", z=2, hidden=0, outputs=1)
     theta = np.array([0.1, 1 + 2**-40, -1e-3])
     tensor = controller.tensor(theta)
     assert tensor.shape == (1, 3)
@@ -122,10 +122,10 @@ def test_theta_is_rounded_to_the_nearest_fp32():
 def test_features_are_the_chosen_inputs_and_a_missing_one_is_an_error():
     z, h, c = torch.full((2, 2), 1.0), torch.full((2, 3), 2.0), torch.full((2, 3), 3.0)
     for inputs, values in {"z": [1, 1], "zh": [1, 1, 2, 2, 2], "zhc": [1, 1, 2, 2, 2, 3, 3, 3]}.items():
-        seen = Controller(inputs, z=2, hidden=3, actions=1).features(z, h, c)
+        seen = Controller(inputs, z=2, hidden=3, outputs=1).features(z, h, c)
         assert seen[1].tolist() == values
     with pytest.raises(AssertionError, match="missing"):
-        Controller("zh", z=2, hidden=3, actions=1).features(z)
+        Controller("zh", z=2, hidden=3, outputs=1).features(z)
 
 
 def test_a_theta_of_another_size_is_refused():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dreams import Opening, by_page, by_wm, logged, one_step_each
 
 from wm.agents.files import load_agent
 from wm.agents.trained import Trained
+from wm.models.build import controller_of
 from wm.play.page import play_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
@@ -20,6 +22,21 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-
 AGENTS = ("car-racing", "doom")
 STEPS, EVERY = 200, 10
 SEEDS = 5  # dreams for each agent
+
+
+ONE_PEDAL = "car-racing-one-pedal"
+
+
+def with_one_pedal(trained: Trained) -> Trained:
+    """The same agent with the first two outputs of its C alone."""
+    assert trained.config.controller.inputs == "zh"
+    config = replace(trained.config, controller=replace(trained.config.controller, one_pedal=True))
+    *_, features = trained.controller.shapes[0]
+    matrix, bias = np.split(trained.theta, [3 * features])
+    theta = np.concatenate([matrix[: 2 * features], bias[:2]])
+    return replace(
+        trained, config=config, models=replace(trained.models, controller=controller_of(config)), theta=theta
+    )
 
 
 class Watched(Browser):
@@ -38,8 +55,9 @@ class Watched(Browser):
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Trained, Path]]:
     torch.set_num_threads(1)
     folder, found = tmp_path_factory.mktemp("pages"), {}
-    for name in AGENTS:
-        trained, path = load_agent(name), folder / f"{name}.html"
+    agents = {name: load_agent(name) for name in AGENTS}
+    for name, trained in {**agents, ONE_PEDAL: with_one_pedal(agents["car-racing"])}.items():
+        path = folder / f"{name}.html"
         path.write_text(play_page(trained))
         found[name] = trained, path
     return found
@@ -66,7 +84,7 @@ def clean(chromium: Watched, path: Path) -> None:
     assert [url for url in chromium.requests if not url.startswith("blob:")] == [path.resolve().as_uri()]
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", [*AGENTS, ONE_PEDAL])
 def test_it_is_the_same_dream(chromium: Watched, pages: dict[str, tuple[Trained, Path]], name: str) -> None:
     """The same first frame and noise, C playing in both; differences of z in its standard deviations.
 

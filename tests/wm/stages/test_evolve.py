@@ -157,6 +157,9 @@ def test_evolution_can_start_from_another_run(tiny: Run, tmp_path: Path) -> None
     larger = replace(config, controller=replace(TINY.controller, layer=4))
     with pytest.raises(UserError, match="start from a run of the same sizes"):
         begin(larger, tiny)
+    pedal = replace(config, controller=replace(TINY.controller, one_pedal=True))
+    with pytest.raises(UserError, match=r"has two pedals: use the same --controller\.one-pedal here"):
+        begin(pedal, tiny)
     unfinished = start_run(str(tmp_path), "tiny", replace(TINY, evolve=replace(TINY.evolve, seed=9)), base=tiny.uri)
     with pytest.raises(
         UserError, match=f"no completed evolve stage in {tmp_path} to start from: complete it, or remove --evolve.init"

@@ -6,23 +6,19 @@ const THIRD = 1 / 3;
 
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
-/** C's unbounded output to actions, in place: what each kind of game makes of it. */
+/** C's unbounded output to actions: what each kind of game makes of it. */
 const SQUASH = {
-  car(a) {
-    const [steer, gas, brake] = a.map(Math.tanh);
-    a.set([steer, (gas + 1) / 2, Math.max(brake, 0)]);
+  car: (raw, { gas, brake }) => {
+    const [steer, pedal, other] = raw.map(Math.tanh);
+    if (raw.length === 3) return [steer, (pedal + 1) / 2, Math.max(other, 0)];
+    return [steer, gas * Math.max(pedal, 0), brake * Math.max(-pedal, 0)];
   },
-  thirds(a) {
-    a.forEach((raw, i) => { const x = Math.tanh(raw); a[i] = (x > THIRD) - (x < -THIRD); });
+  thirds: (raw) => raw.map(Math.tanh).map((x) => (x > THIRD) - (x < -THIRD)),
+  choice: (raw) => {
+    const best = raw.indexOf(Math.max(...raw));
+    return raw.map((_, i) => Number(i === best));
   },
-  choice(a) {
-    let best = 0;
-    a.forEach((raw, i) => { if (raw > a[best]) best = i; });
-    a.fill(0)[best] = 1;
-  },
-  box(a, { low, high }) {
-    a.forEach((raw, i) => { a[i] = low[i] + (Math.tanh(raw) + 1) / 2 * (high[i] - low[i]); });
-  },
+  box: (raw, { low, high }) => raw.map((x, i) => low[i] + (Math.tanh(x) + 1) / 2 * (high[i] - low[i])),
 };
 
 class Dreams {
@@ -68,9 +64,9 @@ class Dreams {
 
   /** What C does now, in `a`. */
   act(row) {
-    const { inputs, layer, bias, squash } = this.spec.controller;
+    const { inputs, outputs, layer, bias, squash } = this.spec.controller;
     const parts = [this.z(row), this.seenH(row), this.cell(row)].slice(0, inputs.length);
-    const sizes = layer ? [layer, this.spec.actions] : [this.spec.actions];
+    const sizes = layer ? [layer, outputs] : [outputs];
     let values = parts.flatMap((part) => [...part]), at = 0;
     sizes.forEach((size, index) => {
       const next = new Array(size).fill(0);
@@ -78,9 +74,7 @@ class Dreams {
       if (bias) for (let j = 0; j < size; j++) next[j] += this.theta[at++];
       values = index === sizes.length - 1 ? next : next.map(Math.tanh);
     });
-    const a = this.a(row);
-    a.set(values);
-    SQUASH[squash.kind](a, squash);
+    this.a(row).set(SQUASH[squash.kind](values, squash));
   }
 
   /** From z, a, h and c to what comes next; noises has one row's noise after the other. */
