@@ -94,7 +94,10 @@ def table(heads: Sequence[Any], rows: Iterable[Sequence[Any]], numbers: Iterable
 
     body = [tag("tr", cells("td", row), class_="strong" if at == strong else None) for at, row in enumerate(rows)]
     head = tag("thead", tag("tr", cells("th", heads))) if any(heads) else None
-    return tag("table", head, tag("tbody", body), class_="figures" if len(right) > 1 else None)
+    if len(right) < 2:
+        return tag("table", head, tag("tbody", body))
+    figures = tag("table", head, tag("tbody", body), class_="figures")
+    return tag("div", figures, class_="scrolls")  # and not the whole page on a phone
 
 
 def facts(pairs: Iterable[tuple[Any, Any]]) -> Html:

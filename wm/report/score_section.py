@@ -79,7 +79,7 @@ def _numbers(view: RunView, evolved: bool) -> list[tuple[str, str]]:
     if evolved and (manifest := view.manifest("evolve")) is not None:
         kind = "dream" if view.config.evolve.where == "dream" else "game"
         pairs.append((f"{kind} steps of evolution", f"{manifest.metrics['env_steps']:,}"))
-        pairs.append(("generations", f"{manifest.extent:,}"))
+        pairs.append(("generations", f"{manifest.metrics.get('generation', manifest.extent):,}"))
     if (published := view.published) and published.solved:
         pairs.append(("solved at", f"{published.solved:,.0f}"))
     return pairs

@@ -53,6 +53,7 @@ th { color: var(--faint); font-weight: 500; font-size: .82rem; }
 td.number, th.number { text-align: right; overflow-wrap: normal; padding: 5px 0 5px 8px; }
 .figures td:first-child { overflow-wrap: normal; width: 30%; min-width: 72px; }
 .figures td { white-space: nowrap; } .figures .wraps { white-space: normal; }
+.scrolls { overflow-x: auto; }
 tr.strong td { font-weight: 650; }
 .meter { display: block; height: 4px; border-radius: 2px; background: var(--one); margin-top: 4px; min-width: 2px; }
 .facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 10px 16px;

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser import CHROMIUM, browser
 from processes import Job
 from tensors import unpacked
 
@@ -100,6 +101,20 @@ def test_a_report_and_the_status_show_rounds(
     assert half.wait() == 0, half.stderr
     assert half.summary["rounds"][1]["state"].startswith("evolve: ")
     assert half.summary["next"] == f"python -m jobs.iterate --run {run}"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+def test_on_a_phone_the_table_of_rounds_scrolls_and_the_page_does_not(
+    two: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(results, "FILM_STEPS", 10)
+    page = tmp_path / "report.html"
+    page.write_text(run_report(two))
+    with browser(tmp_path) as chromium:
+        chromium.open(page, 390, 844, "light", mobile=True)
+        assert chromium.evaluate("document.documentElement.scrollWidth") <= 390
+        assert chromium.evaluate("[...document.querySelectorAll('.scrolls')].some(x => x.scrollWidth > x.clientWidth)")
+        assert chromium.complaints == []
 
 
 def test_a_round_without_disk_space_is_refused_before_it_starts(two: Run, monkeypatch: pytest.MonkeyPatch) -> None:
