@@ -84,7 +84,7 @@ def _share(crew: Crew, workers: int, each: int) -> tuple[float, float]:
         if number == 1:
             began = time.perf_counter()
         thetas = evolution.ask()
-        for _ in crew.map(iter(units)):
+        for _ in crew.map(units):
             pass
         evolution.tell(-(thetas**2).sum(1))
         ideal += _ideal(units, workers) if number else 0.0
